@@ -1,0 +1,348 @@
+"""The reference of a model (`reference.json`, format 1) and the binning of rows that goes with it.
+
+Written where the model is trained, read here and by the builder, so that both bin alike. A value has exactly
+one of four fates: a bin of its feature, *missing* (null or a missing code), *out of range* (numeric, outside
+the schema's closed interval) or *unknown level*. Only bins take part in PSI and drift evidence.
+"""
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = 1
+MISSING, OUT_OF_RANGE, UNKNOWN = -1, -2, -3
+KINDS = ("numeric", "binary", "ordinal", "nominal")
+
+Binned = npt.NDArray[np.int64]
+Level = float | str
+
+
+class ReferenceError(ValueError):  # noqa: A001 - the contract's name; the builtin of that name is for weakrefs
+    """The document is not a usable reference; the message lists every problem found."""
+
+
+class Counts(NamedTuple):
+    """Values of one feature, by fate; the four parts sum to the number of values given."""
+
+    bins: Binned
+    missing: int
+    out_of_range: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of the model's input, its bins and the training rows' counts in them."""
+
+    name: str
+    kind: str
+    type: str
+    bins: tuple[str, ...]
+    counts: tuple[int, ...]
+    missing: int
+    labels: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
+    edges: tuple[float, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    missing_codes: tuple[Level, ...] = ()
+    codes: Mapping[Level, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Keep what every missing code and level is binned to, so that binning a value is one lookup."""
+        codes: dict[Level, int] = {level: index for index, level in enumerate(self.levels)}
+        codes.update(dict.fromkeys(self.missing_codes, MISSING))
+        object.__setattr__(self, "codes", codes)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values arrive as strings."""
+        return self.type == "string"
+
+    def bin(self, values: npt.NDArray[Any]) -> Binned:
+        """Bin index of each value; -1 missing, -2 out of range, -3 unknown level.
+
+        `values` has shape (n,): float64 with NaN for missing, or, for a text feature, objects: str, or None
+        or NaN for missing. A numeric value v falls into bin i with edges[i-1] <= v < edges[i].
+        """
+        if self.is_text:
+            return np.fromiter((self.bin_value(value) for value in values), np.int64, len(values))
+        values = np.asarray(values, dtype=np.float64)
+        if self.kind == "numeric":
+            index = np.searchsorted(np.asarray(self.edges, np.float64), values, side="right").astype(np.int64)
+            index[~((values >= self.minimum) & (values <= self.maximum))] = OUT_OF_RANGE
+        else:
+            levels = np.asarray(self.levels, np.float64)
+            order = np.argsort(levels)
+            place = np.searchsorted(levels, values, sorter=order).clip(max=len(levels) - 1)
+            index = np.where(levels[order][place] == values, order[place], UNKNOWN).astype(np.int64)
+        missing = np.isnan(values)
+        for code in self.missing_codes:
+            missing |= values == code
+        index[missing] = MISSING
+        return index
+
+    def bin_value(self, value: float | str | None) -> int:
+        """Bin index of one value, as `bin`; several times cheaper than an array for a single row."""
+        if value is None or value != value:
+            return MISSING
+        known = self.codes.get(value)
+        if known is not None:
+            return known
+        if self.kind != "numeric":
+            return UNKNOWN
+        if not self.minimum <= value <= self.maximum:  # type: ignore[operator]
+            return OUT_OF_RANGE
+        return bisect_right(self.edges, value)
+
+    def count(self, values: npt.NDArray[Any]) -> Counts:
+        """Number of values in each bin and of each other fate; `values` as for `bin`."""
+        fates = np.bincount(self.bin(values) - UNKNOWN, minlength=len(self.bins) - UNKNOWN)
+        return Counts(fates[-UNKNOWN:], int(fates[2]), int(fates[1]), int(fates[0]))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Bins of the predicted risk; validation rows, sums of their risks and their positives by bin."""
+
+    edges: tuple[float, ...]
+    bins: tuple[str, ...]
+    counts: tuple[int, ...]
+    sums: tuple[float, ...]
+    positives: tuple[int, ...]
+    threshold: float
+    threshold_bin: int
+
+    def bin(self, risks: npt.NDArray[np.float64]) -> Binned:
+        """Bin index of each risk, shape (n,); edges[i] <= risk < edges[i+1], the last bin closed; -1 if the
+        risk is no number from 0 to 1."""
+        risks = np.asarray(risks, dtype=np.float64)
+        index = np.searchsorted(np.asarray(self.edges), risks, side="right").astype(np.int64) - 1
+        index = index.clip(0, len(self.bins) - 1)
+        index[~((risks >= 0.0) & (risks <= 1.0))] = MISSING
+        return index
+
+    def bin_value(self, risk: float) -> int:
+        """Bin index of one risk, as `bin`."""
+        if not 0.0 <= risk <= 1.0:
+            return MISSING
+        return min(bisect_right(self.edges, risk) - 1, len(self.bins) - 1)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model the reference describes."""
+
+    name: str
+    version: str | None
+    run_id: str
+    family: str
+    trained_at: float
+    digest: str
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Schema-made rows and the risks that the model gave them where it was trained."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed `reference.json`; `raw` is the document as it was read."""
+
+    model: Model
+    features: tuple[Feature, ...]
+    score: Score
+    floors: Mapping[str, float]
+    golden: Golden
+    data: Mapping[str, Any]
+    target: Mapping[str, Any]
+    validation: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+def load(path: str | Path) -> Reference:
+    """Read and check a reference file.
+
+    Raises ReferenceError if it cannot be read, is no JSON or breaks a rule of the format.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReferenceError(f"reference {Path(path).name} cannot be read: {type(error).__name__}") from error
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ReferenceError(f"reference {Path(path).name} is not JSON") from error
+    return parse(document)
+
+
+def parse(document: Mapping[str, Any]) -> Reference:
+    """Check a reference document and build a Reference of it.
+
+    Raises ReferenceError naming every problem at once. Keys that format 1 does not know are kept in `raw`.
+    """
+    if not isinstance(document, Mapping):
+        raise ReferenceError("reference: must be a JSON object")
+    if document.get("format") != FORMAT:
+        raise ReferenceError(f"reference: format must be {FORMAT}; build the reference again")
+    problems: list[str] = []
+
+    def part(name: str, build: Callable[[Any], Any]) -> Any:
+        try:
+            return build(document[name])
+        except KeyError as error:
+            missing = name if name not in document else f"{name}.{error.args[0]}"
+            problems.append(f"{missing} is absent")
+        except _BrokenError as error:
+            problems.extend(f"{name}: {problem}" for problem in error.found)
+        except (TypeError, ValueError, AttributeError) as error:
+            problems.append(f"{name} has a part of the wrong type ({type(error).__name__})")
+        return None
+
+    model = part("model", _model)
+    features = part("features", _features)
+    score = part("score", _score)
+    golden = part("golden", _golden)
+    floors = part("floors", lambda floors: {str(name): float(value) for name, value in floors.items()})
+    data, target, validation = (part(name, dict) for name in ("data", "target", "validation"))
+    if golden and features and set(golden.columns) != {feature.name for feature in features}:
+        problems.append("golden: columns differ from the features")
+    if problems:
+        raise ReferenceError("reference: " + "; ".join(problems))
+    return Reference(model, features, score, floors, golden, data, target, validation, document)
+
+
+class _BrokenError(Exception):
+    """Problems of one part, gathered by `parse` into one ReferenceError."""
+
+    def __init__(self, found: Sequence[str]) -> None:
+        self.found = found
+
+
+def _refuse(**rules: bool) -> None:
+    """Raise _BrokenError naming each rule that holds."""
+    if found := [name.replace("_", " ") for name, broken in rules.items() if broken]:
+        raise _BrokenError(found)
+
+
+def _model(part: Mapping[str, Any]) -> Model:
+    version = part.get("version")
+    return Model(
+        name=str(part["name"]),
+        version=None if version is None else str(version),
+        run_id=str(part["run_id"]),
+        family=str(part.get("family", "")),
+        trained_at=float(part["trained_at"]),
+        digest=str(part["digest"]),
+        synthetic=bool(part["synthetic"]),
+    )
+
+
+def _features(parts: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
+    features: list[Feature] = []
+    problems: list[str] = []
+    for place, part in enumerate(parts):
+        try:
+            features.append(_feature(part))
+        except KeyError as error:
+            problems.append(f"feature {part.get('name', place)}: {error.args[0]} is absent")
+        except _BrokenError as error:
+            problems.extend(f"feature {part.get('name', place)}: {problem}" for problem in error.found)
+        except (TypeError, ValueError, AttributeError):
+            problems.append(f"feature number {place} has a part of the wrong type")
+    names = [feature.name for feature in features]
+    if len(set(names)) < len(names):
+        problems.append("two features have the same name")
+    if not parts:
+        problems.append("there is no feature")
+    if problems:
+        raise _BrokenError(problems)
+    return tuple(features)
+
+
+def _feature(part: Mapping[str, Any]) -> Feature:
+    kind, dtype, bins = str(part["kind"]), str(part["type"]), tuple(map(str, part["bins"]))
+    numeric = kind == "numeric"
+
+    def level(value: Any) -> Level:
+        return str(value) if dtype == "string" else float(value)
+
+    edges = tuple(float(edge) for edge in part["edges"]) if numeric else ()
+    levels = () if numeric else tuple(level(value) for value in part["levels"])
+    counts, missing = tuple(int(count) for count in part["counts"]), int(part["missing"])
+    minimum, maximum = (float(part["minimum"]), float(part["maximum"])) if numeric else (None, None)
+    _refuse(
+        unknown_kind=kind not in KINDS,
+        unknown_type=dtype not in ("double", "string"),
+        text_cannot_be_numeric=numeric and dtype == "string",
+        edges_must_be_finite_and_ascend=not _ascends(edges),
+        range_is_empty=minimum is not None and maximum is not None and not minimum <= maximum,
+        levels_must_be_distinct=len(set(levels)) < len(levels),
+        bins_do_not_fit_the_edges_or_levels=len(bins) != (len(edges) + 1 if numeric else len(levels)),
+        bin_names_must_be_distinct=len(set(bins)) < len(bins) or not bins,
+        counts_do_not_fit_the_bins=len(counts) != len(bins),
+        counts_must_not_be_negative=min((*counts, missing)) < 0,
+    )
+    return Feature(
+        name=str(part["name"]),
+        kind=kind,
+        type=dtype,
+        bins=bins,
+        counts=counts,
+        missing=missing,
+        labels=tuple(map(str, part.get("labels", bins))),
+        levels=levels,
+        edges=edges,
+        minimum=minimum,
+        maximum=maximum,
+        missing_codes=tuple(level(value) for value in part.get("missing_codes", ())),
+    )
+
+
+def _score(part: Mapping[str, Any]) -> Score:
+    edges, bins = tuple(float(edge) for edge in part["edges"]), tuple(map(str, part["bins"]))
+    counts, positives = tuple(map(int, part["counts"])), tuple(map(int, part["positives"]))
+    sums = tuple(map(float, part["sums"]))
+    threshold, threshold_bin = float(part["threshold"]), int(part["threshold_bin"])
+    _refuse(
+        edges_must_ascend_from_0_to_1=not _ascends(edges) or edges[:1] != (0.0,) or edges[-1:] != (1.0,),
+        bins_do_not_fit_the_edges=len(bins) != len(edges) - 1,
+        counts_sums_or_positives_do_not_fit_the_bins={len(counts), len(sums), len(positives)} != {len(bins)},
+        counts_must_not_be_negative=min((*counts, *positives), default=0) < 0,
+        threshold_is_not_the_lower_edge_of_its_bin=edges[threshold_bin : threshold_bin + 1] != (threshold,),
+        more_than_100_bins=len(bins) > 100,
+    )
+    return Score(edges, bins, counts, sums, positives, threshold, threshold_bin)
+
+
+def _golden(part: Mapping[str, Any]) -> Golden:
+    golden = Golden(
+        tuple(map(str, part["columns"])),
+        tuple(tuple(row) for row in part["rows"]),
+        tuple(map(float, part["scores"])),
+    )
+    _refuse(
+        rows_do_not_fit_the_columns=any(len(row) != len(golden.columns) for row in golden.rows),
+        scores_do_not_fit_the_rows=len(golden.scores) != len(golden.rows),
+        scores_must_lie_from_0_to_1=not all(0.0 <= score <= 1.0 for score in golden.scores),
+    )
+    return golden
+
+
+def _ascends(edges: Sequence[float]) -> bool:
+    finite = all(math.isfinite(edge) for edge in edges)
+    return finite and all(low < high for low, high in pairwise(edges))
