@@ -27,7 +27,7 @@ _BLOCK = 8  # replicates at once: a block of 50,000 rows stays near the processo
 class Ranking:
     """Rows in ascending order of a score, with equal scores in one group.
 
-    `order` (rows,) and `starts` (groups,) give the groups; `scores` (groups,) their distinct scores. Only some
+    `order` (rows,) and `starts` (groups,) give the groups; `scores` (groups,) their scores. Only some
     groups hold positives, and most sums need only those: `positive_order` and `positive_starts` list the
     positives alone in the same way, `holders` (positive groups,) says which groups they are in.
     """
