@@ -253,6 +253,10 @@ class Schema:
             ]
         )
 
+    def digest_of(self, *parts: str) -> str:
+        """64 hex digits of some of the schema's fields, for what depends on those alone."""
+        return _digest([getattr(self, part) for part in parts])
+
     def column(self, name: str) -> Column:
         """The feature of this name."""
         return _named(self.columns, name, "column")
