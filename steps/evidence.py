@@ -1,0 +1,287 @@
+"""Drift, calibration and expected performance from counts: the numpy reference of the Prometheus rules.
+
+Every function takes counts and sums by bin and returns numbers, vectorised over leading axes; the last axis
+is the bin. Logarithms of evidence are to base 10: evidence 7 says that the counts are ten million times
+likelier after a shift.
+
+The evidence is a ratio of marginal likelihoods whose expectation without a shift is 1, whatever the sample
+size (an e-value), so evidence of x or more has probability of at most 10^-x. For windows that are looked at
+again and again, the largest of them against `evidence_limit` rings falsely about once a year at most, however
+the signals depend on each other (Shin, Ramdas and Rinaldo, "E-detectors", New England Journal of Statistics
+in Data Science 2, 2023). Rows independent of each other is what it assumes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Array = NDArray[np.float64]
+
+# Half a row a bin (Jeffreys' prior): no bin is ever empty, so no logarithm is ever infinite.
+SMOOTHING = 0.5
+# The PSI that a shift typically has: sets how widely the drift hypothesis spreads around the reference.
+TYPICAL_PSI = 0.1
+# How strongly a miscalibrated bin's rate is thought to stay near its mean risk, in labels.
+CALIBRATION_CONCENTRATION = 100.0
+# Below this PSI a difference, however certain, is no reason to wake anybody.
+PSI_FLOOR = 0.02
+# Below this calibration error a miscalibration, however certain, is harmless.
+CALIBRATION_FLOOR = 0.015
+# Once a minute for a year.
+LOOKS_A_YEAR = 525_600
+# Normal quantile of 0.999.
+Z_999 = 3.0902
+
+
+class Estimate(NamedTuple):
+    """A statistic and its standard error."""
+
+    value: Array
+    stderr: Array
+
+
+class CalibrationEvidence(NamedTuple):
+    """log10 evidence against the model's risks: bin by bin, for all labels together, the larger of both."""
+
+    by_bin: Array
+    pooled: Array
+    larger: Array
+
+
+class ExpectedPerformance(NamedTuple):
+    """What a calibrated model achieves on rows without labels."""
+
+    roc_auc: Array
+    roc_auc_stderr: Array
+    accuracy: Array
+    accuracy_stderr: Array
+    recall: Array
+    precision: Array
+
+
+def _floats(values: ArrayLike) -> Array:
+    return np.asarray(values, dtype=np.float64)
+
+
+def shares(counts: ArrayLike) -> Array:
+    """Smoothed share of each bin, (..., B) -> (..., B): (c + 1/2) / (n + B/2), positive and summing to 1."""
+    c = _floats(counts)
+    result: Array = (c + SMOOTHING) / (c.sum(-1, keepdims=True) + SMOOTHING * c.shape[-1])
+    return result
+
+
+def psi(counts: ArrayLike, reference: ArrayLike) -> Array:
+    """Population stability index of counts (..., B) against reference counts (..., B): sum (q - p) ln(q / p).
+
+    Symmetric Kullback-Leibler divergence (Jeffreys 1946) of the smoothed shares. 0 for equal shares; by
+    convention 0.1 is moderate and 0.25 large. Its expectation without any shift is (B - 1)(1/n + 1/m), not 0.
+    """
+    q, p = shares(counts), shares(reference)
+    return _floats(((q - p) * np.log(q / p)).sum(-1))
+
+
+def psi_critical(rows: ArrayLike, reference_rows: ArrayLike, bins: ArrayLike, z: float = Z_999) -> Array:
+    """Classical critical PSI for one look: the chi-square quantile of normal quantile `z`, times (1/n + 1/m).
+
+    Wilson and Hilferty's approximation (PNAS 17, 1931) of the quantile, as PromQL has no other. Without rows:
+    inf.
+    """
+    k = _floats(bins) - 1
+    spread = 2 / (9 * k)
+    with np.errstate(divide="ignore"):
+        return _floats(
+            k * (1 - spread + z * np.sqrt(spread)) ** 3 * (1 / _floats(rows) + 1 / _floats(reference_rows))
+        )
+
+
+def psi_interval(counts: ArrayLike, reference: ArrayLike, level: float = 0.95) -> tuple[Array, Array]:
+    """Confidence interval of the PSI between the populations, both ends of shape (...).
+
+    PSI / (1/n + 1/m) is close to a noncentral chi-square with B - 1 degrees of freedom whose noncentrality is
+    the population's PSI over the same factor; inverting its distribution function (Patnaik, Biometrika 36,
+    1949, names the family) gives an interval that stays correct next to 0, where the delta method fails.
+    Needs rows on both sides.
+    """
+    c, r = _floats(counts), _floats(reference)
+    noise = 1 / c.sum(-1) + 1 / r.sum(-1)
+    freedom = float(c.shape[-1] - 1)
+    observed = psi(c, r) / noise
+    tail = (1 - level) / 2
+    low = np.where(
+        special.chdtr(freedom, observed) > 1 - tail, special.chndtrinc(observed, freedom, 1 - tail), 0.0
+    )
+    high = np.where(special.chdtr(freedom, observed) > tail, special.chndtrinc(observed, freedom, tail), 0.0)
+    return _floats(low * noise), _floats(high * noise)
+
+
+def _log_marginal(counts: Array, prior: Array) -> Array:
+    """ln probability of a sequence with these counts if shares come from Dirichlet(prior), (..., B) -> (...).
+
+    The Polya urn: Gamma(A) / Gamma(A + n) * prod Gamma(a_b + c_b) / Gamma(a_b).
+    """
+    total, rows = prior.sum(-1), counts.sum(-1)
+    by_bin = special.gammaln(prior + counts) - special.gammaln(prior)
+    return _floats(by_bin.sum(-1) - special.gammaln(total + rows) + special.gammaln(total))
+
+
+def drift_evidence(counts: ArrayLike, reference: ArrayLike) -> Array:
+    """log10 evidence that counts (..., B) come from elsewhere than reference counts (..., B).
+
+    The Bayes factor (Good, "A Bayesian significance test for multinomial distributions", JRSS B 29, 1967) of
+    * drift: the shares were drawn anew from Dirichlet(a p), p the reference's smoothed shares and a = (B - 1)
+      / 0.1, which spreads them so that the expected PSI against p is about 0.1 (`TYPICAL_PSI`);
+    * same: the shares are the reference's, known as well as its rows tell: Dirichlet(r + 1/2).
+    Both are probabilities of the same counts, so the ratio's expectation under "same" is exactly 1 (mean over
+    what the reference leaves open); a small reference widens "same" and lowers the evidence by just what its
+    sampling costs. Without rows it is 0.
+    """
+    c, r = _floats(counts), _floats(reference)
+    bins = c.shape[-1]
+    drift = _log_marginal(c, (bins - 1) / TYPICAL_PSI * shares(r))
+    same = _log_marginal(c, r + SMOOTHING)
+    return _floats((drift - same) / np.log(10))
+
+
+def drift_alarm(counts: ArrayLike, reference: ArrayLike, floor: float = PSI_FLOOR) -> Array:
+    """Evidence where the same window's PSI reaches the floor, else 0, (..., B) -> (...)."""
+    return _floats(drift_evidence(counts, reference) * (psi(counts, reference) >= floor))
+
+
+def evidence_limit(signals: int) -> float:
+    """log10 evidence from which to ring: at most about one false alarm a year for all `signals` together.
+
+    log10(looks a year) + log10(signals); signals are the features, the score and the calibration.
+    """
+    return float(np.log10(LOOKS_A_YEAR) + np.log10(signals))
+
+
+def _beta_binomial_evidence(positives: Array, labels: Array, risk_sums: Array) -> Array:
+    """log10 evidence that positives do not have the mean risk that was predicted; 0 without labels."""
+    filled = labels > 0
+    rate = np.where(filled, risk_sums, 0.5) / np.where(filled, labels, 1.0)
+    expected = np.stack([rate, 1 - rate], axis=-1)
+    observed = np.stack([positives, labels - positives], axis=-1)
+    drift = _log_marginal(observed, CALIBRATION_CONCENTRATION * expected)
+    same = special.xlogy(observed, expected).sum(-1)
+    return _floats(np.where(filled, (drift - same) / np.log(10), 0.0))
+
+
+def calibration_evidence(
+    positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike
+) -> CalibrationEvidence:
+    """log10 evidence against calibration from late labels; arguments (..., B) by score bin, results (...).
+
+    In each score bin the rate of positives is drawn from Beta around the mean of the labelled rows' own risks
+    with the weight of 100 labels, against that mean itself. Rows' risks differ within a bin; by the
+    inequality of arithmetic and geometric means the ratio's expectation for a calibrated model is then at
+    most 1 (Hoeffding, Ann. Math. Stat. 27, 1956, compares such sums with the binomial). Bin by bin sees a
+    wrong shape, pooled a common bias; taking the larger of the two costs a factor of 2. Risks must lie
+    strictly between 0 and 1 on average in each bin with labels.
+    """
+    k, n, s = _floats(positives), _floats(labels), _floats(risk_sums)
+    by_bin = _beta_binomial_evidence(k, n, s).sum(-1)
+    pooled = _beta_binomial_evidence(k.sum(-1), n.sum(-1), s.sum(-1))
+    filled = n.sum(-1) > 0
+    return CalibrationEvidence(
+        by_bin, pooled, np.where(filled, np.maximum(by_bin, pooled) - np.log10(2), 0.0).astype(np.float64)
+    )
+
+
+def roc_auc(positives: ArrayLike, negatives: ArrayLike) -> Array:
+    """ROC AUC of scores known by bin, ascending, (..., B) -> (...); rows of one bin are ties and count half.
+
+    Mann and Whitney's statistic. NaN without positives or without negatives.
+    """
+    pos, neg = _floats(positives), _floats(negatives)
+    below = np.cumsum(neg, axis=-1) - 0.5 * neg
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _floats((pos * below).sum(-1) / (pos.sum(-1) * neg.sum(-1)))
+
+
+def roc_auc_stderr(auc: ArrayLike, positives: ArrayLike, negatives: ArrayLike) -> Array:
+    """Standard error of a ROC AUC from totals of both classes (Hanley and McNeil, Radiology 143, 1982)."""
+    a, pos, neg = _floats(auc), _floats(positives), _floats(negatives)
+    q1, q2 = a / (2 - a), 2 * a**2 / (1 + a)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = (a * (1 - a) + (pos - 1) * (q1 - a**2) + (neg - 1) * (q2 - a**2)) / (pos * neg)
+        return _floats(np.sqrt(np.maximum(variance, 0)))
+
+
+def _mean_risk(labels: Array, risk_sums: Array) -> Array:
+    return np.divide(risk_sums, labels, out=np.zeros_like(risk_sums), where=labels > 0)
+
+
+def brier(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
+    """Brier score of late labels by score bin, (..., B) -> (...), each row standing at its bin's mean risk.
+
+    With 20 bins it differs from the unbinned score by the risks' variance within bins, below 0.001. NaN
+    without labels.
+    """
+    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
+    risk = _mean_risk(n, s)
+    total = n.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = (k * (1 - risk) ** 2 + (n - k) * risk**2).sum(-1) / total
+        fourth = (k * (1 - risk) ** 4 + (n - k) * risk**4).sum(-1) / total
+        return Estimate(_floats(value), _floats(np.sqrt(np.maximum(fourth - value**2, 0) / total)))
+
+
+def calibration_bias(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
+    """Mean predicted risk minus share of positives, (..., B) -> (...); positive: the model overestimates.
+
+    The standard error is a calibrated model's, sqrt(sum s (1 - s)) / n with the bins' mean risks. NaN without
+    labels.
+    """
+    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
+    risk = _mean_risk(n, s)
+    total = n.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Estimate(
+            _floats((s.sum(-1) - k.sum(-1)) / total),
+            _floats(np.sqrt((n * risk * (1 - risk)).sum(-1)) / total),
+        )
+
+
+def calibration_error(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
+    """Expected calibration error: sum |positives - risks| / n over score bins, (..., B) -> (...).
+
+    Biased upwards: a calibrated model's expectation is sum sqrt(2/pi n s (1 - s)) / n, not 0. The standard
+    error is such a model's, from half-normal bins: sqrt((1 - 2/pi) sum n s (1 - s)) / n. NaN without labels.
+    """
+    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
+    risk = _mean_risk(n, s)
+    total = n.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = (1 - 2 / np.pi) * (n * risk * (1 - risk)).sum(-1)
+        return Estimate(_floats(np.abs(k - s).sum(-1) / total), _floats(np.sqrt(variance) / total))
+
+
+def expected_performance(rows: ArrayLike, risk_sums: ArrayLike, threshold_bin: int) -> ExpectedPerformance:
+    """Performance without labels from rows and sums of risk by score bin, (..., B) -> (...).
+
+    Confidence-based performance estimation (Garg et al., "Leveraging unlabeled data to predict
+    out-of-distribution performance", ICLR 2022; NannyML's CBPE): of n rows with risks summing to s, s are
+    expected to be positive. Bins from `threshold_bin` on are predicted positive; the threshold is an edge, so
+    no row is on the wrong side. Holds while the model is calibrated: it sees a shift of the inputs, never a
+    change of what they mean. NaN without rows.
+    """
+    n, s = np.broadcast_arrays(_floats(rows), _floats(risk_sums))
+    total, expected_positives = n.sum(-1), s.sum(-1)
+    true_positives = s[..., threshold_bin:].sum(-1)
+    flagged = n[..., threshold_bin:].sum(-1)
+    true_negatives = (n - s)[..., :threshold_bin].sum(-1)
+    risk = _mean_risk(n, s)
+    auc = roc_auc(s, n - s)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ExpectedPerformance(
+            roc_auc=auc,
+            roc_auc_stderr=roc_auc_stderr(auc, expected_positives, total - expected_positives),
+            accuracy=_floats((true_positives + true_negatives) / total),
+            accuracy_stderr=_floats(np.sqrt((n * risk * (1 - risk)).sum(-1)) / total),
+            recall=_floats(true_positives / expected_positives),
+            precision=_floats(true_positives / flagged),
+        )
