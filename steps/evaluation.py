@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SMALLEST_CELL = 10  # a subgroup with fewer positives or negatives is not shown
-IMPORTANCE_ROWS = 6000
+IMPORTANCE_ROWS = 5000
 IMPORTANCE_REPEATS = 5
 _CUTS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.50)
 _LOSSES = ("brier", "log_loss")
