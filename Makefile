@@ -1,0 +1,58 @@
+# The words that people, CI and GitHub Actions use. `make help` lists them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+# A step starts `python`: this environment's, whoever calls. Bytecode is compiled when it is installed.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export GIT_PYTHON_REFRESH := quiet
+export MLFLOW_DISABLE_TELEMETRY := true
+
+RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
+# make run ARGS="-P data=my.csv -P max_evals=80"
+ARGS ?=
+
+.PHONY: help run plan test soak lint ui bench lock clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: requirements.lock
+	@echo "Installing the runtime into .venv (about a minute on a cold cache)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements-dev.lock)"
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.lock
+	@touch $@
+
+run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..." for other data)
+	@python -m steps.init
+	@$(RUN) $(ARGS)
+
+plan: .venv/installed  ## What `make run` would run, and why, without running it
+	@python -m steps.plan $(ARGS)
+
+ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
+	@mlflow ui --host 127.0.0.1 --port $${PORT:-5000}
+
+test: .venv/installed-dev  ## The tests that need nothing but Python (8 minutes at most)
+	@python -m pytest $(ARGS)
+
+lint: .venv/installed-dev  ## Style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
+	@python -m pytest -m soak --durations=0 $(ARGS)
+
+bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
+	@python -m benchmarks
+
+lock: .venv/installed-dev  ## Renew requirements.lock, requirements-dev.lock and conda.yaml from its pins
+	@.ci/lock
+
+clean:  ## Remove the environment and the caches, never the store
+	@rm -rf .venv .cache/datasets .cache/downloads .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Measure one model on the test split: figures with intervals, subgroups, point scores, report and model
+card.
+
+It reads no alias, so that its result depends on the model and the rows alone and can be reused.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from steps import evaluation, figures, models, preparation, report
+from steps.fingerprint import digest
+from steps.step import Result
+
+if TYPE_CHECKING:
+    from steps.step import Active
+
+
+def work(step: Active) -> Result:
+    """Score the test rows, measure, draw and describe; the result is the digest of all figures."""
+    data = step.upstream["preprocess"]
+    fitted = step.upstream["tune" if step.values["model"] == "tuned" else "train"]
+    model = models.load(step.fetch(fitted.run_id, "model"))
+    reference = step.fetch_json(fitted.run_id, "reference.json")
+    test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
+    features = test[list(step.schema.feature_names)]
+    measured = evaluation.evaluate(
+        test["__target__"].to_numpy(),
+        models.predict_risk(model, features),
+        test,
+        step.schema,
+        reference["score"]["threshold"],
+        step.values["seed"],
+        model={**reference["model"], "role": step.values["model"]},
+        data=reference["data"],
+        predict=lambda frame: models.predict_risk(model, frame),
+        replicates=step.values["replicates"],
+    )
+    step.log_json("evaluation.json", measured)
+    step.log_text("report.html", report.render_report([measured], step.schema))
+    step.log_text("model_card.md", report.render_card(measured, step.schema))
+    for name, picture in figures.pictures(measured).items():
+        step.log_picture(f"figures/{name}.png", picture)
+    numbers = evaluation.scalars(measured)
+    step.log_metrics(numbers)
+    step.log_datasets({"test": (data.result_digest, len(test))})
+    line = (
+        f"evaluate {step.values['model']}: ROC AUC {numbers['roc_auc']:.4f} "
+        f"({numbers['roc_auc_low']:.4f} to {numbers['roc_auc_high']:.4f}) on {len(test):,} test rows"
+    )
+    tags = {
+        "synthetic": data.tags["synthetic"],
+        "data_kind": data.tags["data_kind"],
+        "model": step.values["model"],
+    }
+    return Result(digest(measured), tags, [line])
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("evaluate", work))

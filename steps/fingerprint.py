@@ -1,0 +1,188 @@
+"""What a run's result depends on, as digests: inputs, parameters, code and installed versions.
+
+Two runs of a step with the same fingerprint compute the same thing, so the second may take the first one's
+result. Code counts as the interpreter sees it: the syntax tree of the step's module and of every module of
+this repository that it imports, however deep. What the result does not depend on does not count: comments,
+layout, docstrings, imports for types, and what runs only when a module is started as a script (the wiring
+of the chain). A module that reads files of the repository names them in a literal `READS` tuple (paths or
+globs beside it), and they count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("steps", "monitoring")
+
+
+def digest(value: object) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The parts that a result depends on, each name -> digest or value."""
+
+    inputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+    code: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        return digest([self.inputs, self.parameters, self.code, self.versions])
+
+    def tags(self) -> dict[str, str]:
+        """MLflow tags that let a later run say what has changed since this one."""
+        return {
+            "fingerprint": self.digest,
+            **{
+                f"fingerprint.{part}": json.dumps(
+                    dict(getattr(self, part)), sort_keys=True, separators=(",", ":")
+                )
+                for part in ("inputs", "parameters", "code", "versions")
+            },
+        }
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Fingerprint:
+        """The fingerprint that `tags` wrote.
+
+        Raises:
+            KeyError: the run carries none.
+        """
+        return cls(
+            *(
+                json.loads(tags[f"fingerprint.{part}"])
+                for part in ("inputs", "parameters", "code", "versions")
+            )
+        )
+
+    def changes_since(self, earlier: Fingerprint) -> list[str]:
+        """What differs from an earlier fingerprint, one phrase each, most telling first."""
+        phrases = {
+            "inputs": lambda name, old, new: (
+                f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
+            ),
+            "parameters": lambda name, old, new: f"{name} {old or 'unset'} -> {new or 'unset'}",
+            "code": lambda name, old, new: (
+                f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
+            ),
+            "versions": lambda name, old, new: f"{name} {old or 'absent'} -> {new or 'absent'}",
+        }
+        found = []
+        for part, phrase in phrases.items():
+            ours, theirs = getattr(self, part), getattr(earlier, part)
+            names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+            found += [phrase(name, theirs.get(name), ours.get(name)) for name in names]
+        return found
+
+
+def code(module: str, project: Path) -> dict[str, str]:
+    """Digest of each file that a module's behaviour depends on, by its path in the project."""
+    found: dict[str, str] = {}
+    queue = [module]
+    seen: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _source(name, project)
+        if path is None:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = _Essence().visit(tree)
+        found[path.relative_to(project).as_posix()] = digest(ast.dump(tree))
+        for read in _reads(tree):
+            files = sorted(path.parent.glob(read))
+            if not files:
+                raise FileNotFoundError(f"{path.name} lists {read!r} in READS, and no such file is beside it")
+            found.update({file.relative_to(project).as_posix(): _content(file) for file in files})
+        queue.extend(_imports(tree, name, is_package=path.name == "__init__.py"))
+    return found
+
+
+def versions(project: Path) -> dict[str, str]:
+    """Installed version of everything in requirements.lock, and the interpreter's."""
+    text = (project / "requirements.lock").read_text(encoding="utf-8")
+    found = {"python": platform.python_version()}
+    for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, flags=re.MULTILINE):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _source(module: str, project: Path) -> Path | None:
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    path = project.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[str]:
+    parents = module.split(".")
+    for count in range(1, len(parents)):
+        yield ".".join(parents[:count])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = parents if is_package else parents[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+            yield base
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+
+
+def _reads(tree: ast.Module) -> tuple[str, ...]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "READS" for t in node.targets
+        ):
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
+class _Essence(ast.NodeTransformer):
+    """Leaves out docstrings and the blocks that run only for type checkers or for a script."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        test = ast.unparse(node.test)
+        if test in ("TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'") and not node.orelse:
+            return None
+        return self.generic_visit(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

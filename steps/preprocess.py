@@ -1,0 +1,51 @@
+"""Check rows against the schema, set bad ones apart with their reasons, split by a hash of the row's values.
+
+Rows stay in this machine's cache; the tracking store gets digests, counts and shares. Only rows that are
+known to be synthetic or public (the schema lists their file by its sha256), or that `publish_rows` asks
+for, are uploaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from steps import preparation, sources
+from steps.step import Result
+
+if TYPE_CHECKING:
+    from steps.step import Active
+
+
+def work(step: Active) -> Result:
+    """Read, check, split and keep the data; the result is the digest of its three tables."""
+    located = step.chain.located
+    raw = sources.read(located, step.schema)
+    prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
+    folder = preparation.store(prepared, step.cache)
+    step.log_json("profile.json", prepared.profile)
+    step.log_text("schema.yaml", (step.project / step.values["schema"]).read_text(encoding="utf-8"))
+    rows = {name: len(table) for name, table in prepared.tables.items()}
+    step.log_metrics(
+        {f"{name}_rows": count for name, count in rows.items()} | {"rejected_rows": len(prepared.rejected)}
+    )
+    step.log_datasets({name: (prepared.digest, count) for name, count in rows.items()})
+    if located.kind != "private" or step.values["publish_rows"]:
+        step.client.log_artifacts(step.run_id, str(folder), "rows")
+    counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    lines = [f"preprocess: {counts} rows of {located.kind} data"]
+    if len(prepared.rejected):
+        where = folder / "rejected.parquet"
+        lines.append(f"preprocess: {len(prepared.rejected):,} rows set apart, with their reasons, in {where}")
+    tags = {
+        "data_kind": located.kind,
+        "synthetic": str(located.kind == "synthetic").lower(),
+        "data_digest": located.digest,
+    }
+    return Result(prepared.digest, tags, lines)
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("preprocess", work))

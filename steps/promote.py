@@ -1,0 +1,145 @@
+"""Compare a model with the champion, judge it by the schema's gates, move @champion; or go back to @previous.
+
+The only step that reads or moves an alias. It is never reused, and doing it twice changes nothing. What
+came of it is in `verdict.json` (beside MLProject and in the run) and in the run's tag `verdict`: promoted,
+unchanged, refused or rolled_back. A crash leaves no `verdict.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from steps import evaluation, gates, models, preparation, store
+from steps.errors import UserError
+from steps.schema import registered_name
+from steps.step import VERDICT, Result
+
+if TYPE_CHECKING:
+    from steps.step import Active, StepRun
+
+
+def work(step: Active) -> Result:
+    """Promote, refuse, find nothing new, or roll back."""
+    (step.project / VERDICT).unlink(missing_ok=True)
+    if step.values["rollback"]:
+        return _roll_back(step)
+    above = step.chain.given_upstream("promote", step.values)
+    data, evaluated = above["preprocess"], above["evaluate"]
+    fitted = above["tune" if step.values["model"] == "tuned" else "train"]
+    name = registered_name(step.schema, data.tags["data_kind"])
+    champion = store.alias_version(step.client, name, store.CHAMPION)
+    tags = step.client.get_model_version(name, champion).tags if champion else {}
+    if tags.get("model_digest") == fitted.result_digest:
+        line = f"promote: version {champion} of {name} is @champion already; nothing to change"
+        return _conclude(step, "unchanged", name, champion, champion, fitted, lines=[line])
+
+    measured = step.fetch_json(evaluated.run_id, "evaluation.json")
+    comparison, why_not = _compare(step, name, champion, tags, data, fitted)
+    judged = gates.judge(measured, comparison, step.schema, not_compared=why_not)
+    lines = ["promote: gates", gates.format_table(judged)]
+    if not gates.passed(judged):
+        keeps = f"version {champion} stays @champion" if champion else "there is no champion yet"
+        lines.append(f"promote: refused. {gates.failures(judged)}. {keeps} of {name}")
+        return _conclude(step, "refused", name, champion, champion, fitted, judged, comparison, lines)
+
+    version = store.register(
+        step.client, name, fitted.run_id, _version_tags(step, data, fitted, evaluated, measured)
+    )
+    store.wait_ready(step.client, name, version)
+    store.move_champion(step.client, name, version)
+    lines.append(
+        f"promote: version {version} of {name} is @champion now"
+        + (f", version {champion} @previous" if champion else "")
+    )
+    return _conclude(step, "promoted", name, version, champion, fitted, judged, comparison, lines)
+
+
+def _roll_back(step: Active) -> Result:
+    from steps import sources
+
+    kind = sources.locate(step.values["data"], step.schema, step.cache, step.project).kind
+    name = registered_name(step.schema, kind)
+    champion = store.alias_version(step.client, name, store.CHAMPION)
+    previous = store.alias_version(step.client, name, store.PREVIOUS)
+    if previous is None or previous == champion:
+        raise UserError(f"{name} has no @previous version to go back to")
+    store.move_champion(step.client, name, previous)
+    line = f"promote: version {previous} of {name} is @champion again, version {champion} @previous"
+    return _conclude(step, "rolled_back", name, previous, champion, None, lines=[line])
+
+
+def _compare(
+    step: Active, name: str, champion: str | None, tags: Mapping[str, str], data: StepRun, fitted: StepRun
+) -> tuple[dict[str, Any] | None, str]:
+    """The new model against the champion on the same test rows, or why they cannot be compared."""
+    if champion is None:
+        return None, gates.NO_CHAMPION
+    if tags.get("schema_data_digest") != step.schema.data_digest:
+        return None, f"version {champion} was trained on other columns, kinds or missing codes"
+    test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
+    features = test[list(step.schema.feature_names)]
+    run_id = step.client.get_model_version(name, champion).run_id
+    risks = [
+        models.predict_risk(models.load(step.fetch(run, "model")), features)
+        for run in (fitted.run_id, run_id)
+    ]
+    compared = evaluation.compare(
+        test["__target__"].to_numpy(), *risks, step.values["seed"], replicates=step.values["replicates"]
+    )
+    return compared, ""
+
+
+def _version_tags(
+    step: Active, data: StepRun, fitted: StepRun, evaluated: StepRun, measured: Mapping[str, Any]
+) -> dict[str, str]:
+    return {
+        "model_digest": fitted.result_digest,
+        "schema_data_digest": step.schema.data_digest,
+        "data_digest": data.tags["data_digest"],
+        "dataset_digest": data.result_digest,
+        "data_kind": data.tags["data_kind"],
+        "synthetic": data.tags["synthetic"],
+        "evaluate_run_id": evaluated.run_id,
+        "schema": step.schema.name,
+        "roc_auc": f"{evaluation.scalars(measured)['roc_auc']:.4f}",
+    }
+
+
+def _conclude(
+    step: Active,
+    verdict: str,
+    name: str,
+    version: str | None,
+    before: str | None,
+    fitted: StepRun | None,
+    judged: Sequence[gates.Gate] = (),
+    comparison: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
+) -> Result:
+    document = {
+        "verdict": verdict,
+        "model": name,
+        "champion": version,
+        "champion_before": before,
+        "candidate_run_id": fitted.run_id if fitted else None,
+        "promote_run_id": step.run_id,
+        "gates": [asdict(gate) for gate in judged],
+        "comparison": comparison,
+    }
+    text = json.dumps(document, indent=1) + "\n"
+    step.log_text(VERDICT, text)
+    step.tag({"verdict": verdict})
+    partial = step.project / f".{VERDICT}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(step.project / VERDICT)
+    return Result(lines=lines, exit_code=1 if verdict == "refused" else 0)
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("promote", work))

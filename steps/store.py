@@ -1,0 +1,284 @@
+"""The tracking store and the registry: reaching them, one chain at a time, finding runs, moving aliases.
+
+`MLFLOW_TRACKING_URI` (with `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`) names any MLflow
+server or DagsHub; without it the store is `mlflow.db`, an SQLite file in the folder where `mlflow run` was
+called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steps.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+# A store that is away should be noticed in seconds, not in MLflow's default quarter of an hour.
+_HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+
+_LEADER = "CHAIN_DEPTH"
+
+
+def connect() -> MlflowClient:
+    """A client of the store that the environment names, known to answer.
+
+    Raises:
+        UserError: the store cannot be reached, refuses the credentials or cannot be opened.
+    """
+    for name, value in _HTTP_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = mlflow.get_tracking_uri()
+    try:
+        with initialised(uri):
+            client = mlflow.MlflowClient()
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise UserError(unreachable(uri, str(error))) from error
+    return client
+
+
+def unreachable(uri: str, reason: str) -> str:
+    """What to tell somebody whose tracking store does not answer; never the password in its address."""
+    shown = _without_credentials(uri)
+    first = reason.strip().splitlines()[0][:300] if reason.strip() else "no reason given"
+    if "401" in first or "403" in first or "Unauthorized" in reason:
+        remedy = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for DagsHub: user name and token)"
+        )
+    elif is_remote(uri):
+        remedy = "check MLFLOW_TRACKING_URI and the server; what finished is kept, the same command goes on"
+    else:
+        remedy = "check MLFLOW_TRACKING_URI; an older store is brought up to date by `mlflow db upgrade`"
+    return f"the tracking store {shown} does not answer: {_without_credentials(first)}. Remedy: {remedy}"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the store is behind a network, rather than a file of this machine."""
+    return uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql", "databricks"))
+
+
+def shown_location(uri: str, project: Path) -> str:
+    """An artifact location as a person types it: relative to the project where it is a file in it."""
+    path = Path(uri.removeprefix("file://"))
+    return os.path.relpath(path, project) if path.is_absolute() and path.is_relative_to(project) else uri
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+# ---------------------------------------------------------------- one chain at a time
+
+
+@contextlib.contextmanager
+def initialised(uri: str) -> Iterator[None]:
+    """Hold back others while a local store may still have to be created: two creators at once destroy it."""
+    path = sqlite_path(uri)
+    if path is None or (path.exists() and path.stat().st_size > 0):
+        yield
+        return
+    with _flock(path.with_name(path.name + ".init.lock"), lambda holder: None):
+        yield
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite store, or None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def lock_path(uri: str, cache: Path) -> Path:
+    """Where the chain's lock of a store is: beside a local store, in the cache for a remote one."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return path.with_name(path.name + ".lock")
+    name = hashlib.sha256(_without_credentials(uri).encode()).hexdigest()[:16]
+    return cache / "locks" / f"{name}.lock"
+
+
+@contextlib.contextmanager
+def chain_lock(path: Path, what: str, say: Callable[[str], None]) -> Iterator[int]:
+    """Be the only chain of a store while the block runs; yields this process' depth in its chain.
+
+    The operating system gives the lock back however its holder ends. A chain's leader holds lock 0 and each
+    process that it starts the lock of its own depth, so that a step which outlives a killed leader is
+    waited for as well.
+    """
+    depth = int(os.environ.get(_LEADER, "-1")) + 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def waiting(holder: str) -> None:
+        say(f"waiting for another chain in this store: {holder or 'its holder gave no name'}")
+
+    with _flock(_at(path, depth), waiting, f"{what} (process {os.getpid()} on {socket.gethostname()})"):
+        if depth == 0:
+            for orphan in sorted(path.parent.glob(path.name + ".*")):
+                if orphan.suffix.removeprefix(".").isdigit():
+                    with _flock(orphan, waiting):
+                        pass
+        os.environ[_LEADER] = str(depth)
+        try:
+            yield depth
+        finally:
+            os.environ.pop(_LEADER)
+            if depth:
+                os.environ[_LEADER] = str(depth - 1)
+
+
+def _at(path: Path, depth: int) -> Path:
+    return path.with_name(f"{path.name}.{depth}") if depth else path
+
+
+@contextlib.contextmanager
+def _flock(path: Path, waiting: Callable[[str], None], holder: str = "") -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            waiting(file.read().strip())
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if holder:
+            file.truncate(0)
+            file.write(holder + "\n")
+            file.flush()
+        yield
+
+
+# ---------------------------------------------------------------- runs
+
+
+def all_experiments(client: MlflowClient) -> list[str]:
+    """Ids of the experiments that are not deleted."""
+    return [experiment.experiment_id for experiment in client.search_experiments(max_results=1000)]
+
+
+def finished_runs(client: MlflowClient, tags: Mapping[str, str], limit: int = 1000) -> list[Run]:
+    """Finished runs of any experiment that carry all these tags, newest first."""
+    clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+    query = " and ".join([*clauses, "attributes.status = 'FINISHED'"])
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            all_experiments(client),
+            query,
+            max_results=min(limit, 1000),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        found.extend(page)
+        token = page.token
+        if not token or len(found) >= limit:
+            return found[:limit]
+
+
+def close_abandoned(client: MlflowClient, keep: set[str]) -> int:
+    """Mark as KILLED the steps' runs that still say RUNNING; only for who holds the lock of a local store."""
+    abandoned = [
+        run
+        for run in client.search_runs(
+            all_experiments(client), "attributes.status = 'RUNNING' and tags.step != ''", max_results=1000
+        )
+        if run.info.run_id not in keep
+    ]
+    for run in abandoned:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(abandoned)
+
+
+def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> bool:
+    """Whether every one of a run's artifacts is there."""
+    from mlflow.exceptions import MlflowException
+
+    for path in paths:
+        folder, _, _ = path.rpartition("/")
+        try:
+            listed = {item.path for item in client.list_artifacts(run_id, folder or None)}
+        except MlflowException:
+            return False
+        if path not in listed:
+            return False
+    return True
+
+
+# ---------------------------------------------------------------- registry
+
+
+def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version that an alias points to, or None where the model or the alias is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+            return None
+        raise
+
+
+def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str:
+    """The version of a run's model: the one registered earlier, or a new one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.run_id == run_id and version.status == "READY":
+            return str(version.version)
+    created = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+    return str(created.version)
+
+
+def move_champion(client: MlflowClient, name: str, version: str) -> None:
+    """Point @previous at the champion of now and @champion at a version, then read both back.
+
+    @champion is only ever overwritten, never deleted, so there is one at every moment, however many promote
+    at once.
+
+    Raises:
+        UserError: somebody else moved an alias in between.
+    """
+    before = alias_version(client, name, CHAMPION)
+    if before == version:
+        return
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    after = (alias_version(client, name, PREVIOUS), alias_version(client, name, CHAMPION))
+    if after[1] != version or (before is not None and after[0] != before):
+        raise UserError(
+            f"somebody else moved the aliases of {name} meanwhile: @champion is version {after[1]}, "
+            f"@previous version {after[0]}; this run wanted {version} and {before}. Look at the registry, "
+            "then run promote again"
+        )
+
+
+def wait_ready(client: MlflowClient, name: str, version: str, seconds: float = 60) -> None:
+    """Wait until a server has copied a version's files, where it does that after creating it."""
+    end = time.monotonic() + seconds
+    while client.get_model_version(name, version).status != "READY":
+        if time.monotonic() > end:
+            raise UserError(
+                f"version {version} of {name} is not ready after {seconds:g} s; look at the registry's server"
+            )
+        time.sleep(0.5)
