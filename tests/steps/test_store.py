@@ -1,0 +1,165 @@
+"""The store: one chain at a time, aliases that are never missing, errors that a person can act on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from steps import store
+from steps.errors import UserError
+from tests.conftest import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from steps.store import chain_lock
+with chain_lock(Path(sys.argv[1]), sys.argv[2], lambda line: print(line, flush=True)) as depth:
+    print("holds", depth, flush=True)
+    sys.stdin.read()
+"""
+
+
+class Holder:
+    """A process that takes the lock, says so, and keeps it until its standard input is closed."""
+
+    def __init__(self, lock: Path, name: str, depth: int | None = None) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "CHAIN_DEPTH"}
+        if depth is not None:
+            environment["CHAIN_DEPTH"] = str(depth)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(lock), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self.process.communicate(timeout=60)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=60)
+
+
+def test_the_second_chain_waits_and_says_for_whom(tmp_path: Path) -> None:
+    """Who comes second is told who holds the store, and goes on when that one ends."""
+    lock = tmp_path / "mlflow.db.lock"
+    first = Holder(lock, "main")
+    assert first.line() == "holds 0"
+    second = Holder(lock, "tune")
+    waiting = second.line()
+    assert waiting.startswith("waiting for another chain in this store: main (process ")
+    first.end()
+    assert second.line() == "holds 0"
+    second.end()
+
+
+def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
+    """kill -9 leaves no lock behind."""
+    lock = tmp_path / "mlflow.db.lock"
+    first = Holder(lock, "main")
+    assert first.line() == "holds 0"
+    first.kill()
+    second = Holder(lock, "main")
+    assert second.line() == "holds 0"
+    second.end()
+
+
+def test_a_step_that_outlives_its_killed_leader_is_waited_for(tmp_path: Path) -> None:
+    """The leader is gone and its step works on: a new leader waits for that step before it looks at anything."""
+    lock = tmp_path / "mlflow.db.lock"
+    orphan = Holder(lock, "tune", depth=0)
+    assert orphan.line() == "holds 1"
+    leader = Holder(lock, "main")
+    assert "tune (process" in leader.line()
+    orphan.end()
+    assert leader.line() == "holds 0"
+    leader.end()
+
+
+def test_many_processes_that_open_a_new_store_at_once_all_find_it_usable(tmp_path: Path) -> None:
+    """Creating an SQLite store is done by one process while the others wait."""
+    command = [sys.executable, "-m", "steps.init"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}"}
+    started = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ends = [(process.communicate(timeout=180)[1], process.returncode) for process in started]
+    assert [code for _, code in ends] == [0, 0, 0], ends
+
+
+def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that refuses the connection gives one clear sentence; credentials in the address stay out of it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match="does not answer") as caught:
+        store.connect()
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """A real registry in a file of its own, with three versions of one model."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("registry")
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'registry.db'}")
+    client.create_registered_model("m")
+    for _ in range(3):
+        client.create_model_version("m", str(folder))
+    return client
+
+
+def test_aliases_move_and_come_back(client: object) -> None:
+    """Each promotion keeps the last champion as @previous; promoting the champion again changes nothing."""
+    assert store.alias_version(client, "m", "champion") is None
+    assert store.alias_version(client, "no such model", "champion") is None
+    store.move_champion(client, "m", "1")
+    assert store.alias_version(client, "m", "previous") is None
+    store.move_champion(client, "m", "2")
+    store.move_champion(client, "m", "2")
+    assert [store.alias_version(client, "m", alias) for alias in ("champion", "previous")] == ["2", "1"]
+
+
+def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: object) -> None:
+    """Two promotions that race may refuse each other, but at every moment there is a champion."""
+    seen: list[str | None] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(store.alias_version(client, "m", "champion"))
+            time.sleep(0.002)
+
+    def promote(version: str) -> None:
+        for _ in range(5):
+            try:
+                store.move_champion(client, "m", version)
+            except UserError as error:
+                assert "somebody else moved the aliases" in str(error)
+
+    store.move_champion(client, "m", "1")
+    watcher = threading.Thread(target=watch)
+    promoters = [threading.Thread(target=promote, args=(version,)) for version in ("2", "3")]
+    watcher.start()
+    for thread in promoters:
+        thread.start()
+    for thread in promoters:
+        thread.join()
+    done.set()
+    watcher.join()
+    assert seen
+    assert set(seen) <= {"1", "2", "3"}
+    assert store.alias_version(client, "m", "champion") in {"2", "3"}
