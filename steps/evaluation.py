@@ -81,6 +81,7 @@ def evaluate(
         "format": FORMAT,
         "synthetic": bool(known_model.get("synthetic") or known_data.get("kind") == "synthetic"),
         "schema": {"name": schema.name, "title": schema.title, "digest": schema.digest},
+        "features": [{"name": c.name, "meaning": c.meaning, "unit": c.unit} for c in schema.columns],
         "target": _target(schema),
         "model": known_model,
         "data": {
@@ -338,7 +339,7 @@ def _about(score: "PointScore") -> dict[str, Any]:
     return {
         "name": score.name,
         "cut": score.cut,
-        "items": len(score.items),
+        "item_count": len(score.items),
         "lacks": list(score.lacks),
         "made_for": score.made_for,
     }

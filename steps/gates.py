@@ -33,9 +33,9 @@ def judge(
     """Verdicts on a model, in the order in which they are printed.
 
     `evaluation` comes from `evaluation.evaluate`, `comparison` (new model less champion) from
-    `evaluation.compare`, or is None where there is no champion or it is not comparable: `not_compared` says why.
-    Floors and ranges are judged on the value. The two gates that compare are judged on the 95 % interval, so
-    that noise alone does not refuse a model: they fail where the whole interval lies beyond the limit.
+    `evaluation.compare`, or is None where there is no champion, or none to compare with: `not_compared` says
+    why. Floors and ranges are judged on the value. The two gates that compare are judged on the interval, so
+    that noise alone does not refuse a model: they fail where all of it lies beyond the limit.
     """
     limits = schema.gates
     measured = evaluation["metrics"]
