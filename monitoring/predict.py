@@ -1,0 +1,337 @@
+"""Risk for one person given as options, or for everybody in a CSV file, from the served model.
+
+    python -m monitoring.predict --BMI 31 --Age 62 --HighBP yes
+    python -m monitoring.predict --csv people.csv --out risks.csv
+
+Options, their levels and their help come from the schema. What does not fit the schema is explained here,
+before anything is sent; what is left out goes to the model as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import io
+import json
+import math
+import re
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from steps.errors import UserError
+from steps.schema import Code, Column, Schema, format_code, load
+
+SCHEMA = Path(__file__).resolve().parents[1] / "data" / "brfss2015.yaml"
+URL = "http://127.0.0.1:8080"
+BATCH_ROWS = 500
+_EMPTY = ("", "na", "nan", "null", "none", "missing", "?")
+
+
+class BadValueError(ValueError):
+    """A value that the schema does not allow; the message says what it allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Where the model's own decision lies, from its `reference.json`."""
+
+    risk: float
+
+
+def parse_value(column: Column, text: str) -> Code | None:
+    """The value that the model takes for what a person wrote: a number, a level's code or its label.
+
+    None for missing. Raises BadValueError with what is allowed.
+    """
+    written = text.strip()
+    if written.lower() in _EMPTY:
+        return None
+    if column.levels is not None:
+        for code, label in column.levels.items():
+            if written.lower() in (format_code(code).lower(), label.lower()):
+                return code
+        if not column.is_text:
+            number = _number(written)
+            for code, label in column.levels.items():
+                if number is not None and (number == code or _lies_in(number, label)):
+                    return code
+        labels = [label.lower() for label in column.levels.values()]
+        close = difflib.get_close_matches(written.lower(), labels, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BadValueError(
+            f"{column.name} is {column.meaning[:1].lower()}{column.meaning[1:]}: {_levels(column)}{hint}"
+        )
+    number = _number(written)
+    unit = f" {column.unit}" if column.unit else ""
+    if number is not None and column.minimum is not None and column.maximum is not None:
+        if number in column.missing:
+            return None
+        if column.minimum <= number <= column.maximum:
+            return number
+    raise BadValueError(f"{column.name} is a number from {column.minimum:g} to {column.maximum:g}{unit}")
+
+
+def parse_person(schema: Schema, answers: Mapping[str, str]) -> tuple[dict[str, Code | None], list[str]]:
+    """One row in the schema's order, and a sentence for each answer that does not fit it."""
+    row: dict[str, Code | None] = {}
+    problems = []
+    for column in schema.columns:
+        try:
+            row[column.name] = parse_value(column, answers.get(column.name) or "")
+        except BadValueError as error:
+            row[column.name] = None
+            problems.append(str(error))
+    return row, problems
+
+
+def check_header(schema: Schema, header: Sequence[str] | None) -> list[str]:
+    """The columns of a CSV file that the model knows.
+
+    Raises UserError if there are none, or if a name looks like a misspelt column; others are passed through.
+    """
+    names = [name.strip() for name in header or ()]
+    known = [name for name in names if name in schema.feature_names]
+    absent = [name for name in schema.feature_names if name not in names]
+    extra = [name for name in names if name not in schema.feature_names and name != schema.target.name]
+    slips = [
+        f"{name!r} looks like {close[0]!r}"
+        for name in extra
+        if (close := difflib.get_close_matches(name.lower(), [a.lower() for a in absent], n=1, cutoff=0.85))
+    ]
+    if not known or slips:
+        raise UserError(
+            "the CSV file's first line should name the model's columns"
+            + (f": {'; '.join(slips)}" if slips else "")
+            + f"\n  columns: {', '.join(schema.feature_names)}"
+        )
+    return known
+
+
+def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None) -> list[float]:
+    """Risks of `rows` (0 to 1, same order) from the model behind `url`.
+
+    Raises UserError, with the remedy, if nothing answers, the request is refused or the answer is no risk.
+    """
+    columns = list(rows[0])
+    body = {
+        "dataframe_split": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
+    }
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"--url should start with http:// or https://, found {url!r}")
+    request = urllib.request.Request(f"{url.rstrip('/')}/invocations", json.dumps(body).encode(), headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            predictions = json.load(answer)["predictions"]
+    except urllib.error.HTTPError as error:
+        remedy = {
+            401: "give the token with --token-file",
+            403: "give the token with --token-file",
+            413: "send a smaller file",
+            503: "it is overloaded: try again in a moment",
+        }.get(error.code, "see the monitoring dashboards")
+        raise UserError(f"the service at {url} answered {error.code}: {remedy}") from None
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"nothing answers at {url} ({reason}): start it with `make serve` or `make stack`, or give its "
+            "address with --url"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        predictions = None
+    risks = [_risk(item) for item in predictions] if isinstance(predictions, list) else []
+    if len(risks) != len(rows) or None in risks:
+        raise UserError(f"the answer of {url} holds no risks: is it a model of this project?")
+    return [risk for risk in risks if risk is not None]
+
+
+def describe(
+    schema: Schema, row: Mapping[str, Code | None], risk: float, threshold: Threshold | None = None
+) -> str:
+    """What a person reads: the answers as understood, the risk in words, and what it is not."""
+    lines = [schema.title, ""]
+    width = max(len(name) for name in row)
+    for name, value in row.items():
+        lines.append(f"  {name:<{width}}  {_shown(schema.column(name), value)}")
+    filled = round(risk * 40)
+    lines += [
+        "",
+        f"  Risk {risk:.1%}   [{'#' * filled}{'.' * (40 - filled)}]",
+        f"  About {round(risk * 100)} of 100 people with these answers."
+        if risk >= 0.005
+        else "  Less than 1 of 100.",
+    ]
+    if threshold is not None:
+        side = "at or above" if risk >= threshold.risk else "below"
+        lines.append(f"  That is {side} the model's decision threshold of {threshold.risk:.1%}.")
+    left_out = [name for name, value in row.items() if value is None]
+    if left_out:
+        share = f"{len(left_out)} of {len(row)}"
+        lines += ["", f"  {share} answers are missing; the risk is less certain for it."]
+    return "\n".join([*lines, "", f"  {schema.disclaimer}"])
+
+
+def predict_csv(
+    schema: Schema, source: Iterable[str], out: io.TextIOBase, url: str, token: str | None = None
+) -> tuple[int, int]:
+    """Copy a CSV file with `risk` and `reason` added to every line; (lines with a risk, lines without).
+
+    A line that breaks the schema keeps its place, with an empty risk and the reason.
+    """
+    reader = csv.DictReader(source)
+    check_header(schema, reader.fieldnames)
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    writer = csv.DictWriter(
+        out, [*reader.fieldnames, "risk", "reason"], extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
+    good = bad = 0
+    for batch in _batches(reader, BATCH_ROWS):
+        people = [parse_person(schema, line) for line in batch]
+        rows = [row for row, problems in people if not problems]
+        risks = iter(ask(url, rows, token) if rows else [])
+        for line, (_, problems) in zip(batch, people, strict=True):
+            risk = "" if problems else f"{next(risks):.6f}"
+            writer.writerow({**line, "risk": risk, "reason": "; ".join(problems)})
+            good, bad = good + (not problems), bad + bool(problems)
+    return good, bad
+
+
+def _batches(lines: Iterable[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
+    iterator = iter(lines)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _lies_in(number: float, label: str) -> bool:
+    """Whether a label such as "50-54" names a span that holds the number."""
+    span = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", label)
+    return span is not None and int(span[1]) <= number <= int(span[2])
+
+
+def _risk(item: Any) -> float | None:
+    value = item[-1] if isinstance(item, list) and item else item
+    good = isinstance(value, int | float) and 0.0 <= value <= 1.0
+    return float(value) if good else None
+
+
+def _levels(column: Column) -> str:
+    return ", ".join(f"{format_code(code)} ({label})" for code, label in (column.levels or {}).items())
+
+
+def _shown(column: Column, value: Code | None) -> str:
+    if value is None:
+        return "-"
+    if column.levels is not None:
+        return f"{column.levels[value]} ({format_code(value)})"
+    return f"{value:g}{' ' + column.unit if column.unit else ''}"
+
+
+def _parser(schema: Schema) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.predict",
+        description=f"Risk from the served model. {schema.disclaimer}",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--schema", type=Path, default=SCHEMA, help="schema file (default: data/brfss2015.yaml)"
+    )
+    parser.add_argument("--url", default=URL, help=f"where the model answers (default: {URL})")
+    parser.add_argument(
+        "--token-file", type=Path, help="file with the bearer token, where the service asks for one"
+    )
+    parser.add_argument(
+        "--reference", type=Path, help="the model's reference.json, to show its decision threshold"
+    )
+    parser.add_argument("--csv", type=Path, help="a CSV file of people, its first line naming the columns")
+    parser.add_argument(
+        "--out", type=Path, help="where the CSV file with risks goes (default: standard output)"
+    )
+    answers = parser.add_argument_group("answers of one person")
+    for column in schema.columns:
+        allowed = (
+            _levels(column)
+            if column.levels
+            else f"{column.minimum:g} to {column.maximum:g} {column.unit or ''}"
+        )
+        answers.add_argument(
+            f"--{column.name}", metavar="X", help=f"{column.meaning}: {allowed}".strip().replace("%", "%%")
+        )
+    return parser
+
+
+def _threshold(path: Path | None) -> Threshold | None:
+    if path is None:
+        return None
+    try:
+        return Threshold(float(json.loads(path.read_text(encoding="utf-8"))["score"]["threshold"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no reference.json: give the one that was made with the model") from None
+
+
+def _token(path: Path | None) -> str | None:
+    try:
+        return None if path is None else path.read_text(encoding="utf-8").strip()
+    except OSError:
+        raise UserError(f"the token file {path} cannot be read") from None
+
+
+def _run(argv: Sequence[str]) -> int:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--schema", type=Path, default=SCHEMA)
+    schema = load(early.parse_known_args(argv)[0].schema)
+    args = _parser(schema).parse_args(argv)
+    answers = {name: text for name in schema.feature_names if (text := getattr(args, name)) is not None}
+    token, threshold = _token(args.token_file), _threshold(args.reference)
+    if args.csv is not None and answers:
+        raise UserError("give either --csv or the answers of one person, not both")
+    if args.csv is None:
+        if not answers:
+            raise UserError("no answers given: --help lists them; or give a file with --csv")
+        row, problems = parse_person(schema, answers)
+        if problems:
+            raise UserError("\n  ".join(["these answers do not fit the schema:", *problems]))
+        (risk,) = ask(args.url, [row], token)
+        print(describe(schema, row, risk, threshold))
+        return 0
+    text = io.StringIO()  # a file appears whole or not at all
+    try:
+        with args.csv.open(encoding="utf-8-sig", newline="") as source:
+            good, bad = predict_csv(schema, source, text, args.url, token)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{args.csv} cannot be read as a CSV file in UTF-8: {error}") from None
+    if args.out is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        args.out.write_text(text.getvalue(), encoding="utf-8")
+    where = f"; the reasons are in the column reason of {args.out or 'the output'}" if bad else ""
+    print(f"{good} people with a risk, {bad} without{where}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; what a person did wrong ends in one message and exit code 1."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
