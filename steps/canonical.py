@@ -60,7 +60,7 @@ def texts(
 
     A word such as `None` means missing unless the schema has it as a level. Whole numbers lose their `.0`.
     """
-    known = {str(level) for level in levels}
+    known = {text(level) for level in levels}
     nothing = (MISSING_TEXT - known) | {text(code) for code in missing}
     index, distinct = _distinct(values)
     positions: dict[str, int] = {}

@@ -148,35 +148,35 @@ def _not_found(data: str, wanted: Path, schema: Schema, base: Path) -> str:
     known = ", ".join(source.name for source in schema.sources) or "none"
     if wanted.is_dir():
         return f"{data} is a folder without a data file in it (one that ends in {', '.join(_SUFFIXES)})"
-    for folder in [] if Path(data).expanduser().is_absolute() else _callers_folders(base):
-        if _matching(folder / data):
-            return (
-                f"{data} does not exist in the project's folder, {base}, where relative paths start. It does "
-                f"exist in {folder}, where you stand: give its full path, -P data={folder / data}"
-            )
+    folder = _callers_folder(base)
+    if folder is not None and not Path(data).expanduser().is_absolute() and _matching(folder / data):
+        return (
+            f"{data} does not exist in the project's folder, {base}, where relative paths start. It does "
+            f"exist in {folder}, where you stand: give its full path, -P data={folder / data}"
+        )
     return (
         f"there is no file, folder or match at {data} (looked in {wanted.parent}), and the schema has no "
         f"source of that name; it has: {known}"
     )
 
 
-def _callers_folders(base: Path) -> list[Path]:
-    """Folders in which the person may stand, the nearest first.
+def _callers_folder(base: Path) -> Path | None:
+    """The folder from which `mlflow run` was called, if that can be known (Linux) and is not `base`.
 
-    MLflow starts a step inside the project's folder, and the shell between resets PWD, so what is left of the
-    caller's folder is the working folder of the processes above this one (Linux), and OLDPWD.
+    MLflow starts a step inside the project's folder and the shell between them resets PWD: only the working
+    folders of the processes above this one still tell.
     """
-    folders: list[Path] = []
     process = os.getpid()
     while process > 1:
         try:
-            folders.append(Path(f"/proc/{process}/cwd").readlink())
-            # The fields after the command name, which stands in parentheses: state, parent.
+            folder = Path(f"/proc/{process}/cwd").readlink()
+            # The fields after the command's name, which stands in parentheses: state, parent.
             process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
-            break
-    folders += [Path(os.environ[name]) for name in ("PWD", "OLDPWD") if os.environ.get(name)]
-    return [folder for folder in dict.fromkeys(folders) if folder != base.resolve()]
+            return None
+        if folder != base.resolve():
+            return folder
+    return None
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -164,7 +164,10 @@ def _target(
     values: pd.Series[Any], schema: Schema, positive: Sequence[Code]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Outcome 1.0 or 0.0, NaN where there is none or an unknown one; and the mask of the unknown ones."""
-    known = [*schema.target.levels, *positive]
+    # A source may code the outcome otherwise; the schema's positive codes are then no valid answer.
+    negative = [code for code in schema.target.levels if code not in schema.target.positive]
+    same = set(positive) == set(schema.target.positive)
+    known = list(schema.target.levels) if same else [*negative, *positive]
     if any(isinstance(code, str) for code in known):
         index, words = canonical.texts(values, known)
         labels = {canonical.text(code): float(code in positive) for code in known}
