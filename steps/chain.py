@@ -125,8 +125,6 @@ class Chain:
         else:
             inputs |= {"schema": self.schema.digest_of(*SCHEMA_PARTS[step])}
         own = parameters.texts({name: values[name] for name in OWN[step]})
-        if own.get("parallelism") == "0":
-            own["parallelism"] = str(cores())
         return fingerprint.Fingerprint(
             inputs, own, fingerprint.code(f"steps.{step}", PROJECT), self._versions
         )
@@ -152,6 +150,10 @@ class Chain:
             if "fingerprint" in run.data.tags:
                 return tuple(wanted.changes_since(fingerprint.Fingerprint.from_tags(run.data.tags)))
         return ("it has not run before",)
+
+    def tagged_runs(self, tags: Mapping[str, str]) -> list[Run]:
+        """Runs of the store, of any status, that carry all these tags."""
+        return store.tagged_runs(self.client, tags)
 
     def is_intact(self, step: str, run: Run) -> bool:
         """Whether a run's results are still where it left them, whole."""
@@ -245,11 +247,6 @@ def _listed(reasons: Sequence[str], most: int = 4) -> str:
     return ", ".join(shown)
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def cache_folder() -> Path:
     """Where rows are kept: on this machine only."""
     return Path(os.environ.get("ROWS_CACHE") or PROJECT / ".cache").resolve()
@@ -305,7 +302,7 @@ def _reuse_or_work(active: Active, work: Callable[[Active], Result]) -> Result:
         active.tag({"reused_from": earlier})
         return Result(lines=[f"{step}: nothing to do, run {earlier[:8]} has this result already"])
     because = "fresh=true" if values["fresh"] else _listed(decision.reasons, most=20)
-    active.fingerprint = decision.fingerprint.digest
+    active.fingerprint = decision.fingerprint
     active.tag({"because": because[:500]})
     result = work(active)
     # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.

@@ -38,10 +38,11 @@ def work(step: Active) -> Result:
         replicates=step.values["replicates"],
     )
     step.log_json("evaluation.json", measured)
-    step.log_text("report.html", report.render_report([measured], step.schema))
-    step.log_text("model_card.md", report.render_card(measured, step.schema))
-    for name, picture in figures.pictures(measured).items():
-        step.log_picture(f"figures/{name}.png", picture)
+    step.log_text("report.html", report.render_report([measured]))
+    step.log_text("model_card.md", report.render_card(measured))
+    step.log_text("figures/calibration.svg", figures.calibration(measured))
+    step.log_text("figures/decision_curve.svg", figures.decision_curve(measured))
+    step.log_text("figures/roc.svg", figures.roc(measured))
     numbers = evaluation.scalars(measured)
     step.log_metrics(numbers)
     step.log_datasets({"test": (data.result_digest, len(test))})

@@ -5,10 +5,11 @@ alone.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from steps.errors import UserError
 
@@ -35,6 +36,15 @@ def _choice(*allowed: str) -> Parse:
         return text
 
     return parse
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parallelism(text: str) -> int:
+    return int(_number(int, 0, 1024)(text)) or cores()
 
 
 def _truth(text: str) -> bool:
@@ -91,7 +101,7 @@ PARSERS: Mapping[str, Parse] = {
     "seed": _number(int, 0, 2**31 - 1),
     "families": _families,
     "max_evals": _number(int, 1, 100_000),
-    "parallelism": _number(int, 0, 1024),
+    "parallelism": _parallelism,
     "folds": _number(int, 2, 20),
     "patience": _number(int, 1, 100_000),
     "timeout_minutes": _number(float, 0.01, 100_000),
@@ -99,15 +109,6 @@ PARSERS: Mapping[str, Parse] = {
     "replicates": _number(int, 100, 100_000),
     "rollback": _truth,
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse that says what went wrong as every other error of a step does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(
-            f"{message}. `mlflow run . -e {self.prog}` takes: {self.format_usage().split(maxsplit=2)[-1]}"
-        )
 
 
 def declared(project: Path) -> dict[str, dict[str, str]]:
@@ -128,10 +129,17 @@ def parse(step: str, project: Path, argv: Sequence[str] | None = None) -> dict[s
         UserError: an unknown parameter, or a value of the wrong kind or range.
     """
     names = declared(project)[step]
-    parser = _Parser(prog=step, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=step, add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in names.items():
         parser.add_argument(f"--{name}", default=default)
-    raw = vars(parser.parse_args(sys.argv[1:] if argv is None else list(argv)))
+    try:
+        known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{step}: {error}") from None
+    if unknown:
+        stray = ", ".join(part.removeprefix("--") for part in unknown if part.startswith("--")) or unknown[0]
+        raise UserError(f"{step} has no parameter {stray}; it has {', '.join(sorted(names))}")
+    raw = vars(known)
     return check(raw)
 
 

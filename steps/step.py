@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from steps.chain import Chain
+    from steps.fingerprint import Fingerprint
 
 
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
@@ -57,7 +58,7 @@ class Active:
     scratch: Path
     say: Callable[[str], None]
     upstream: Mapping[str, StepRun] = field(default_factory=dict)
-    fingerprint: str = ""
+    fingerprint: Fingerprint | None = None
 
     def fetch(self, run_id: str, path: str) -> Path:
         """A local copy of a run's artifact (a file or a folder)."""

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,14 +171,25 @@ def all_experiments(client: MlflowClient) -> list[str]:
 
 def finished_runs(client: MlflowClient, tags: Mapping[str, str], limit: int = 1000) -> list[Run]:
     """Finished runs of any experiment that carry all these tags, newest first."""
-    clauses = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
-    query = " and ".join([*clauses, "attributes.status = 'FINISHED'"])
+    return _search_runs(client, [*_tag_clauses(tags), "attributes.status = 'FINISHED'"], limit)
+
+
+def tagged_runs(client: MlflowClient, tags: Mapping[str, str], limit: int = 100_000) -> list[Run]:
+    """Runs of any experiment and status that carry all these tags, newest first."""
+    return _search_runs(client, _tag_clauses(tags), limit)
+
+
+def _tag_clauses(tags: Mapping[str, str]) -> list[str]:
+    return [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+
+
+def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> list[Run]:
     found: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
             all_experiments(client),
-            query,
+            " and ".join(clauses),
             max_results=min(limit, 1000),
             order_by=["attributes.start_time DESC"],
             page_token=token,

@@ -12,12 +12,14 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of three modules: a imports b inside a function, b imports c relatively; c reads a template."""
+    """Three modules: a imports b inside a function, b imports c relatively, c reads a template."""
     steps = tmp_path / "steps"
     steps.mkdir()
     (steps / "__init__.py").write_text("")
     (steps / "a.py").write_text("def run():\n    from steps.b import f\n    return f()\n")
-    (steps / "b.py").write_text('"""Doc."""\nfrom . import c\n\n\ndef f():\n    """Doc of f."""\n    return c.VALUE\n')
+    (steps / "b.py").write_text(
+        '"""Doc."""\nfrom . import c\n\n\ndef f():\n    """Doc of f."""\n    return c.VALUE\n'
+    )
     (steps / "c.py").write_text('READS = ("page.html",)\nVALUE = 1\n')
     (steps / "page.html").write_text("<p>")
     (steps / "other.py").write_text("VALUE = 2\n")
@@ -41,7 +43,9 @@ def test_follows_imports_however_deep_and_the_files_they_read(project: Path) -> 
         ("c.py", "VALUE = 1", "VALUE = 1\nif TYPE_CHECKING:\n    from steps.other import VALUE as V\n"),
     ],
 )
-def test_comments_layout_docstrings_and_wiring_do_not_count(project: Path, file: str, old: str, new: str) -> None:
+def test_comments_layout_docstrings_and_wiring_do_not_count(
+    project: Path, file: str, old: str, new: str
+) -> None:
     """A change that cannot change a result leaves the fingerprint alone."""
     before = code("steps.a", project)
     path = project / "steps" / file
@@ -50,7 +54,9 @@ def test_comments_layout_docstrings_and_wiring_do_not_count(project: Path, file:
     assert code("steps.a", project) == before
 
 
-@pytest.mark.parametrize(("file", "old", "new"), [("c.py", "VALUE = 1", "VALUE = 3"), ("page.html", "<p>", "<b>")])
+@pytest.mark.parametrize(
+    ("file", "old", "new"), [("c.py", "VALUE = 1", "VALUE = 3"), ("page.html", "<p>", "<b>")]
+)
 def test_a_change_deep_below_counts_and_is_named(project: Path, file: str, old: str, new: str) -> None:
     """A change in what is imported, or read, two modules down is a change, and says where."""
     before = Fingerprint({}, {}, code("steps.a", project), {})

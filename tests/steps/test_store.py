@@ -79,7 +79,7 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
 
 
 def test_a_step_that_outlives_its_killed_leader_is_waited_for(tmp_path: Path) -> None:
-    """The leader is gone and its step works on: a new leader waits for that step before it looks at anything."""
+    """The leader is gone, its step works on: a new leader waits for that step before it looks."""
     lock = tmp_path / "mlflow.db.lock"
     orphan = Holder(lock, "tune", depth=0)
     assert orphan.line() == "holds 1"
@@ -94,13 +94,18 @@ def test_many_processes_that_open_a_new_store_at_once_all_find_it_usable(tmp_pat
     """Creating an SQLite store is done by one process while the others wait."""
     command = [sys.executable, "-m", "steps.init"]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'new.db'}"}
-    started = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    started = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     ends = [(process.communicate(timeout=180)[1], process.returncode) for process in started]
     assert [code for _, code in ends] == [0, 0, 0], ends
 
 
-def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that refuses the connection gives one clear sentence; credentials in the address stay out of it."""
+def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One clear sentence for a server that refuses; credentials in its address stay out of it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="does not answer") as caught:

@@ -1,0 +1,74 @@
+"""A fitted model as a run keeps it: the MLflow model, its `reference.json`, and what validation rows say of
+it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from steps import models
+from steps.fingerprint import digest
+from steps.reference import build_reference
+from steps.schema import registered_name
+from steps.step import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from steps.fitting import Fitted
+    from steps.step import Active
+
+
+def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
+    """Save and upload a model with its reference; the result is the digest of its answers and its threshold.
+
+    It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded
+    as artifacts of the run.
+    """
+    data = step.upstream["preprocess"]
+    answers = models.prediction_digest(fitted.model, validation[list(step.schema.feature_names)])
+    model_digest = digest([answers, fitted.threshold, data.result_digest])
+    synthetic = data.tags["synthetic"] == "true"
+    reference = build_reference(
+        fitted.model,
+        train,
+        validation,
+        step.schema,
+        threshold=fitted.threshold,
+        info={
+            "model": {
+                "name": registered_name(step.schema, data.tags["data_kind"]),
+                "version": None,
+                "run_id": step.run_id,
+                "family": fitted.family,
+                "calibration": fitted.calibration,
+                "trained_at": int(time.time()),
+                "digest": model_digest,
+                "synthetic": synthetic,
+            },
+            "data": {"kind": data.tags["data_kind"], "digest": data.result_digest},
+        },
+    )
+    folder = step.scratch / "model"
+    metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
+    models.save(fitted.model, folder, step.schema, metadata)
+    step.client.log_artifacts(step.run_id, str(folder), "model")
+    step.log_json("reference.json", reference)
+    validated = {f"validation_{name}": value for name, value in reference["validation"].items()}
+    step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
+    step.log_datasets(
+        {"train": (data.result_digest, len(train)), "validation": (data.result_digest, len(validation))}
+    )
+    line = (
+        f"{step.name}: {fitted.family.replace('_', ' ')}, fitted in {fitted.fit_seconds:.1f} s, calibration "
+        f"{fitted.calibration}, threshold {fitted.threshold:.4f} for a recall of {step.values['recall']:g}, "
+        f"validation ROC AUC {reference['validation']['roc_auc']:.4f}"
+    )
+    tags = {
+        "synthetic": data.tags["synthetic"],
+        "data_kind": data.tags["data_kind"],
+        "family": fitted.family,
+        "calibration": fitted.calibration,
+    }
+    return Result(model_digest, tags, [line])

@@ -1,0 +1,126 @@
+"""Search families and hyperparameters, trials side by side, and refit the best on all training rows.
+
+Each trial is a nested run, and those runs are the only record of the search: after a failure, Ctrl-C or
+kill -9 the same call takes up what finished, on another machine too.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from steps import crossvalidation, fingerprint, fitting, models, preparation, search, search_figures
+from steps.packaging import package
+from steps.step import Result
+
+if TYPE_CHECKING:
+    from steps.step import Active
+
+# They say when a search ends, not what a trial finds: a search with other limits goes on from the same
+# trials.
+_LIMITS = ("max_evals", "patience", "timeout_minutes", "recall")
+
+
+def work(step: Active) -> Result:
+    """Search from where an earlier call got to, draw what was found, refit and keep the winner."""
+    values, data = step.values, step.upstream["preprocess"]
+    space = {family: models.SPACE[family] for family in values["families"]}
+    key = _search_key(step)
+    done = _recorded(step, key, space)
+    if done:
+        step.say(f"tune: goes on after {len(done)} trials that finished earlier")
+    record = partial(_record, step, key)
+    found = search.search(
+        partial(
+            crossvalidation.make_objective,
+            step.cache / "datasets" / data.result_digest / "train.parquet",
+            step.project / values["schema"],
+            fold_count=values["folds"],
+            rows=crossvalidation.TRIAL_ROWS,
+            seed=values["seed"],
+        ),
+        space,
+        max_evals=values["max_evals"],
+        parallelism=values["parallelism"],
+        seed=values["seed"],
+        timeout_minutes=values["timeout_minutes"],
+        patience=values["patience"],
+        done=done,
+        on_trial=record,
+        progress=True,
+    )
+    step.say(
+        f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
+        f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
+    )
+    for name, picture in search_figures.pictures(found, space).items():
+        step.log_picture(f"figures/{name}.png", picture)
+    tables = preparation.load(step.cache, data.result_digest, ("train", "validation"))
+    fitted = fitting.fit_model(
+        found.best.family,
+        found.best.params,
+        tables["train"],
+        tables["validation"],
+        step.schema,
+        recall=values["recall"],
+        seed=values["seed"],
+    )
+    step.log_json(
+        "best.json", {"trial": found.best.number, "family": fitted.family, "hyperparameters": fitted.params}
+    )
+    step.log_metrics({"trials": len(found.trials), "best_log_loss": found.best.loss or float("nan")})
+    result = package(step, fitted, tables["train"], tables["validation"])
+    return replace(
+        result, tags={**result.tags, "best_trial": str(found.best.number), "stopped_by": found.stopped_by}
+    )
+
+
+def _search_key(step: Active) -> str:
+    """Digest of all that a trial's outcome depends on. With fresh=true no earlier trial fits."""
+    assert step.fingerprint is not None
+    kept = {name: value for name, value in step.fingerprint.parameters.items() if name not in _LIMITS}
+    code = {
+        file: content
+        for module in ("steps.search", "steps.crossvalidation")
+        for file, content in fingerprint.code(module, step.project).items()
+    }
+    key = replace(step.fingerprint, parameters=kept, code=code).digest
+    return f"{key}-{step.run_id}" if step.values["fresh"] else key
+
+
+def _recorded(step: Active, key: str, space: search.Space) -> list[search.Trial]:
+    runs = step.chain.tagged_runs({"search": key})
+    # A trial's tags are written last, with its status: a run without it was cut off half-way.
+    whole = [run for run in runs if "trial_status" in run.data.tags]
+    return [search.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
+
+
+def _record(step: Active, key: str, trial: search.Trial) -> None:
+    """Keep a trial as a nested run: three calls, tens of milliseconds."""
+    import time
+
+    from mlflow.entities import Metric, Param, RunTag
+
+    record = search.to_record(trial)
+    experiment = step.client.get_run(step.run_id).info.experiment_id
+    run = step.client.create_run(
+        experiment,
+        run_name=f"trial {trial.number:03d} {trial.family}",
+        tags={"mlflow.parentRunId": step.run_id, "step": "trial"},
+    )
+    now = int(time.time() * 1000)
+    step.client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in record.metrics.items()],
+        params=[Param(name, value) for name, value in record.params.items()],
+        tags=[RunTag(name, value) for name, value in {**record.tags, "search": key}.items()],
+    )
+    step.client.set_terminated(run.info.run_id, "FINISHED" if trial.finished else "FAILED")
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("tune", work))
