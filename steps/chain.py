@@ -113,7 +113,7 @@ class Chain:
             self._located = sources.locate(self.values["data"], self.schema, self.cache, PROJECT)
         return self._located
 
-    def fingerprint(
+    def fingerprint_of(
         self, step: str, values: Mapping[str, Any], upstream: Mapping[str, StepRun]
     ) -> fingerprint.Fingerprint:
         """Everything that a step's result depends on."""
@@ -131,7 +131,7 @@ class Chain:
 
     def decide(self, step: str, values: Mapping[str, Any], upstream: Mapping[str, StepRun]) -> Decision:
         """Whether an earlier run can serve for a step, and if not, why."""
-        wanted = self.fingerprint(step, values, upstream)
+        wanted = self.fingerprint_of(step, values, upstream)
         same = store.finished_runs(self.client, {"fingerprint": wanted.digest}, limit=20)
         for run in same:
             if self.is_intact(step, run):
@@ -204,7 +204,7 @@ class Chain:
         given = parameters.texts({name: value for name, value in values.items() if name in accepted})
         os.environ[_UPSTREAM] = json.dumps({name: run.run_id for name, run in needs.items()})
         try:
-            submitted = mlflow.projects.run(
+            submitted = mlflow.projects.run(  # type: ignore[no-untyped-call]
                 uri=str(PROJECT),
                 entry_point=step,
                 parameters=given,

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("steps", "monitoring")
+_PARTS = ("inputs", "parameters", "code", "versions")
 
 
 def digest(value: object) -> str:
@@ -50,7 +51,7 @@ class Fingerprint:
                 f"fingerprint.{part}": json.dumps(
                     dict(getattr(self, part)), sort_keys=True, separators=(",", ":")
                 )
-                for part in ("inputs", "parameters", "code", "versions")
+                for part in _PARTS
             },
         }
 
@@ -61,30 +62,23 @@ class Fingerprint:
         Raises:
             KeyError: the run carries none.
         """
-        return cls(
-            *(
-                json.loads(tags[f"fingerprint.{part}"])
-                for part in ("inputs", "parameters", "code", "versions")
-            )
-        )
+        return cls(*(json.loads(tags[f"fingerprint.{part}"]) for part in _PARTS))
 
     def changes_since(self, earlier: Fingerprint) -> list[str]:
         """What differs from an earlier fingerprint, one phrase each, most telling first."""
-        phrases = {
-            "inputs": lambda name, old, new: (
-                f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
-            ),
-            "parameters": lambda name, old, new: f"{name} {old or 'unset'} -> {new or 'unset'}",
-            "code": lambda name, old, new: (
-                f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
-            ),
-            "versions": lambda name, old, new: f"{name} {old or 'absent'} -> {new or 'absent'}",
-        }
+
+        def phrase(part: str, name: str, old: str | None, new: str | None) -> str:
+            if part == "parameters":
+                return f"{name} {old or 'unset'} -> {new or 'unset'}"
+            if part == "versions":
+                return f"{name} {old or 'absent'} -> {new or 'absent'}"
+            return f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
+
         found = []
-        for part, phrase in phrases.items():
+        for part in _PARTS:
             ours, theirs = getattr(self, part), getattr(earlier, part)
             names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-            found += [phrase(name, theirs.get(name), ours.get(name)) for name in names]
+            found += [phrase(part, name, theirs.get(name), ours.get(name)) for name in names]
         return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from steps import chain, parameters, store
 from steps.errors import UserError
 from steps.schema import load
+from steps.step import StepRun
 
 
 def plan(argv: Sequence[str]) -> list[str]:
@@ -19,7 +20,8 @@ def plan(argv: Sequence[str]) -> list[str]:
     schema = load(chain.PROJECT / values["schema"])
     seen = chain.Chain(store.connect(), values, schema, chain.cache_folder())
     other = "baseline" if values["model"] == "tuned" else "tuned"
-    lines, results = [], {}
+    lines: list[str] = []
+    results: dict[str, StepRun] = {}
     for step, model in (
         ("preprocess", ""),
         ("train", ""),

@@ -82,13 +82,14 @@ def _compare(
         return None, f"version {champion} was trained on other columns, kinds or missing codes"
     test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
-    run_id = step.client.get_model_version(name, champion).run_id
-    risks = [
+    run_id = str(step.client.get_model_version(name, champion).run_id)
+    new, old = (
         models.predict_risk(models.load(step.fetch(run, "model")), features)
         for run in (fitted.run_id, run_id)
-    ]
+    )
+    outcome = test["__target__"].to_numpy()
     compared = evaluation.compare(
-        test["__target__"].to_numpy(), *risks, step.values["seed"], replicates=step.values["replicates"]
+        outcome, new, old, step.values["seed"], replicates=step.values["replicates"]
     )
     return compared, ""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,103 @@ def survey_path() -> Path:
     if not path.exists():
         pytest.skip("the real BRFSS 2015 survey is not on this machine (see data/README.md for its source)")
     return path
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project with a store and a cache of its own, in which the real commands are run."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        dropped = ("MLFLOW_", "CHAIN_", "ROWS_CACHE")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        return {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """A command at work in a process group of its own, output and errors in one stream."""
+        return subprocess.Popen(
+            list(command),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str) -> tuple[int, str]:
+        """Exit code and output of a command."""
+        process = self.start(*command)
+        output, _ = process.communicate(timeout=900)
+        return process.returncode, output
+
+    def mlflow_run(self, entry: str = "main", **values: object) -> tuple[int, str]:
+        """`mlflow run . -e entry -P name=value ...` as a person types it, without conda."""
+        given = [part for name, value in values.items() for part in ("-P", f"{name}={value}")]
+        return self.run("mlflow", "run", ".", "-e", entry, "--env-manager", "local", *given)
+
+
+def check_out(folder: Path) -> Checkout:
+    """A copy of what the commands need of this repository, at `folder`."""
+    for name in ("MLProject", "conda.yaml", "requirements.lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder)
+    for name in ("steps", "monitoring", "data"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Checkout(folder)
+
+
+# A chain that takes a minute: few trials of the fast families.
+QUICK = {
+    "max_evals": 4,
+    "parallelism": 2,
+    "families": "logistic_regression,histogram_gradient_boosting",
+    "replicates": 200,
+}
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model that a quick chain on the bundled cohort promoted, and where everything of it is."""
+
+    checkout: Checkout
+    output: str
+    name: str
+    version: str
+    run_id: str
+    model: Path
+    reference: Path
+
+
+@pytest.fixture(scope="session")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Champion:
+    """One real chain for all tests that need a trained model. Tests leave its store as they found it."""
+    import mlflow
+
+    checkout = check_out(tmp_path_factory.mktemp("champion") / "project")
+    code, output = checkout.mlflow_run(**QUICK)
+    assert code == 0, output
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    version = client.get_model_version_by_alias("diabetes-risk-synthetic", "champion")
+    artifacts = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://"))
+    return Champion(
+        checkout,
+        output,
+        version.name,
+        str(version.version),
+        version.run_id,
+        artifacts / "model",
+        artifacts / "reference.json",
+    )
