@@ -122,7 +122,7 @@ def _within(name: str, estimate: Mapping[str, Any], bounds: tuple[float, float])
 
 
 def _champion_loss(comparison: Mapping[str, Any] | None, largest: float, not_compared: str) -> Gate:
-    name, limit = "change of ROC AUC against the champion", f"upper end ≥ {-largest:g}"
+    name, limit = "change of ROC AUC against the champion", f"upper end ≥ {-largest:g}".replace("-", "−")
     if comparison is None:
         return Gate(name, None, limit, True, not_compared, skipped=True)
     change = comparison["metrics"]["roc_auc"]

@@ -38,7 +38,7 @@ MEANINGS = {
     "roc_auc": "chance that somebody with the outcome gets a higher risk than somebody without; a coin: 0.5",
     "calibration_slope": "1 is ideal; below 1 the risks are too extreme, above 1 too timid",
     "calibration_intercept": "0 is ideal; above 0 the risks are too low on the whole",
-    "observed_expected": "people with the outcome for each one that the risks add up to; 1 is ideal",
+    "observed_expected": "people with the outcome over the sum of risks; 1 is ideal, below 1 risks are high",
     "average_precision": "precision averaged over recall; guessing gives the prevalence",
     "brier": "mean squared error of the risk; lower is better",
     "log_loss": "mean surprise in nats; lower is better",
