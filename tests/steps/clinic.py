@@ -1,4 +1,4 @@
-"""A small made-up data set that shares nothing with the bundled one: text, real values, a sentinel, text outcome."""
+"""A small made-up data set unlike the bundled one: text, real values, a sentinel, an outcome in words."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ target:
   levels: {"no": at home, "yes": back in hospital}
   positive: ["yes"]
 columns:
-  - {name: glucose, kind: numeric, meaning: Fasting glucose, unit: mmol/l, minimum: 2, maximum: 40, missing: [0]}
-  - {name: ward, kind: nominal, meaning: Ward, levels: {A1: surgery, B2: medicine, NA: not assigned}, missing: ["?"]}
+  - {name: glucose, kind: numeric, meaning: Glucose, unit: mmol/l, minimum: 2, maximum: 40, missing: [0]}
+  - name: ward
+    kind: nominal
+    meaning: Ward
+    levels: {A1: surgery, B2: medicine, NA: not assigned}
+    missing: ["?"]
   - {name: stage, kind: ordinal, meaning: Stage, levels: {1: mild, 2: moderate, 3: severe}, missing: [9]}
   - {name: smoker, kind: binary, meaning: Smokes, levels: {0: "no", 1: "yes"}}
 sources:
   - {name: shipped, kind: synthetic, path: shipped.csv, sha256: null}
-  - {name: remote, kind: public, url: "http://127.0.0.1:1/remote.csv", target: back, positive: [1], ignore: [ID]}
+  - {name: remote, kind: public, url: "http://127.0.0.1:1/r.csv", target: back, positive: [1], ignore: [ID]}
 gates:
   roc_auc_min: 0.5
   average_precision_min: 0.1

@@ -59,7 +59,7 @@ def test_one_value_in_several_spellings_is_one_value(schema: Schema, rows: list[
         ward=plain["ward"].map(lambda word: None if word == "?" else word),
     )
     single = floats.assign(glucose=floats["glucose"].astype(np.float32))
-    categories = short_text.astype({name: "category" for name in numeric})
+    categories = short_text.astype(dict.fromkeys(numeric, "category"))
     nullable = plain.assign(**{name: plain[name].astype("Int64") for name in ("stage", "smoker")})
     for frame in (floats, long_text, short_text, codes_as_null, single, categories, nullable):
         assert split.row_keys(frame, schema).tolist() == expected.tolist()
