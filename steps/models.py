@@ -1,0 +1,399 @@
+"""The model families: pipelines that take raw indicators, derived from the schema and saved so that scikit-
+learn alone can load them.
+
+Missing codes, nulls, unseen categories and scaling are handled inside the pipeline, with scikit-learn's own
+classes only: the served image holds no module of this project, and skops loads no type that `TRUSTED_TYPES`
+does not name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from steps.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    from steps.schema import Column, Schema
+
+Family = Literal["logistic_regression", "random_forest", "histogram_gradient_boosting"]
+Value = int | float
+
+# What skops must be told to trust to load a fitted pipeline, each looked at: compiled trees, splines and
+# calibrators hold arrays and numbers only; the two functions check and convert arrays; a partial binds
+# arguments to a function that skops has to trust by itself.
+TRUSTED_TYPES: list[str] = [
+    "functools.partial",
+    "numpy.dtype",
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "scipy.interpolate._bsplines.BSpline",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils.validation.check_array",
+]
+
+# Packages that the serving container needs beside the interpreter; what they pull in, MLflow pins or they do.
+_SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+
+# A histogram boosting model cannot tell more categories than bins apart; beyond, levels are ordered codes.
+_MOST_CATEGORIES = 255
+_TREES = 100
+_DEPTH = 14
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter of a family: from `low` to `high` inclusive, searched evenly or evenly in its
+    logarithm.
+
+    `default` is what a model that was not tuned uses, and the first trial of a search.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: Value
+    log: bool = False
+    integer: bool = False
+
+    def round(self, value: float) -> Value:
+        """The value as a model uses it and a run records it: a whole number, or four significant digits."""
+        if self.integer:
+            return round(value)
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
+
+    def position(self, value: float) -> float:
+        """Where the value lies between low (0) and high (1) on this hyperparameter's scale."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+# What each family can be told. The ranges hold what works on survey-sized tables of health indicators, and
+# bound the cost of a model: no family can be made to take minutes for a hundred thousand rows.
+SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
+    "logistic_regression": (
+        Hyperparameter("C", 1e-3, 10.0, default=0.3, log=True),
+        Hyperparameter("knots", 3, 8, default=5, integer=True),
+    ),
+    "random_forest": (
+        Hyperparameter("min_samples_leaf", 20, 200, default=40, log=True, integer=True),
+        Hyperparameter("max_features", 0.1, 0.7, default=0.3),
+        Hyperparameter("max_samples", 0.1, 0.4, default=0.25),
+    ),
+    "histogram_gradient_boosting": (
+        Hyperparameter("learning_rate", 0.02, 0.2, default=0.06, log=True),
+        Hyperparameter("max_iter", 60, 400, default=250, integer=True),
+        Hyperparameter("max_leaf_nodes", 4, 32, default=12, log=True, integer=True),
+        Hyperparameter("min_samples_leaf", 20, 300, default=60, log=True, integer=True),
+        Hyperparameter("l2_regularization", 0.01, 100.0, default=5.0, log=True),
+        Hyperparameter("max_features", 0.15, 1.0, default=0.4),
+    ),
+}
+FAMILIES: tuple[Family, ...] = tuple(SPACE)
+
+
+def default_params(family: Family) -> dict[str, Value]:
+    """Hyperparameters of a model of this family that was not tuned."""
+    return {hyperparameter.name: hyperparameter.default for hyperparameter in SPACE[family]}
+
+
+def check_params(family: str, params: Mapping[str, Any]) -> dict[str, Value]:
+    """The family's defaults with the given values in their place.
+
+    Raises UserError naming every hyperparameter that the family does not have, or whose value is out of
+    range.
+    """
+    if family not in SPACE:
+        raise UserError(f"there is no family {family!r}; there are: {', '.join(FAMILIES)}")
+    known = {hyperparameter.name: hyperparameter for hyperparameter in SPACE[cast(Family, family)]}
+    problems = []
+    for name, value in params.items():
+        if name not in known:
+            problems.append(f"{family} has no hyperparameter {name!r}; it has {', '.join(known)}")
+            continue
+        one = known[name]
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or (one.integer and value != round(value)) or not one.low <= value <= one.high:
+            what = "a whole number" if one.integer else "a number"
+            problems.append(f"{name} should be {what} from {one.low:g} to {one.high:g}")
+    if problems:
+        raise UserError("; ".join(problems))
+    return {
+        name: (int(given) if one.integer else float(given))
+        for name, one in known.items()
+        for given in [params.get(name, one.default)]
+    }
+
+
+def build(family: Family, params: Mapping[str, Any], schema: Schema, seed: int) -> Pipeline:
+    """An unfitted pipeline from a frame of the schema's raw features to the probability of the outcome.
+
+    params: any of the family's hyperparameters; the others take their defaults. The result is the same for
+    the same arguments and rows, however many threads fit it. Raises UserError for parameters that will not
+    do.
+    """
+    from sklearn.pipeline import Pipeline
+
+    values = check_params(family, params)
+    columns, estimator = {
+        "logistic_regression": _logistic_regression,
+        "random_forest": _random_forest,
+        "histogram_gradient_boosting": _histogram_gradient_boosting,
+    }[family](values, schema, seed)
+    return Pipeline([("columns", columns), ("model", estimator)])
+
+
+def _logistic_regression(
+    values: Mapping[str, Value], schema: Schema, seed: int
+) -> tuple[ColumnTransformer, Any]:
+    """One indicator a level, a cubic spline a number: log odds need not be straight in age, weight or
+    income.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import MissingIndicator, SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import SplineTransformer
+
+    transformers: list[tuple[str, Any, list[str]]] = []
+    levelled = [column for column in schema.columns if column.levels is not None]
+    if levelled:
+        transformers.append(("levels", _one_hot(levelled), _names(levelled)))
+    for codes, columns in _by_missing_codes(schema):
+        names = "_".join(["numbers", *map(str, codes)])
+        nulls = _null_makers(codes)
+        median = SimpleImputer(strategy="median", keep_empty_features=True)
+        splines = SplineTransformer(n_knots=int(values["knots"]), knots="quantile", extrapolation="constant")
+        indicator = MissingIndicator(features="missing-only", error_on_new=False)
+        transformers.append((names, make_pipeline(*nulls, median, splines), _names(columns)))
+        transformers.append((f"missing_{names}", make_pipeline(*nulls, indicator), _names(columns)))
+    model = LogisticRegression(C=float(values["C"]), max_iter=1000, random_state=seed)
+    return ColumnTransformer(transformers), model
+
+
+def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> tuple[ColumnTransformer, Any]:
+    """Trees on numbers, ordered levels and one indicator a nominal level; leaves of at least 20 rows."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import RandomForestClassifier
+
+    nominal = [column for column in schema.columns if column.kind == "nominal"]
+    transformers = _number_transformers(schema, encoded_elsewhere=nominal)
+    if nominal:
+        transformers.append(("nominal", _one_hot(nominal), _names(nominal)))
+    model = RandomForestClassifier(
+        n_estimators=_TREES,
+        max_depth=_DEPTH,
+        min_samples_leaf=int(values["min_samples_leaf"]),
+        max_features=float(values["max_features"]),
+        max_samples=float(values["max_samples"]),
+        random_state=seed,
+    )
+    return ColumnTransformer(transformers), model
+
+
+def _histogram_gradient_boosting(
+    values: Mapping[str, Value], schema: Schema, seed: int
+) -> tuple[ColumnTransformer, Any]:
+    """Boosted trees with their own handling of nulls and of nominal levels."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    transformers = _number_transformers(schema)
+    order = [name for _, _, names in transformers for name in names]
+    categorical = [
+        order.index(column.name)
+        for column in schema.columns
+        if column.kind == "nominal" and len(column.codes) <= _MOST_CATEGORIES
+    ]
+    model = HistGradientBoostingClassifier(
+        learning_rate=float(values["learning_rate"]),
+        max_iter=int(values["max_iter"]),
+        max_leaf_nodes=int(values["max_leaf_nodes"]),
+        min_samples_leaf=int(values["min_samples_leaf"]),
+        l2_regularization=float(values["l2_regularization"]),
+        max_features=float(values["max_features"]),
+        categorical_features=categorical or None,
+        early_stopping=False,
+        random_state=seed,
+    )
+    return ColumnTransformer(transformers), model
+
+
+def _number_transformers(
+    schema: Schema, encoded_elsewhere: Sequence[Column] = ()
+) -> list[tuple[str, Any, list[str]]]:
+    """Every column as one number or NaN: untouched where its values say it all, else as the place of its
+    level.
+    """
+    from sklearn.pipeline import make_pipeline
+
+    columns = [column for column in schema.columns if column not in encoded_elsewhere]
+    plain = [column for column in columns if _is_plain(column)]
+    levelled = [column for column in columns if column.levels is not None and not _is_plain(column)]
+    transformers: list[tuple[str, Any, list[str]]] = []
+    if plain:
+        transformers.append(("plain", "passthrough", _names(plain)))
+    if levelled:
+        transformers.append(("levels", _level_encoder(levelled), _names(levelled)))
+    for codes, numeric in _by_missing_codes(schema):
+        if codes:
+            names = "_".join(["numbers", *map(str, codes)])
+            transformers.append((names, make_pipeline(*_null_makers(codes)), _names(numeric)))
+    return transformers
+
+
+def _is_plain(column: Column) -> bool:
+    """Whether the raw value itself is the number that a tree should see."""
+    return not column.is_text and not column.missing and column.kind != "nominal"
+
+
+def _level_encoder(columns: Sequence[Column]) -> Any:
+    """Place of each level from 0; NaN for whatever is no level, missing codes among it.
+
+    Texts stand in the schema's order, numbers in ascending order, as scikit-learn insists.
+    """
+    import numpy as np
+    from sklearn.preprocessing import OrdinalEncoder
+
+    categories = [
+        np.array(column.codes, dtype=object)
+        if column.is_text
+        else np.sort(np.array(column.codes, dtype=float))
+        for column in columns
+    ]
+    return OrdinalEncoder(categories=categories, handle_unknown="use_encoded_value", unknown_value=math.nan)
+
+
+def _one_hot(columns: Sequence[Column]) -> Any:
+    """One indicator for each level seen in training, and one for missing where that was seen."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    return make_pipeline(_level_encoder(columns), OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+
+
+def _null_makers(codes: Sequence[float]) -> list[Any]:
+    """Steps after which each missing code of a number is NaN.
+
+    SimpleImputer refuses NaN beside another missing value, so nulls and codes all become the first code,
+    which then becomes NaN.
+    """
+    from sklearn.impute import SimpleImputer
+
+    if not codes:
+        return []
+    first, *others = codes
+    fills = [(math.nan, first), *((code, first) for code in others), (first, math.nan)]
+    return [
+        SimpleImputer(missing_values=code, strategy="constant", fill_value=fill, keep_empty_features=True)
+        for code, fill in fills
+    ]
+
+
+def _by_missing_codes(schema: Schema) -> list[tuple[tuple[float, ...], list[Column]]]:
+    """The numeric columns, grouped by their missing codes."""
+    groups: dict[tuple[float, ...], list[Column]] = {}
+    for column in schema.columns:
+        if column.kind == "numeric":
+            groups.setdefault(tuple(code for code in column.missing if not isinstance(code, str)), []).append(
+                column
+            )
+    return list(groups.items())
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns]
+
+
+def predict_risk(model: Any, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Probability of the outcome for each row of raw features, shape (rows,)."""
+    import numpy as np
+
+    return np.asarray(model.predict_proba(frame)[:, 1], dtype=np.float64)
+
+
+def prediction_digest(model: Any, frame: pd.DataFrame) -> str:
+    """16 hex digits of the predicted risks to the last bit: equal for models that answer equally."""
+    import hashlib
+
+    return hashlib.sha256(predict_risk(model, frame).astype("<f8").tobytes()).hexdigest()[:16]
+
+
+def example_rows(schema: Schema, count: int, *, nulls: bool = False) -> pd.DataFrame:
+    """Rows made from the schema alone, so that no person stands in an example; shape (count, features).
+
+    The first holds every column's middle; the others walk through ranges and levels, each column in its own
+    order. With `nulls`, the last row lacks every third value.
+    """
+    import pandas as pd
+
+    cells: dict[str, list[Any]] = {}
+    for position, column in enumerate(schema.columns):
+        stride = 1 + 2 * (position % 3)
+        if column.levels is None:
+            assert column.minimum is not None and column.maximum is not None
+            low, width = column.minimum, column.maximum - column.minimum
+            shares = [(0.5 + stride * row / count) % 1 for row in range(count)]
+            cells[column.name] = [float(f"{low + width * share:.6g}") for share in shares]
+        else:
+            codes = column.codes
+            cells[column.name] = [
+                codes[(len(codes) // 2 + stride * row) % len(codes)] for row in range(count)
+            ]
+        if nulls and position % 3 == 0:
+            cells[column.name][-1] = None
+    frame = pd.DataFrame(cells)
+    return frame.astype({column.name: "str" if column.is_text else "float64" for column in schema.columns})
+
+
+def pip_requirements() -> list[str]:
+    """What a container needs to serve a model, pinned to the versions installed here."""
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package)}" for package in _SERVED_PACKAGES]
+
+
+def save(model: Any, folder: Path, schema: Schema, metadata: Mapping[str, Any]) -> None:
+    """Write the fitted pipeline as an MLflow model into a folder that does not exist yet.
+
+    Its `predict` answers with the probabilities of both classes, shape (rows, 2). metadata: JSON-able, shown
+    by whoever reads the MLmodel file. Nothing of the training rows is saved but what the estimator learned.
+    """
+    import mlflow.sklearn
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, TensorSpec
+    from mlflow.types import Schema as MlflowSchema
+
+    inputs = MlflowSchema([ColSpec("string" if c.is_text else "double", c.name) for c in schema.columns])
+    outputs = MlflowSchema([TensorSpec(np.dtype(np.float64), (-1, 2))])
+    mlflow.sklearn.save_model(
+        model,
+        str(folder),
+        signature=ModelSignature(inputs, outputs),
+        input_example=example_rows(schema, 2),
+        pip_requirements=pip_requirements(),
+        pyfunc_predict_fn="predict_proba",
+        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
+        skops_trusted_types=TRUSTED_TYPES,
+        metadata=dict(metadata),
+    )
+
+
+def load(folder: Path) -> Any:
+    """The fitted pipeline that `save` wrote."""
+    import mlflow.sklearn
+
+    return mlflow.sklearn.load_model(str(folder))

@@ -1,0 +1,453 @@
+"""Search over families and hyperparameters: hyperopt's TPE with parallel, reproducible, resumable trials.
+
+hyperopt proposes, this module schedules. Suggestion i is made from exactly trials 0..i-2p, where p is the
+parallelism, whatever else has finished by then: the same seed, parallelism and number of trials give the same
+trials, and while p trials run up to p - 1 more may be waiting, so that a slow one rarely idles a core. Trials
+between (i-2p+1..i-1) enter as if they had failed, known or not, so that TPE does not propose the same place
+again before it has heard from it (the "constant liar": Ginsbourger et al. 2010, Kriging is well-suited to
+parallelize optimization). Whether to stop for lack of progress is decided from trials 0..i-2p too.
+
+Trials run in spawned processes of one thread each (OpenMP threads times processes must never exceed the
+cores). A process builds its objective once and then receives parameters and returns metrics. A trial that
+raises is a failed trial with its reason; a process that dies (out of memory, say) costs its trial one retry,
+then fails it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from steps.errors import UserError
+from steps.models import Family, Hyperparameter, Value
+from steps.trials import Space, Trial
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+Objective = Callable[[Family, Mapping[str, Value]], Mapping[str, float]]
+
+# Trials drawn at random (after each family's defaults) before TPE has anything to model.
+_RANDOM_TRIALS = 9
+# A smaller gain in log loss than this is not progress.
+_MINIMUM_GAIN = 1e-5
+# So many processes dying one after the other, with no trial finished between, is a sick machine, not a bad
+# trial.
+_DEATHS_IN_A_ROW = 6
+_SINGLE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    "1",
+)
+
+
+class SearchError(UserError):
+    """No trial could be finished, or the worker processes cannot live on this machine."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All trials by number, the best of them, and what ended the search."""
+
+    trials: tuple[Trial, ...]
+    best: Trial
+    stopped_by: Literal["max_evals", "no progress", "timeout"]
+    seconds: float
+
+
+def search(
+    make_objective: Callable[[], Objective],
+    space: Space,
+    *,
+    max_evals: int,
+    parallelism: int,
+    seed: int,
+    timeout_minutes: float | None = None,
+    patience: int | None = None,
+    done: Iterable[Trial] = (),
+    on_trial: Callable[[Trial], None] | None = None,
+    progress: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """Look for the family and hyperparameters of least loss, and return every trial.
+
+    make_objective: picklable; called once in each worker process. The objective takes a family and its
+    parameters
+        and returns metrics, "loss" among them; whatever it raises fails that trial only.
+    done: trials finished earlier; they are taken as they are and not run again.
+    on_trial: called in this process as soon as a trial has finished or failed.
+    patience: stop when so many trials in a row brought no gain of 1e-5; None never does.
+    timeout_minutes: of this call; running trials are given up, finished ones count.
+    Ctrl-C ends the workers and comes out as KeyboardInterrupt; what finished has been handed to `on_trial`.
+    Raises SearchError where no trial at all finished, or workers keep dying.
+    """
+    if max_evals < 1 or parallelism < 1:
+        raise SearchError(f"max_evals ({max_evals}) and parallelism ({parallelism}) must be at least 1")
+    started = clock()
+    deadline = None if timeout_minutes is None else started + 60 * timeout_minutes
+    results = {trial.number: trial for trial in done if trial.number < max_evals}
+    suggester = _Suggester(space, seed)
+    stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
+    limit, upcoming, deaths = max_evals, 0, 0
+    given: dict[int, _Assignment] = {}
+    retries: list[_Assignment] = []
+    retried: set[int] = set()
+
+    with (
+        _Pool(make_objective, min(parallelism, max_evals - len(results))) as pool,
+        _bar(max_evals, progress) as bar,
+    ):
+        for trial in sorted(results.values(), key=lambda trial: trial.number):
+            bar.show(trial)
+        while True:
+            while pool.idle:
+                if retries:
+                    pool.submit(retries.pop())
+                    continue
+                while upcoming in results:
+                    upcoming += 1
+                known = max(upcoming - 2 * parallelism + 1, 0)
+                if upcoming >= limit or any(number not in results for number in range(known)):
+                    break
+                prefix = [results[number] for number in range(known)]
+                if patience is not None and _is_stalled(prefix, patience):
+                    limit, stopped_by = upcoming, "no progress"
+                    break
+                pending = [results.get(number) or given[number] for number in range(known, upcoming)]
+                given[upcoming] = _Assignment(upcoming, *suggester.suggest(upcoming, prefix, pending))
+                pool.submit(given[upcoming])
+                upcoming += 1
+            if not pool.busy:
+                break
+            remaining = None if deadline is None else deadline - clock()
+            if remaining is not None and remaining <= 0:
+                stopped_by = "timeout"
+                break
+            for assignment, answer in pool.answers(remaining):
+                if answer is None:
+                    deaths += 1
+                    if deaths >= _DEATHS_IN_A_ROW:
+                        raise SearchError(
+                            f"{deaths} worker processes died in a row, probably for lack of memory: "
+                            f"lower parallelism (now {parallelism}) or use a larger machine"
+                        )
+                    if assignment.number not in retried:
+                        retried.add(assignment.number)
+                        retries.append(assignment)
+                        continue
+                    answer = "its process died twice (killed, probably for lack of memory)"
+                else:
+                    deaths = 0
+                trial = _trial(assignment, answer)
+                results[trial.number] = trial
+                if on_trial is not None:
+                    on_trial(trial)
+                bar.show(trial)
+
+    trials = tuple(results[number] for number in sorted(results) if number < limit)
+    return SearchResult(trials, _best(trials, stopped_by), stopped_by, clock() - started)
+
+
+def _trial(assignment: _Assignment, answer: Mapping[str, float] | str) -> Trial:
+    if isinstance(answer, str):
+        return Trial(assignment.number, assignment.family, assignment.params, None, {}, answer)
+    loss = float(answer.get("loss", math.nan))
+    if not math.isfinite(loss):
+        return Trial(
+            assignment.number,
+            assignment.family,
+            assignment.params,
+            None,
+            {},
+            "the loss is not a finite number",
+        )
+    metrics = {
+        name: float(value) for name, value in answer.items() if name != "loss" and math.isfinite(value)
+    }
+    return Trial(assignment.number, assignment.family, assignment.params, loss, metrics)
+
+
+def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
+    finished = [trial for trial in trials if trial.loss is not None]
+    if not finished:
+        if trials:
+            raise SearchError(f"all {len(trials)} trials failed; the first because {trials[0].reason}")
+        raise SearchError(f"no trial finished (stopped by {stopped_by}): raise timeout_minutes")
+    return min(finished, key=lambda trial: (trial.loss, trial.number))
+
+
+def _is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
+    """Whether the last `patience` trials of the prefix improved the best loss by less than the minimum
+    gain.
+    """
+    best, since = math.inf, 0
+    for trial in prefix:
+        if trial.loss is not None and trial.loss < best - _MINIMUM_GAIN:
+            best, since = trial.loss, 0
+        else:
+            since += 1
+    return since >= patience
+
+
+class _Suggester:
+    """hyperopt's TPE as a function of a trial's number and of the trials it may know."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        from hyperopt import hp
+        from hyperopt.base import Domain
+
+        self._space, self._seed = space, seed
+        self._families = list(space)
+        branches = [
+            {d.name: _expression(hp, f"{family}.{d.name}", d) for d in dimensions}
+            for family, dimensions in space.items()
+        ]
+        self._domain = Domain(lambda _: 0.0, hp.choice("family", branches))
+
+    def suggest(
+        self, number: int, prefix: Sequence[Trial], pending: Sequence[Trial | _Assignment]
+    ) -> tuple[Family, dict[str, Value]]:
+        """Family and parameters of a trial. The first trials are each family's defaults.
+
+        prefix: the trials whose losses it may know; pending: those of which it only knows where they are.
+        """
+        import numpy as np
+        from hyperopt import tpe
+        from hyperopt.base import Trials
+
+        if number < len(self._families):
+            family = self._families[number]
+            return family, {d.name: d.default for d in self._space[family]}
+        trials = Trials()
+        documents = [self._document(trial, trial.loss) for trial in prefix]
+        documents += [self._document(trial, None) for trial in pending]
+        trials.insert_trial_docs(documents)
+        trials.refresh()
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]) % 2**31
+        (document,) = tpe.suggest(
+            [number], self._domain, trials, seed, n_startup_jobs=_RANDOM_TRIALS, verbose=False
+        )
+        values = {label: drawn[0] for label, drawn in document["misc"]["vals"].items() if len(drawn)}
+        family = self._families[int(values["family"])]
+        return family, {d.name: d.round(float(values[f"{family}.{d.name}"])) for d in self._space[family]}
+
+    def _document(self, trial: Trial | _Assignment, loss: float | None) -> dict[str, Any]:
+        """The trial as hyperopt keeps it; without a loss it counts among the worst."""
+        from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
+
+        values: dict[str, list[Value]] = {label: [] for label in self._domain.params}
+        values["family"] = [self._families.index(trial.family)]
+        values |= {f"{trial.family}.{name}": [value] for name, value in trial.params.items()}
+        result = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
+        misc = {
+            "tid": trial.number,
+            "cmd": self._domain.cmd,
+            "workdir": None,
+            "idxs": {label: [trial.number] * len(drawn) for label, drawn in values.items()},
+            "vals": values,
+        }
+        return {
+            "tid": trial.number, "spec": None, "result": result, "misc": misc, "state": JOB_STATE_DONE,
+            "exp_key": None, "owner": None, "version": 0, "book_time": None, "refresh_time": None,
+        }  # fmt: skip
+
+
+def _expression(hp: Any, label: str, one: Hyperparameter) -> Any:
+    if one.log:
+        return hp.loguniform(label, math.log(one.low), math.log(one.high))
+    return hp.uniform(label, one.low, one.high)
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    number: int
+    family: Family
+    params: Mapping[str, Value]
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    assignment: _Assignment | None = None
+
+
+class _Pool:
+    """Single-threaded worker processes with one assignment each; one that dies is replaced."""
+
+    def __init__(self, make_objective: Callable[[], Objective], size: int) -> None:
+        self._make_objective = make_objective
+        self._size = size
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> _Pool:
+        try:
+            for _ in range(self._size):
+                self._workers.append(self._start())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.process.close()
+            worker.connection.close()
+        self._workers.clear()
+
+    @property
+    def idle(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.assignment is None]
+
+    @property
+    def busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.assignment is not None]
+
+    def submit(self, assignment: _Assignment) -> None:
+        """Give the assignment to an idle worker; should that one have died, its answer says so."""
+        worker = self.idle[0]
+        worker.assignment = assignment
+        with contextlib.suppress(OSError):
+            worker.connection.send(assignment)
+
+    def answers(
+        self, timeout: float | None
+    ) -> Iterator[tuple[_Assignment, Mapping[str, float] | str | None]]:
+        """What arrives next: an assignment with its metrics, the reason of its failure, or None if its
+        process died.
+
+        Yields nothing when the timeout (seconds) passes first. Raises SearchError if an objective cannot be
+        made.
+        """
+        from multiprocessing.connection import wait
+
+        busy = {worker.connection: worker for worker in self.busy}
+        for connection in wait(list(busy), timeout):
+            worker = busy[connection]  # type: ignore[index]
+            assignment, worker.assignment = worker.assignment, None
+            assert assignment is not None
+            try:
+                status, answer = worker.connection.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                worker.process.close()
+                worker.connection.close()
+                self._workers[self._workers.index(worker)] = self._start()
+                yield assignment, None
+                continue
+            if status == "unusable":
+                raise SearchError(f"a worker process could not prepare the trials: {answer}")
+            yield assignment, answer
+
+    def _start(self) -> _Worker:
+        from multiprocessing import get_context
+
+        context = get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, self._make_objective), daemon=True)
+        with _without_interrupts(), _environment(_SINGLE_THREAD):
+            process.start()
+        there.close()
+        return _Worker(process, here)
+
+
+def _work(connection: Connection, make_objective: Callable[[], Objective]) -> None:
+    """Body of a worker process: build the objective, then answer one assignment after the other."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
+    objective: Objective | None = None
+    while True:
+        try:
+            assignment: _Assignment = connection.recv()
+        except (EOFError, OSError):
+            return
+        answer: tuple[str, Mapping[str, float] | str]
+        if objective is None:
+            try:
+                objective = make_objective()
+            except Exception as error:
+                connection.send(("unusable", f"{type(error).__name__}: {error}"))
+                return
+        try:
+            answer = ("ok", dict(objective(assignment.family, assignment.params)))
+        except Exception as error:
+            answer = ("fail", f"{type(error).__name__}: {error}"[:500])
+        try:
+            connection.send(answer)
+        except OSError:
+            return
+
+
+def _end_with(wait_for_parent: Callable[[], None]) -> None:
+    """Leave no orphan: when the parent is gone (kill -9), so is this process, in the middle of a fit or
+    not.
+    """
+    wait_for_parent()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, from their first instruction on; this one sees it
+    afterwards.
+    """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must be running already
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Bar:
+    """Trials done, and the best so far."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._best: Trial | None = None
+
+    def show(self, trial: Trial) -> None:
+        if trial.loss is not None and (self._best is None or trial.loss < (self._best.loss or math.inf)):
+            self._best = trial
+            auc = trial.metrics.get("roc_auc_mean")
+            text = f"best: trial {trial.number}, {trial.family}, loss {trial.loss:.5f}"
+            self._bar.set_postfix_str(text if auc is None else f"{text}, ROC AUC {auc:.4f}", refresh=False)
+        self._bar.update()
+
+
+@contextlib.contextmanager
+def _bar(total: int, shown: bool) -> Iterator[_Bar]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="trial", disable=not shown, dynamic_ncols=True) as bar:
+        yield _Bar(bar)
