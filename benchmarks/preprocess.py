@@ -1,0 +1,80 @@
+"""Seconds and peak memory of preparing a data set, from a file to three stored parts, at several sizes.
+
+    python -m benchmarks.preprocess [--rows 250000 1000000 5000000] [--format parquet]
+
+Each size is prepared in a process of its own, as the step does it but without MLflow; the seconds include its
+imports. The people are made by steps/cohort.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
+    """Prepare one file: seconds by stage, and the peak memory of this process in MB."""
+    started = time.perf_counter()
+    from steps import preparation, sources
+    from steps.schema import load
+
+    schema = load(schema_path)
+    located = sources.locate(str(data), schema, cache, PROJECT)
+    found = time.perf_counter()
+    prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
+    made = time.perf_counter()
+    preparation.store(prepared, cache)
+    stored = time.perf_counter()
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "rows": sum(len(table) for table in prepared.tables.values()),
+        "find": found - started,
+        "prepare": made - found,
+        "store": stored - made,
+        "total": stored - started,
+        "peak_mb": kilobytes / 1024,
+    }
+
+
+def run(*arguments: str) -> str:
+    """What a Python process of the project prints."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.preprocess", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000, 5_000_000])
+    parser.add_argument("--format", choices=("parquet", "csv"), default="parquet")
+    parser.add_argument("--schema", type=Path, default=PROJECT / "data" / "brfss2015.yaml")
+    parser.add_argument("--measure", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        cache = options.measure.parent / "cache"
+        print(json.dumps(measure(options.measure, options.schema, cache)))
+        return
+    print("      rows   format  find s  prepare s  store s  total s  peak MB")
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            data = Path(folder) / f"people.{options.format}"
+            run("steps.cohort", "--rows", str(rows), "--out", str(data), "--schema", str(options.schema))
+            answer = run("benchmarks.preprocess", "--schema", str(options.schema), "--measure", str(data))
+            found = json.loads(answer)
+        print(
+            f"{found['rows']:>10,.0f} {options.format:>8} {found['find']:>7.1f} {found['prepare']:>10.1f} "
+            f"{found['store']:>8.1f} {found['total']:>8.1f} {found['peak_mb']:>8,.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
