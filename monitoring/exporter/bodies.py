@@ -1,0 +1,228 @@
+"""Request and answer bodies: reading rows, joining the rows of several requests, taking answers apart.
+
+A joined request must be answered as each of its parts alone would have been, byte for byte. The server reads
+a column's type from all of its values at once, so parts are joined only if no column could be read otherwise
+for having other rows beside it; `kinds` decides that. An answer is cut out of the text, never written anew.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+SPLIT, RECORDS = "dataframe_split", "dataframe_records"
+FORMATS = {SPLIT, RECORDS, "instances", "inputs"}
+JSON_TYPE, CSV_TYPE = "application/json", "text/csv"
+ANSWER_START, ANSWER_END = '{"predictions": [', "]}"
+KNOWN_KINDS = 1024
+
+_decode = json.JSONDecoder().raw_decode
+
+
+class Table(NamedTuple):
+    """Rows of a request: lists in the order of `columns` (split) or objects with those keys (records)."""
+
+    form: str
+    columns: tuple[str, ...]
+    rows: list[Any]
+
+
+class Prediction(NamedTuple):
+    """One row's prediction: the text of the answer, and its value."""
+
+    text: str
+    value: Any
+
+
+def media_type(content_type: str) -> str:
+    """The media type without parameters, as the server reads it."""
+    return content_type.partition(";")[0].strip()
+
+
+def table(body: bytes) -> Table | None:
+    """The rows of a body whose only key is a data frame with the same columns in every row; else None."""
+    document = _document(body)
+    if document is None or len(document) != 1:
+        return None
+    ((form, part),) = document.items()
+    if form == SPLIT and type(part) is dict and len(part) == 2 and "columns" in part and "data" in part:
+        columns, rows = part["columns"], part["data"]
+        if type(columns) is not list or type(rows) is not list or not rows or not columns:
+            return None
+        width = len(columns)
+        if any(type(name) is not str for name in columns) or len(set(columns)) != width:
+            return None
+        if any(type(row) is not list or len(row) != width for row in rows):
+            return None
+        return Table(SPLIT, tuple(columns), rows)
+    if form == RECORDS and type(part) is list and part and type(part[0]) is dict and part[0]:
+        names = tuple(part[0])
+        if any(type(row) is not dict or tuple(row) != names for row in part):
+            return None
+        return Table(RECORDS, names, part)
+    return None
+
+
+class Kinds:
+    """Decides which tables may be joined, from the types of their values.
+
+    `text` says for each column of the reference whether it is text. In a number column numbers and nulls mix
+    freely; a text column must hold nothing but strings, for a null there reads `'None'` alone and NaN beside
+    strings. A column that the reference does not know must be all strings, all whole or all other numbers.
+    """
+
+    def __init__(self, text: Mapping[str, bool]) -> None:
+        self._text = text
+        self._known: dict[tuple[tuple[str, ...], tuple[type, ...]], tuple[str, ...] | None] = {}
+
+    def of(self, found: Table) -> tuple[str, ...] | None:
+        """One letter a column, equal for tables that may be joined; None if this one must travel alone."""
+        kinds: tuple[str, ...] | None = None
+        for row in found.rows:
+            types = tuple(map(type, row if found.form == SPLIT else row.values()))
+            key = (found.columns, types)
+            try:
+                own = self._known[key]
+            except KeyError:
+                own = self._row(found.columns, types)
+                if len(self._known) >= KNOWN_KINDS:
+                    self._known.clear()
+                self._known[key] = own
+            if own is None or (kinds is not None and own != kinds):
+                return None
+            kinds = own
+        return kinds
+
+    def _row(self, columns: Iterable[str], types: Iterable[type]) -> tuple[str, ...] | None:
+        letters = []
+        for name, kind in zip(columns, types, strict=True):
+            text = self._text.get(name)
+            if text is False and kind in (int, float, type(None)):
+                letters.append("n")
+            elif text is not False and kind is str:
+                letters.append("s")
+            elif text is None and kind in (int, float):
+                letters.append("i" if kind is int else "f")
+            else:
+                return None
+        return tuple(letters)
+
+
+def join(tables: Sequence[Table]) -> bytes:
+    """One body with the rows of all tables, which have the same form and columns."""
+    form, columns, _ = tables[0]
+    rows = [row for part in tables for row in part.rows]
+    content = {"columns": columns, "data": rows} if form == SPLIT else rows
+    return json.dumps({form: content}).encode()
+
+
+def predictions(body: bytes) -> list[Prediction] | None:
+    """The predictions in an answer, each with its exact text; None if the answer has another shape."""
+    try:
+        text = body.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if not (text.startswith(ANSWER_START) and text.endswith(ANSWER_END)):
+        return None
+    place, end = len(ANSWER_START), len(text) - len(ANSWER_END)
+    found: list[Prediction] = []
+    while place < end:
+        try:
+            value, stop = _decode(text, place)
+        except (ValueError, RecursionError):
+            return None
+        found.append(Prediction(text[place:stop], value))
+        if stop == end:
+            return found
+        if text[stop : stop + 2] != ", ":
+            return None
+        place = stop + 2
+    return None
+
+
+def answer(parts: Sequence[Prediction]) -> bytes:
+    """The body that the server would have answered for these rows alone."""
+    return (ANSWER_START + ", ".join([part.text for part in parts]) + ANSWER_END).encode()
+
+
+def risk(value: Any) -> float | None:
+    """The predicted risk, from [P(0), P(1)] or a lone probability; None if it is no number from 0 to 1."""
+    if type(value) is list and len(value) == 2:
+        value = value[1]
+    if type(value) not in (int, float) or not 0.0 <= value <= 1.0:
+        return None
+    return float(value)
+
+
+def columns(content_type: str, body: bytes, names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """The values of every column in a body of any format that the server takes, None where a row lacks it.
+
+    `names` are the reference's columns, in its order, for bodies that name none. Returns None for what
+    cannot be read here: Parquet, other types, malformed bodies.
+    """
+    kind = media_type(content_type)
+    if kind == CSV_TYPE:
+        return _csv_columns(body)
+    if kind != JSON_TYPE:
+        return None
+    document = _document(body)
+    forms = FORMATS & document.keys() if document else set()
+    if not document or len(forms) != 1:
+        return None
+    (form,) = forms
+    part = document[form]
+    if form == SPLIT:
+        if not isinstance(part, dict) or not isinstance(part.get("data"), list):
+            return None
+        named = part.get("columns", names)
+        return _list_columns(named, part["data"]) if isinstance(named, list | tuple) else None
+    if isinstance(part, dict):
+        return _dict_columns(part) if form == "inputs" else None
+    if isinstance(part, list) and part and all(isinstance(row, dict) for row in part):
+        return record_columns(part)
+    if isinstance(part, list) and part and form != RECORDS:
+        return _list_columns(names, part)
+    return None
+
+
+def table_columns(found: Table) -> dict[str, list[Any]]:
+    """The values of every column of a table."""
+    if found.form == SPLIT:
+        return dict(zip(found.columns, map(list, zip(*found.rows, strict=True)), strict=True))
+    return {name: [row[name] for row in found.rows] for name in found.columns}
+
+
+def record_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The values of every column that any record has, None where a record lacks it."""
+    every = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in every}
+
+
+def _document(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _list_columns(names: Sequence[Any], rows: Sequence[Any]) -> dict[str, list[Any]] | None:
+    if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
+        return None
+    return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _dict_columns(part: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    found = {name: value if isinstance(value, list) else [value] for name, value in part.items()}
+    return found if len({len(values) for values in found.values()}) == 1 else None
+
+
+def _csv_columns(body: bytes) -> dict[str, list[Any]] | None:
+    try:
+        rows = list(csv.DictReader(io.StringIO(body.decode("utf-8"))))
+    except (UnicodeDecodeError, csv.Error):
+        return None
+    if not rows or any(None in row or None in row.values() for row in rows):
+        return None
+    return {name: [row[name] or None for row in rows] for name in rows[0]}

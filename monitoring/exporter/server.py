@@ -1,0 +1,262 @@
+"""The traffic port: waitress, with what it lacks for a proxy.
+
+* Requests for the container wait in the proxy's own bounded queues, where they are counted and can travel
+  together, and hold no thread; waitress' threads serve refusals and /feedback.
+* Contradictory lengths are refused before anything is forwarded; errors are JSON and echo nothing.
+* After a stop signal, every request whose head was read is answered, up to the end of a grace period.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import Error
+
+from monitoring.exporter.answers import Answer, refusal
+from monitoring.exporter.metrics import Metrics
+from monitoring.exporter.proxy import PATHS, Exchange, Proxy, Request
+from monitoring.exporter.settings import Settings
+
+THREADS = 4
+HEADER_BYTES = 65_536
+LARGEST_BUFFER = 2**31 - 1
+LINGER_SECONDS = 1.0
+FLUSH_SECONDS = 2.0
+POLL_SECONDS = 0.05
+HEARTBEAT_SECONDS = 10.0
+CROWDED = 0.9
+ERROR_REASONS = {413: "too_large", 431: "too_large", 500: "internal", 503: "stopping"}
+
+
+class StoppingError(Error):  # type: ignore[misc]
+    """The grace period ended before the body of a request had arrived."""
+
+    code = 503
+    reason = "Service Unavailable"
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Refuses a message that has two lengths, or a transfer coding in a version that has none: a server
+    behind that believed the other length would see two requests."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parse the head; raises ParsingError."""
+        super().parse_header(header_plus)
+        two_lengths = self.chunked and "CONTENT_LENGTH" in self.headers
+        if two_lengths or "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError("contradictory lengths")
+
+
+class AnswerTask(WSGITask):  # type: ignore[misc]
+    """Writes the answer of a settled exchange; what is no exchange goes through the WSGI application."""
+
+    def execute(self) -> None:
+        """Write status, headers and body."""
+        exchange: Exchange | None = self.channel.exchange
+        self.channel.exchange = None
+        if exchange is None:
+            super().execute()
+            return
+        _write(self, exchange.answer or refusal("internal"))
+
+    def build_response_header(self) -> bytes:
+        """The head, announcing the end of the connection while the server stops or is crowded."""
+        if self.channel.server.closes_connections and len(self.channel.requests) <= 1:
+            self.set_close_on_finish()
+        head: bytes = super().build_response_header()
+        return head
+
+
+class RefusalTask(ErrorTask):  # type: ignore[misc]
+    """Answers a request that could not be read, as JSON and without a word of it."""
+
+    def execute(self) -> None:
+        """Write the refusal and close."""
+        reason = ERROR_REASONS.get(self.request.error.code, "malformed")
+        answer = refusal(reason)
+        metrics: Metrics = self.channel.server.metrics
+        metrics.refused[reason].inc()
+        metrics.requests["other"][f"{answer.status // 100}xx"].inc()
+        self.set_close_on_finish()
+        _write(self, answer)
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A client's connection; `exchange` is the request that the proxy has of it."""
+
+    task_class = AnswerTask
+    error_task_class = RefusalTask
+    parser_class = Parser
+    exchange: Exchange | None = None
+
+    def answer(self, _: Exchange) -> None:
+        """Write the answer; called by the proxy, on its thread, when the exchange is settled."""
+        self.service()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no head was read whose request is not yet answered and sent."""
+        reading = self.request is not None and self.request.headers_finished
+        return not (reading or self.requests or self.total_outbufs_len)
+
+
+class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Gives the container's paths to the proxy and everything else to waitress' threads."""
+
+    queue_logger = logging.getLogger(f"{__name__}.queue")
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
+        self.queue_logger.disabled = True
+        self._proxy = proxy
+        self.set_thread_count(THREADS)
+
+    def add_task(self, channel: Channel) -> None:
+        """Take the first request of a channel. Called with its lock held, so nothing is answered in here."""
+        request = channel.requests[0]
+        if request.error is None and request.path in PATHS:
+            received = request.body_rcv
+            channel.exchange = Exchange(
+                Request(
+                    request.command,
+                    request.path,
+                    request.query,
+                    request.headers,
+                    b"" if received is None else received.getfile().read(),
+                    channel.addr,
+                ),
+                channel.answer,
+            )
+            if self._proxy.submit(channel.exchange):
+                return
+        super().add_task(channel)
+
+
+class Server(TcpWSGIServer):  # type: ignore[misc]
+    """The listener and its loop. `run` returns after `stop`, when everything that was read is answered."""
+
+    channel_class = Channel
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        settings: Settings,
+        metrics: Metrics,
+        proxy: Proxy,
+    ) -> None:
+        self.metrics = metrics
+        self.is_stopping = False
+        self._proxy = proxy
+        self._grace = settings.grace_seconds
+        self._deadline = float("inf")
+        self._beat = time.monotonic()
+        super().__init__(
+            application,
+            dispatcher=Dispatcher(proxy),
+            adj=Adjustments(
+                host=settings.host,
+                port=settings.port,
+                backlog=min(settings.connections, 4096),
+                connection_limit=settings.connections + 2,
+                max_request_header_size=HEADER_BYTES,
+                max_request_body_size=settings.body_bytes + 1,
+                inbuf_overflow=LARGEST_BUFFER,
+                outbuf_overflow=LARGEST_BUFFER,
+                asyncore_use_poll=True,
+                clear_untrusted_proxy_headers=False,
+                log_socket_errors=False,
+                ident=None,
+            ),
+        )
+
+    @property
+    def closes_connections(self) -> bool:
+        """Whether answers end their connection: while stopping, and while idle ones leave no room for new."""
+        crowded = len(self.active_channels) > CROWDED * self.adj.connection_limit
+        return self.is_stopping or crowded
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop has turned lately."""
+        return time.monotonic() - self._beat < HEARTBEAT_SECONDS
+
+    def stop(self) -> None:
+        """Begin to stop; called by a signal handler. A second call ends the grace period."""
+        grace = 0.0 if self.is_stopping else self._grace
+        self._deadline = time.monotonic() + grace
+        self.is_stopping = True
+        self.pull_trigger()
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        while not self.is_stopping:
+            self._turn(1.0)
+        self._accept_waiting()
+        wasyncore.dispatcher.close(self)
+        while time.monotonic() < self._deadline and not (self._proxy.is_idle and not self.active_channels):
+            self._close_idle()
+            self._turn(POLL_SECONDS)
+        self._refuse_rest()
+        flushed = time.monotonic() + FLUSH_SECONDS
+        while self.active_channels and time.monotonic() < flushed:
+            self._close_idle(0.0)
+            self._turn(POLL_SECONDS)
+        self.task_dispatcher.shutdown(timeout=1)
+        wasyncore.close_all(self._map, ignore_all=True)
+
+    def _turn(self, seconds: float) -> None:
+        self._beat = time.monotonic()
+        wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+
+    def _accept_waiting(self) -> None:
+        """Take the connections that the system has already accepted for this socket."""
+        known = -1
+        while len(self.active_channels) > known:
+            known = len(self.active_channels)
+            self.handle_accept()
+
+    def _close_idle(self, after: float = LINGER_SECONDS) -> None:
+        """Close connections between requests; those just used get a moment, their clients may be sending."""
+        now = time.time()
+        for channel in list(self.active_channels.values()):
+            if channel.is_idle and now - channel.last_activity >= after:
+                channel.will_close = True
+
+    def _refuse_rest(self) -> None:
+        """End of the grace period: answer what is with the proxy, and requests whose body never came."""
+        self._proxy.abandon()
+        for channel in list(self.active_channels.values()):
+            with channel.requests_lock:
+                partial = channel.request
+                if partial is not None and partial.headers_finished and not channel.requests:
+                    partial.error = StoppingError("stopping")
+                    channel.request = None
+                    channel.requests.append(partial)
+                    self.add_task(channel)
+
+
+class QuietRecords(logging.Filter):
+    """Cuts waitress' log records down to what happened: its messages quote paths and header lines."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record; always keeps it."""
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "no exception"
+        record.msg, record.args = f"waitress, {record.funcName}: {kind}", ()
+        record.exc_info = record.exc_text = None
+        return True
+
+
+def _write(task: AnswerTask | RefusalTask, answer: Answer) -> None:
+    task.status = f"{answer.status} {answer.phrase}"
+    task.response_headers.extend(answer.headers)
+    if all(name.lower() != "content-length" for name, _ in answer.headers):
+        task.content_length = len(answer.body)
+    task.complete = True
+    task.write(answer.body)
