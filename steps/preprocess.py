@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from steps import preparation, sources
 from steps.step import Result
+from steps.validate import ValidationError
 
 if TYPE_CHECKING:
     from steps.step import Active
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 def work(step: Active) -> Result:
     """Read, check, split and keep the data; the result is the digest of its three tables."""
     located = step.chain.located
-    raw = sources.read(located, step.schema)
-    prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
+    raw = sources.chunks(located, progress=True)
+    try:
+        prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
+    except preparation.TooManyRejectedError as error:
+        where = preparation.store_rejected(error.rejected, step.cache)
+        raise ValidationError(f"{error}\nThe rejected rows are in {where}, each with its reasons.") from None
     folder = preparation.store(prepared, step.cache)
     step.log_json("profile.json", prepared.profile)
     step.log_text("schema.yaml", (step.project / step.values["schema"]).read_text(encoding="utf-8"))
@@ -34,9 +39,12 @@ def work(step: Active) -> Result:
         step.client.log_artifacts(step.run_id, str(folder), "rows")
     counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     lines = [f"preprocess: {counts} rows of {located.kind} data"]
+    lines += [f"preprocess: {warning}" for warning in prepared.profile["warnings"]]
     if len(prepared.rejected):
-        where = folder / "rejected.parquet"
-        lines.append(f"preprocess: {len(prepared.rejected):,} rows set apart, with their reasons, in {where}")
+        lines.append(
+            f"preprocess: {len(prepared.rejected):,} rows set apart, with their reasons, "
+            f"in {folder / 'rejected.parquet'}"
+        )
     tags = {
         "data_kind": located.kind,
         "synthetic": str(located.kind == "synthetic").lower(),
