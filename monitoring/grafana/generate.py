@@ -1,0 +1,77 @@
+"""Writes what Grafana is provisioned with: the dashboards and the alert rules.
+
+python -m monitoring.grafana.generate           writes dashboards/*.json and provisioning/alerting/rules.yaml
+python -m monitoring.grafana.generate --check   exits 1 if a file is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from monitoring.grafana import alerts, data, model, runbook, service
+from monitoring.grafana.panels import Panel
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def panel_id(boards: Sequence[Panel], uid: str, title: str) -> int:
+    """Number of the panel of this title on the dashboard of this uid; LookupError if there is none."""
+    for board in boards:
+        for panel in board["panels"]:
+            if board["uid"] == uid and panel["title"] == title and panel["type"] != "row":
+                return int(panel["id"])
+    raise LookupError(f"the dashboard {uid!r} has no panel {title!r}")
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and its text."""
+    boards = [service.board(), data.board(), model.board()]
+    boards.append(runbook.board(runbook.RUNBOOK.read_text(encoding="utf-8")))
+
+    def runbook_url(title: str) -> str:
+        return f"/d/{runbook.UID}?viewPanel=panel-{panel_id(boards, runbook.UID, title)}"
+
+    rules = alerts.rule_file(lambda uid, title: panel_id(boards, uid, title), runbook_url)
+    head = "# Written by `python -m monitoring.grafana.generate`: change the rules in alerts.py.\n"
+    return {
+        **{
+            FOLDER / "dashboards" / f"{board['uid']}.json": json.dumps(board, indent=1, ensure_ascii=False)
+            + "\n"
+            for board in boards
+        },
+        FOLDER / "provisioning" / "alerting" / "rules.yaml": head
+        + yaml.safe_dump(rules, sort_keys=False, allow_unicode=True, width=110),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the files, or say which of them are stale."""
+    parser = argparse.ArgumentParser(description="Write Grafana's dashboards and alert rules.")
+    parser.add_argument("--check", action="store_true", help="only say whether the files are up to date")
+    check = parser.parse_args(argv).check
+    stale = [
+        path
+        for path, text in files().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    if check:
+        for path in stale:
+            print(
+                f"{path.relative_to(FOLDER)} is stale: run python -m monitoring.grafana.generate",
+                file=sys.stderr,
+            )
+        return 1 if stale else 0
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
