@@ -27,8 +27,6 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
     as artifacts of the run.
     """
     data = step.upstream["preprocess"]
-    answers = models.prediction_digest(fitted.model, validation[list(step.schema.feature_names)])
-    model_digest = digest([answers, fitted.threshold, data.result_digest])
     synthetic = data.tags["synthetic"] == "true"
     reference = build_reference(
         fitted.model,
@@ -37,19 +35,17 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
         step.schema,
         threshold=fitted.threshold,
         info={
-            "model": {
-                "name": registered_name(step.schema, data.tags["data_kind"]),
-                "version": None,
-                "run_id": step.run_id,
-                "family": fitted.family,
-                "calibration": fitted.calibration,
-                "trained_at": int(time.time()),
-                "digest": model_digest,
-                "synthetic": synthetic,
-            },
-            "data": {"kind": data.tags["data_kind"], "digest": data.result_digest},
+            "name": registered_name(step.schema, data.tags["data_kind"]),
+            "version": None,
+            "run_id": step.run_id,
+            "family": fitted.family,
+            "trained_at": int(time.time()),
+            "synthetic": synthetic,
+            "kind": data.tags["data_kind"],
+            "data_digest": data.result_digest,
         },
     )
+    model_digest = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
     folder = step.scratch / "model"
     metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
     models.save(fitted.model, folder, step.schema, metadata)
