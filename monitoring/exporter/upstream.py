@@ -167,6 +167,7 @@ class Upstream:
                 connection.sock.settimeout(self._left(deadline))
         if response.length:
             raise http.client.IncompleteRead(b"")
+        response.close()  # a body of known length leaves it open, and the connection not ready for the next
         return b"".join(parts)
 
     def _left(self, deadline: float) -> float:

@@ -1,0 +1,102 @@
+"""The parts of the sidecar put together, so that they start and stop in one order."""
+
+import threading
+from typing import NamedTuple
+
+import waitress
+from flask import Flask
+from prometheus_client import CollectorRegistry
+
+from monitoring.exporter import golden
+from monitoring.exporter.app import Readiness, create_app, create_metrics_app
+from monitoring.exporter.feedback import Feedback
+from monitoring.exporter.metrics import Metrics
+from monitoring.exporter.observer import Observer
+from monitoring.exporter.proxy import Proxy
+from monitoring.exporter.reference import Reference
+from monitoring.exporter.server import Server
+from monitoring.exporter.settings import Settings
+from monitoring.exporter.upstream import Upstream, UpstreamError
+
+DAY = 86_400
+PING_SECONDS = 2.0
+UNKNOWN_VERSION = "unknown"
+
+
+class Sidecar(NamedTuple):
+    """The parts; `run` serves with all of them until `server.stop()`."""
+
+    settings: Settings
+    reference: Reference | None
+    metrics: Metrics
+    upstream: Upstream
+    observer: Observer
+    proxy: Proxy
+    app: Flask
+    server: Server
+
+    def run(self) -> None:
+        """Serve until stopped, and count the last answers before returning."""
+        stopped = threading.Event()
+        inner = self._metrics_server()
+        threading.Thread(target=inner.run, name="metrics", daemon=True).start()
+        if self.reference is not None and self.reference.golden.rows:
+            threading.Thread(
+                target=golden.keep_checking,
+                args=(self.reference, self.upstream, self.metrics, stopped),
+                name="golden",
+                daemon=True,
+            ).start()
+        self.observer.start()
+        self.proxy.start()
+        self.server.run()
+        stopped.set()
+        self.proxy.close()
+        self.observer.stop()
+
+    def answers_ping(self) -> bool:
+        """Whether the container answers /ping now."""
+        try:
+            return self.upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
+        except UpstreamError:
+            return False
+
+    def _metrics_server(self) -> waitress.server.BaseWSGIServer:
+        ready = Readiness(self.answers_ping, lambda: self.server.is_stopping)
+        return waitress.create_server(
+            create_metrics_app(self.metrics, lambda: self.server.is_alive, ready),
+            host=self.settings.metrics_host,
+            port=self.settings.metrics_port,
+            threads=2,
+            ident=None,
+        )
+
+
+def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
+    """The parts for these settings; the traffic port is bound, nothing runs yet."""
+    metrics = Metrics(CollectorRegistry(), reference, version(settings, reference))
+    upstream = Upstream(settings.upstream, settings.connect_seconds, settings.timeout_seconds)
+    observer = Observer(metrics, reference, settings.observer_items)
+    proxy = Proxy(settings, reference, metrics, observer, upstream)
+    labels = None
+    if reference is not None and settings.feedback_keys:
+        labels = Feedback(
+            metrics,
+            reference.model.name,
+            settings.feedback_keys,
+            lifetime=settings.feedback_days * DAY,
+            versions=settings.feedback_versions,
+            memory=settings.feedback_memory,
+        )
+    app = create_app(settings, metrics, proxy, labels)
+    server = Server(app, settings, metrics, proxy)
+    return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server)
+
+
+def version(settings: Settings, reference: Reference | None) -> str:
+    """The registered version: the setting, else the reference's, else the start of its run's id."""
+    if settings.model_version:
+        return settings.model_version
+    if reference is None:
+        return UNKNOWN_VERSION
+    return reference.model.version or reference.model.run_id[:8] or UNKNOWN_VERSION
