@@ -191,7 +191,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A way in which the world, or the data, changes: what the simulator plays."""
+    """A way in which the world, or the data, changes: what the simulator plays.
+
+    Steady until day `starts`, then `ramp` days to the full change; `drifts` names the columns whose values then
+    have a population stability index of 0.1 or more.
+    """
 
     name: str
     title: str
