@@ -27,6 +27,8 @@ SMOOTHING = 0.5
 TYPICAL_PSI = 0.1
 # How strongly a miscalibrated bin's rate is thought to stay near its mean risk, in labels.
 CALIBRATION_CONCENTRATION = 100.0
+# A bin without any expected positive, or negative, is not thought impossible.
+SMALLEST_PRIOR = 1e-9
 # Below this PSI a difference, however certain, is no reason to wake anybody.
 PSI_FLOOR = 0.02
 # Below this calibration error a miscalibration, however certain, is harmless.
@@ -141,7 +143,7 @@ def drift_evidence(counts: ArrayLike, reference: ArrayLike) -> Array:
     """
     c, r = _floats(counts), _floats(reference)
     bins = c.shape[-1]
-    drift = _log_marginal(c, (bins - 1) / TYPICAL_PSI * shares(r))
+    drift = _log_marginal(c, max(bins - 1, 1) / TYPICAL_PSI * shares(r))
     same = _log_marginal(c, r + SMOOTHING)
     return _floats((drift - same) / np.log(10))
 
@@ -165,8 +167,9 @@ def _beta_binomial_evidence(positives: Array, labels: Array, risk_sums: Array) -
     rate = np.where(filled, risk_sums, 0.5) / np.where(filled, labels, 1.0)
     expected = np.stack([rate, 1 - rate], axis=-1)
     observed = np.stack([positives, labels - positives], axis=-1)
-    drift = _log_marginal(observed, CALIBRATION_CONCENTRATION * expected)
-    same = special.xlogy(observed, expected).sum(-1)
+    drift = _log_marginal(observed, np.maximum(CALIBRATION_CONCENTRATION * expected, SMALLEST_PRIOR))
+    smallest = SMALLEST_PRIOR / CALIBRATION_CONCENTRATION
+    same = special.xlogy(observed, np.maximum(expected, smallest)).sum(-1)
     return _floats(np.where(filled, (drift - same) / np.log(10), 0.0))
 
 
@@ -211,70 +214,83 @@ def roc_auc_stderr(auc: ArrayLike, positives: ArrayLike, negatives: ArrayLike) -
         return _floats(np.sqrt(np.maximum(variance, 0)))
 
 
-def _mean_risk(labels: Array, risk_sums: Array) -> Array:
-    return np.divide(risk_sums, labels, out=np.zeros_like(risk_sums), where=labels > 0)
+def _totals(*by_bin_and_outcome: Array) -> list[Array]:
+    return [values.sum((-2, -1)) for values in by_bin_and_outcome]
 
 
-def brier(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
-    """Brier score of late labels by score bin, (..., B) -> (...), each row standing at its bin's mean risk.
+def brier(labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike) -> Estimate:
+    """Brier score of late labels, mean (risk - outcome)^2, exactly, as the squares are summed too.
 
-    With 20 bins it differs from the unbinned score by the risks' variance within bins, below 0.001. NaN
-    without labels.
-    """
-    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
-    risk = _mean_risk(n, s)
-    total = n.sum(-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = (k * (1 - risk) ** 2 + (n - k) * risk**2).sum(-1) / total
-        fourth = (k * (1 - risk) ** 4 + (n - k) * risk**4).sum(-1) / total
-        return Estimate(_floats(value), _floats(np.sqrt(np.maximum(fourth - value**2, 0) / total)))
-
-
-def calibration_bias(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
-    """Mean predicted risk minus share of positives, (..., B) -> (...); positive: the model overestimates.
-
-    The standard error is a calibrated model's, sqrt(sum s (1 - s)) / n with the bins' mean risks. NaN without
+    Arguments (..., B, 2) by score bin and outcome (0, 1), results (...). The standard error takes the squared
+    errors in one bin with one outcome to be equal, which leaves out little of their variance. NaN without
     labels.
     """
-    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
-    risk = _mean_risk(n, s)
-    total = n.sum(-1)
+    n, s, squares = map(_floats, (labels, risk_sums, squared_risk_sums))
+    total, *_ = _totals(n)
+    errors = np.stack([squares[..., 0], n[..., 1] - 2 * s[..., 1] + squares[..., 1]], axis=-1)
+    fourth = np.divide(errors**2, n, out=np.zeros_like(errors), where=n > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Estimate(
-            _floats((s.sum(-1) - k.sum(-1)) / total),
-            _floats(np.sqrt((n * risk * (1 - risk)).sum(-1)) / total),
-        )
+        value = errors.sum((-2, -1)) / total
+        variance = np.maximum(fourth.sum((-2, -1)) / total - value**2, 0)
+        return Estimate(_floats(value), _floats(np.sqrt(variance / total)))
 
 
-def calibration_error(positives: ArrayLike, labels: ArrayLike, risk_sums: ArrayLike) -> Estimate:
-    """Expected calibration error: sum |positives - risks| / n over score bins, (..., B) -> (...).
+def calibration_bias(labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike) -> Estimate:
+    """Mean predicted risk minus share of positives; positive: the model overestimates.
 
-    Biased upwards: a calibrated model's expectation is sum sqrt(2/pi n s (1 - s)) / n, not 0. The standard
-    error is such a model's, from half-normal bins: sqrt((1 - 2/pi) sum n s (1 - s)) / n. NaN without labels.
+    Arguments (..., B, 2) by score bin and outcome, results (...). The standard error is a calibrated model's,
+    sqrt(sum s (1 - s)) / n. NaN without labels.
     """
-    k, n, s = np.broadcast_arrays(*map(_floats, (positives, labels, risk_sums)))
-    risk = _mean_risk(n, s)
-    total = n.sum(-1)
+    n, s, squares = map(_floats, (labels, risk_sums, squared_risk_sums))
+    total, risks, squared = _totals(n, s, squares)
     with np.errstate(invalid="ignore", divide="ignore"):
-        variance = (1 - 2 / np.pi) * (n * risk * (1 - risk)).sum(-1)
-        return Estimate(_floats(np.abs(k - s).sum(-1) / total), _floats(np.sqrt(variance) / total))
+        value = (risks - n[..., 1].sum(-1)) / total
+        return Estimate(_floats(value), _floats(np.sqrt(np.maximum(risks - squared, 0)) / total))
+
+
+def calibration_error(labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike) -> Estimate:
+    """Expected calibration error: sum over score bins of |positives - risks|, over n.
+
+    Arguments (..., B, 2) by score bin and outcome, results (...). Biased upwards: see
+    `calibration_error_if_calibrated`. The standard error is a calibrated model's, whose bins are half-normal:
+    sqrt((1 - 2/pi) sum s (1 - s)) / n. NaN without labels.
+    """
+    n, s, squares = map(_floats, (labels, risk_sums, squared_risk_sums))
+    total, risks, squared = _totals(n, s, squares)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.abs(n[..., 1] - s.sum(-1)).sum(-1) / total
+        variance = (1 - 2 / np.pi) * np.maximum(risks - squared, 0)
+        return Estimate(_floats(value), _floats(np.sqrt(variance) / total))
+
+
+def calibration_error_if_calibrated(
+    labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike
+) -> Array:
+    """What `calibration_error` is expected to be for a calibrated model: that of few labels is never 0.
+
+    Half-normal bins: sqrt(2/pi) times the sum over bins of sqrt(sum s (1 - s)), over n.
+    """
+    n, s, squares = map(_floats, (labels, risk_sums, squared_risk_sums))
+    spread = np.sqrt(np.maximum(s.sum(-1) - squares.sum(-1), 0)).sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _floats(np.sqrt(2 / np.pi) * spread / n.sum((-2, -1)))
 
 
 def expected_performance(rows: ArrayLike, risk_sums: ArrayLike, threshold_bin: int) -> ExpectedPerformance:
     """Performance without labels from rows and sums of risk by score bin, (..., B) -> (...).
 
-    Confidence-based performance estimation (Garg et al., "Leveraging unlabeled data to predict
-    out-of-distribution performance", ICLR 2022; NannyML's CBPE): of n rows with risks summing to s, s are
-    expected to be positive. Bins from `threshold_bin` on are predicted positive; the threshold is an edge, so
-    no row is on the wrong side. Holds while the model is calibrated: it sees a shift of the inputs, never a
-    change of what they mean. NaN without rows.
+    Confidence-based performance estimation (NannyML's CBPE; Guillory et al., "Predicting with confidence on
+    unseen distributions", ICCV 2021): of n rows with risks summing to s, s are expected to be positive. Bins
+    from `threshold_bin` on are predicted positive; the threshold is an edge, so no row is on the wrong side.
+    Holds while the model is calibrated: it sees a shift of the inputs, never a change of what they mean. The
+    accuracy's standard error takes the risks in one bin to be equal. NaN without rows.
     """
     n, s = np.broadcast_arrays(_floats(rows), _floats(risk_sums))
     total, expected_positives = n.sum(-1), s.sum(-1)
     true_positives = s[..., threshold_bin:].sum(-1)
     flagged = n[..., threshold_bin:].sum(-1)
     true_negatives = (n - s)[..., :threshold_bin].sum(-1)
-    risk = _mean_risk(n, s)
+    risk = np.divide(s, n, out=np.zeros_like(s), where=n > 0)
     auc = roc_auc(s, n - s)
     with np.errstate(invalid="ignore", divide="ignore"):
         return ExpectedPerformance(

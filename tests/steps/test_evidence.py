@@ -176,30 +176,50 @@ def test_roc_auc_standard_error_matches_the_spread_of_repeated_samples():
     assert np.mean(stated) == pytest.approx(np.std(found), rel=0.15)
 
 
+def _by_bin_and_outcome(risk: np.ndarray, outcome: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, ...]:
+    cell = 2 * index + outcome.astype(int)
+    return tuple(
+        np.bincount(cell, weights, minlength=40).astype(float).reshape(20, 2)
+        for weights in (None, risk, risk**2)
+    )
+
+
 def test_statistics_from_labels_match_the_rows_and_their_errors_match_repeated_samples():
-    repeats = {"brier": [], "bias": [], "error": []}
+    repeats: dict[str, list[evidence.Estimate]] = {
+        "brier": [],
+        "calibration_bias": [],
+        "calibration_error": [],
+    }
+    if_calibrated = []
     for seed in range(300):
         risk, outcome, index = _scored(1500, seed)
-        sums = _by_bin(index, outcome), _by_bin(index), _by_bin(index, risk)
-        score, bias, error = (
-            evidence.brier(*sums), evidence.calibration_bias(*sums), evidence.calibration_error(*sums)
-        )  # fmt: skip
-        assert score.value == pytest.approx(brier_score_loss(outcome, risk), abs=0.004)
-        assert bias.value == pytest.approx((risk - outcome).mean(), abs=1e-12)
-        for name, estimate in (("brier", score), ("bias", bias), ("error", error)):
-            repeats[name].append(estimate)
+        sums = _by_bin_and_outcome(risk, outcome, index)
+        for name, estimates in repeats.items():
+            estimates.append(getattr(evidence, name)(*sums))
+        if_calibrated.append(evidence.calibration_error_if_calibrated(*sums))
+        assert repeats["brier"][-1].value == pytest.approx(brier_score_loss(outcome, risk), abs=1e-12)
+        assert repeats["calibration_bias"][-1].value == pytest.approx((risk - outcome).mean(), abs=1e-12)
     for name, estimates in repeats.items():
         values = np.array([float(e.value) for e in estimates])
         stated = np.mean([float(e.stderr) for e in estimates])
         assert stated == pytest.approx(values.std(), rel=0.2), name
+    errors = [float(e.value) for e in repeats["calibration_error"]]
+    assert np.mean(if_calibrated) == pytest.approx(np.mean(errors), rel=0.05)
 
 
 def test_without_labels_the_statistics_are_no_number():
+    nothing = np.zeros((20, 2))
     for statistic in (evidence.brier, evidence.calibration_bias, evidence.calibration_error):
-        value, stderr = statistic(np.zeros(20), np.zeros(20), np.zeros(20))
+        value, stderr = statistic(nothing, nothing, nothing)
         assert np.isnan(value)
         assert np.isnan(stderr)
     assert np.isnan(evidence.roc_auc(np.zeros(20), np.ones(20)))
+
+
+def test_calibration_evidence_is_finite_where_no_positive_was_expected():
+    found = evidence.calibration_evidence([2, 30], [50, 100], [0, 30])
+    assert np.isfinite(found.larger)
+    assert found.by_bin > 8
 
 
 def test_expected_performance_is_the_realised_one_of_a_calibrated_model():
