@@ -1,0 +1,338 @@
+"""Small pictures as SVG text: levels with their rates, heat maps, lines and intervals, for reports in one
+file.
+
+Every picture says in words what it shows (`role="img"`), text stays text, and colours keep apart in grey
+and for people who confuse red and green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+INK, MUTED, GRID, PAPER = "#1b2733", "#5a6874", "#e3e8ec", "#ffffff"
+FIRST, SECOND, RATE, BAR, BAR_SECOND = "#0b5c8a", "#8a5a00", "#c2410c", "#b9cbd8", "#e3cfa4"
+_ROW = 19
+_FONT = 11
+
+
+def percent(value: float | None, digits: int | None = None) -> str:
+    """A share as a percentage: 13.9 %, 0.04 %, 56 %."""
+    if value is None:
+        return "–"
+    shown = 100 * value
+    if digits is None:
+        digits = 0 if shown >= 99.95 or shown == 0 else 1 if shown >= 1 else 2
+    return f"{shown:.{digits}f} %"
+
+
+def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[float | None], alt: str) -> str:
+    """Shares of a column's levels as bars and outcome rates as points with 95 % intervals.
+
+    `columns`: the column of one data set, or of two side by side; `top` is the end of the rate axis; `base`
+    each data set's overall rate, drawn as a line.
+    """
+    rows = [level["label"] for level in columns[0]["levels"]]
+    missing = any(column["missing"]["share"] or column["missing"]["hidden"] for column in columns)
+    both = len(columns) > 1
+    row = _ROW + 7 if both else _ROW
+    left, bars, gap, rates, right = 152, 90, 48, 170, 46
+    width = left + bars + gap + rates + right
+    height = row * (len(rows) + missing) + 24
+    most = max(
+        [level["share"] or 0 for column in columns for level in [*column["levels"], column["missing"]]]
+        + [1e-9]
+    )
+    x0 = left + bars + gap
+    parts = []
+    for tick in ticks(top):
+        x = x0 + rates * tick / top
+        parts.append(_line(x, 0, x, height - 20, GRID))
+        parts.append(_text(x, height - 6, percent(tick, 0), MUTED, "middle", 9.5))
+    for place, value in enumerate(base):
+        if value is not None:
+            x = x0 + rates * min(value, top) / top
+            parts.append(_line(x, 0, x, height - 20, (MUTED, SECOND)[place], dash=True))
+    names = [*rows, "missing"] if missing else rows
+    for i, name in enumerate(names):
+        middle = row * i + row / 2 + 1
+        parts.append(
+            _text(left - 8, middle + 4, _short(str(name), 24), INK if i < len(rows) else MUTED, "end")
+        )
+        for k, column in enumerate(columns):
+            level = column["levels"][i] if i < len(rows) else column["missing"]
+            y = middle + (k - 0.5) * 11 if both else middle
+            parts += _level(level, y, left, bars, x0, rates, top, most, k, 4.5 if both else 6.0)
+    return _svg(width, height, alt, parts)
+
+
+def _level(
+    level: Mapping[str, Any], y: float, left: float, bars: float, x0: float, rates: float, top: float,
+    most: float, place: int, half: float,
+) -> list[str]:  # fmt: skip
+    if level["hidden"]:
+        return [_text(left + 2, y + 4, "fewer than 10", MUTED, "start", 9.5)]
+    share = level["share"] or 0.0
+    title = f"{level['label']}: {level['rows']:,} rows, {percent(share)}"
+    parts = [
+        _rect(left, y - half, max(0.8, bars * share / most), 2 * half, (BAR, BAR_SECOND)[place], title),
+        _text(left + bars * share / most + 4, y + 3.5, percent(share), MUTED, "start", 9.5),
+    ]
+    if level["rate"] is None:
+        return parts
+    low, high = (x0 + rates * min(level[end], top) / top for end in ("low", "high"))
+    x = x0 + rates * min(level["rate"], top) / top
+    colour = (RATE, SECOND)[place]
+    title = (
+        f"{level['label']}: {percent(level['rate'])} ({percent(level['low'])} to {percent(level['high'])})"
+    )
+    parts.append(_line(low, y, high, y, colour, 1.6))
+    parts.append(_dot(x, y, 3.2 if half > 5 else 2.7, colour, title))
+    if half > 5:
+        parts.append(_text(x0 + rates + 44, y + 4, percent(level["rate"]), INK, "end", 10))
+    return parts
+
+
+def spark(levels: Sequence[Mapping[str, Any]], alt: str) -> str:
+    """A column's shares as tiny bars, with the outcome rate of each level as a line above them."""
+    width, height = 118, 30
+    shares = [level["share"] or 0.0 for level in levels]
+    known = [level["rate"] for level in levels if level["rate"] is not None]
+    step = width / max(1, len(levels))
+    most, top = max([*shares, 1e-9]), max([*known, 1e-9])
+    parts = [
+        _rect(
+            i * step + 0.8,
+            height * (1 - 0.95 * share / most),
+            max(1, step - 1.6),
+            height * 0.95 * share / most,
+            BAR,
+        )
+        for i, share in enumerate(shares)
+    ]
+    points = [
+        (i * step + step / 2, height - 2 - (height - 5) * level["rate"] / top)
+        for i, level in enumerate(levels)
+        if level["rate"] is not None
+    ]
+    if points:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{RATE}" stroke-width="1.4"/>')
+        parts += [_dot(x, y, 1.7, RATE) for x, y in points]
+    return _svg(width, height, alt, parts, fixed=True)
+
+
+def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float]], alt: str) -> str:
+    """Strengths of association from -1 (orange) over 0 (white) to 1 (blue); numbers where they are 0.2 or
+    more.
+    """
+    cell, left, top = (30 if len(names) <= 24 else 22), 150, 118
+    width, height = left + cell * len(names) + 46, top + cell * len(names) + 4
+    parts = []
+    for i, name in enumerate(names):
+        parts.append(_text(left - 7, top + cell * (i + 0.5) + 4, _short(name, 24), INK, "end", 10.5))
+        x = left + cell * (i + 0.5) + 4
+        parts.append(_tilted(x, top - 7, _short(name, 20), -50))
+        for j, other in enumerate(names):
+            value = matrix[i][j]
+            x, y = left + cell * j, top + cell * i
+            if i == j:
+                parts.append(_rect(x, y, cell, cell, GRID))
+                continue
+            strong = abs(value) > 0.45
+            title = f"{name} and {other}: {number(value, 2)}"
+            parts.append(_rect(x + 0.5, y + 0.5, cell - 1, cell - 1, _shade(value), title))
+            if abs(value) >= 0.2 and cell >= 26:
+                parts.append(
+                    _text(
+                        x + cell / 2,
+                        y + cell / 2 + 3.5,
+                        f"{abs(value):.2f}"[1:],
+                        PAPER if strong else INK,
+                        "middle",
+                        9.5,
+                    )
+                )
+    return _svg(width, height, alt, parts)
+
+
+def rate_table(
+    first: Sequence[str],
+    second: Sequence[str],
+    rates: Sequence[Sequence[float | None]],
+    names: tuple[str, str],
+    alt: str,
+) -> str:
+    """Outcome rate of each combination of two columns' levels, darker for higher; empty where too few
+    people are.
+    """
+    cell_w, cell_h, left, top = (max(30.0, min(54.0, 520 / len(second)))), 24, 132, 62
+    width, height = left + cell_w * len(second) + 6, top + cell_h * len(first) + 6
+    highest = max([rate for row in rates for rate in row if rate is not None] + [1e-9])
+    parts = [
+        _text(left, 12, names[1], MUTED, "start", 10.5),
+        _text(left - 8, top - 8, names[0], MUTED, "end", 10.5),
+    ]
+    for j, label in enumerate(second):
+        x = left + cell_w * (j + 0.5)
+        parts.append(_tilted(x - 3, top - 6, _short(label, 14), -35))
+    for i, label in enumerate(first):
+        parts.append(_text(left - 8, top + cell_h * (i + 0.5) + 4, _short(label, 22), INK, "end", 10.5))
+        for j in range(len(second)):
+            rate, x, y = rates[i][j], left + cell_w * j, top + cell_h * i
+            if rate is None:
+                parts.append(_text(x + cell_w / 2, y + cell_h / 2 + 4, "·", MUTED, "middle"))
+                continue
+            strength = rate / highest
+            parts.append(_rect(x + 0.5, y + 0.5, cell_w - 1, cell_h - 1, _blend(RATE, strength * 0.9)))
+            parts.append(
+                _text(
+                    x + cell_w / 2,
+                    y + cell_h / 2 + 4,
+                    f"{100 * rate:.0f}",
+                    PAPER if strength > 0.6 else INK,
+                    "middle",
+                    10,
+                )
+            )
+    return _svg(width, height, alt, parts)
+
+
+def intervals(
+    rows: Sequence[Mapping[str, Any]], start: float, end: float, alt: str, reference: float | None = None,
+    digits: int = 3, as_percent: bool = False,
+) -> str:  # fmt: skip
+    """Points with intervals, one row each: `label`, `value`, `low`, `high`, and optionally `strong` and
+    `note`.
+    """
+    left, plot, right = 214, 300, 70
+    width, height = left + plot + right, _ROW * len(rows) + 26
+    span = end - start or 1.0
+
+    def shown(value: float) -> str:
+        return percent(value) if as_percent else f"{value:g}".replace("-", "−")
+
+    def place(value: float) -> float:
+        return left + plot * (min(max(value, start), end) - start) / span
+
+    parts = []
+    for tick in ticks(end, start):
+        parts.append(_line(place(tick), 0, place(tick), height - 22, GRID))
+        parts.append(_text(place(tick), height - 7, shown(tick), MUTED, "middle", 9.5))
+    if reference is not None:
+        parts.append(_line(place(reference), 0, place(reference), height - 22, MUTED, dash=True))
+    for i, row in enumerate(rows):
+        y = _ROW * i + _ROW / 2
+        colour = RATE if row.get("strong") else FIRST
+        parts.append(_text(left - 8, y + 4, _short(str(row["label"]), 36), INK, "end"))
+        if row["value"] is None:
+            parts.append(_text(left, y + 4, str(row.get("note", "–")), MUTED, "start", 9.5))
+            continue
+        parts.append(_line(place(row["low"]), y, place(row["high"]), y, colour, 1.8))
+        parts.append(_dot(place(row["value"]), y, 3.4, colour))
+        parts.append(
+            _text(left + plot + 8, y + 4, number(row["value"], digits, as_percent), INK, "start", 10.5)
+        )
+    return _svg(width, height, alt, parts)
+
+
+def trend(entry: Mapping[str, Any], breaks: Sequence[float], alt: str) -> str:
+    """A column's mean along the file, the overall mean and the band in which chance would keep it."""
+    left, width, height = 8, 330, 84
+    means = [value for value in entry["means"] if value is not None]
+    spread = 3 * entry["stderr"]
+    low = min([*means, entry["overall"] - spread])
+    high = max([*means, entry["overall"] + spread])
+    span = (high - low) or 1.0
+
+    def y(value: float) -> float:
+        return float(6 + (height - 12) * (high - value) / span)
+
+    parts = [
+        _rect(
+            left,
+            y(entry["overall"] + spread),
+            width - 2 * left,
+            max(1.0, y(entry["overall"] - spread) - y(entry["overall"] + spread)),
+            GRID,
+        ),
+        _line(left, y(entry["overall"]), width - left, y(entry["overall"]), MUTED, dash=True),
+    ]
+    for share in breaks if len(breaks) <= 40 else ():
+        x = left + (width - 2 * left) * share
+        parts.append(_line(x, 0, x, height, "#c9d4dc", 0.7))
+    step = (width - 2 * left) / max(1, len(entry["means"]) - 1)
+    path = " ".join(
+        f"{left + i * step:.1f},{y(value):.1f}" for i, value in enumerate(entry["means"]) if value is not None
+    )
+    parts.append(f'<polyline points="{path}" fill="none" stroke="{FIRST}" stroke-width="1.3"/>')
+    return _svg(width, height, alt, parts)
+
+
+def number(value: float, digits: int, as_percent: bool = False) -> str:
+    """A number with a fixed count of digits, a real minus sign, and no sign on zero."""
+    if as_percent:
+        return percent(value)
+    text = f"{value:.{digits}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
+
+
+def ticks(end: float, start: float = 0.0, most: int = 5) -> list[float]:
+    """Round values from `start` up to `end`, at most six."""
+    span = max(end - start, 1e-9)
+    step = float(10.0 ** np.floor(np.log10(span / most)))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= most)
+    first = int(np.ceil(start / step - 1e-9))
+    return [round(i * step, 12) for i in range(first, int(np.floor(end / step + 1e-9)) + 1)]
+
+
+def _svg(width: float, height: float, alt: str, parts: Sequence[str], fixed: bool = False) -> str:
+    size = f'width="{width:.0f}" height="{height:.0f}"' if fixed else f'style="max-width:{width:.0f}px"'
+    head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" {size} role="img" font-family="inherit"'
+    return f'{head} font-size="{_FONT}" aria-label="{escape(alt, quote=True)}">{"".join(parts)}</svg>'
+
+
+def _rect(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
+    head = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"'
+    return f"{head}><title>{escape(title)}</title></rect>" if title else f"{head}/>"
+
+
+def _dot(x: float, y: float, radius: float, colour: str, title: str = "") -> str:
+    head = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}"'
+    return f"{head}><title>{escape(title)}</title></circle>" if title else f"{head}/>"
+
+
+def _line(
+    x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1, dash: bool = False
+) -> str:
+    style = f'stroke="{colour}" stroke-width="{width}"' + (' stroke-dasharray="4 3"' if dash else "")
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
+
+
+def _text(x: float, y: float, text: str, colour: str, anchor: str, size: float = _FONT) -> str:
+    head = f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"'
+    return f"{head}>{escape(text)}</text>"
+
+
+def _tilted(x: float, y: float, text: str, degrees: float) -> str:
+    turn = f"rotate({degrees:g} {x:.1f} {y:.1f})"
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="10" fill="{INK}" transform="{turn}">{escape(text)}</text>'
+    )
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip(" ,;") + "…"
+
+
+def _shade(value: float) -> str:
+    return _blend(FIRST if value > 0 else RATE, min(1.0, abs(value) ** 0.8 * 1.25))
+
+
+def _blend(colour: str, strength: float) -> str:
+    """The colour over white, from 0 (white) to 1."""
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 + (part - 255) * strength):02x}" for part in parts)

@@ -1,0 +1,101 @@
+"""Look at a data set before anything is fitted to it: one report that answers a clinician's first ten
+questions.
+
+With `against`, a second data set stands beside the first in the same report. Aggregates only: no row leaves
+this machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steps import exploration, exploration_report, files, sources, validate
+from steps.files import FILE_COLUMN, TARGET_COLUMN
+from steps.fingerprint import digest
+from steps.step import Result
+from steps.validate import ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from steps.exploration import Table
+    from steps.schema import Schema
+    from steps.sources import Located
+    from steps.step import Active
+
+
+def work(step: Active) -> Result:
+    """Explore one data set, or two side by side; the result is the digest of all figures."""
+    tables = [read_table(step.values["data"], step.chain.located, step.schema)]
+    if step.values["against"]:
+        located = sources.locate(step.values["against"], step.schema, step.cache, step.project)
+        tables.append(read_table(step.values["against"], located, step.schema))
+    explorations = [exploration.explore(tables[0], step.schema, step.values["seed"])]
+    comparison = None
+    if len(tables) > 1:
+        explorations.append(exploration.explore(tables[1], step.schema, step.values["seed"], tables[0].frame))
+        comparison = exploration.compare(tables[0], tables[1], step.schema)
+    document: dict[str, Any] = {"explorations": explorations, "comparison": comparison}
+    step.log_json("exploration.json", document)
+    step.log_text("explore.html", exploration_report.render(explorations, comparison, run=step.run_id))
+    step.log_metrics(exploration.scalars(explorations[0]))
+    lines = [f"explore: {line}" for line in exploration_report.summary(explorations[0])]
+    tags = {"data_kind": tables[0].kind, "synthetic": str(tables[0].kind == "synthetic").lower()}
+    return Result(digest(document), tags, [*lines, f"explore: explore.html is in run {step.run_id}"])
+
+
+def read_table(name: str, located: Located, schema: Schema) -> Table:
+    """A data set, read and checked; rows without an outcome stay.
+
+    Raises UserError if it cannot be read, lacks a column, or has no row that fits the schema.
+    """
+    raw = sources.read(located, schema)
+    checked = validate.check(
+        raw, schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
+    )
+    if checked.valid.empty:
+        why = validate.described(checked.problems, schema)
+        raise ValidationError(f"{name}: none of {len(raw):,} rows fits the schema:\n{why}")
+    extra = [
+        column
+        for file in located.files
+        for column in files.header(file)
+        if column not in (*schema.feature_names, located.target_column, *located.ignore)
+    ]
+    return exploration.Table(
+        name=named(name, located),
+        kind=located.kind,
+        frame=checked.valid,
+        read=len(raw),
+        rejected=len(checked.rejected),
+        problems=checked.problems,
+        extra_columns=tuple(dict.fromkeys(extra)),
+        answers=_answers(raw, checked.valid, located.target_column),
+    )
+
+
+def named(data: str, located: Located) -> str:
+    """What to call a data set in a report: a source's name, else its file, never where it lies."""
+    if "/" not in data and "." not in data:
+        return data
+    names = [file.name for file in located.files]
+    return names[0] if len(names) == 1 else f"{len(names)} files"
+
+
+def _answers(raw: pd.DataFrame, valid: pd.DataFrame, target: str) -> NDArray[np.intp] | None:
+    if target not in raw or TARGET_COLUMN not in valid or FILE_COLUMN not in valid:
+        return None
+    import pandas as pd
+
+    codes, _ = pd.factorize(raw[target].iloc[np.asarray(valid.index)])
+    return np.asarray(codes, dtype=np.intp)
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("explore", work))
