@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 TARGET = "__target__"
 
+# A trial sees about so many training rows at most: beyond, more rows cost time and hardly change which
+# hyperparameters win. The refit of the winner uses all rows.
+TRIAL_ROWS = 150_000
+
 
 def folds(frame: pd.DataFrame, schema: Schema, count: int) -> NDArray[np.int64]:
     """Fold of each row from 0 to count - 1, shape (rows,); independent of the split into parts."""

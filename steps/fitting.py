@@ -106,8 +106,8 @@ def fit(
     y = train[crossvalidation.TARGET].to_numpy()
     if len(np.unique(y)) < 2:
         raise UserError(
-            "the training rows hold one outcome only, so there is nothing to learn: look at the target column "
-            "and at the schema's positive values"
+            "the training rows hold one outcome only, so there is nothing to learn: look at the target "
+            "column and at the schema's positive values"
         )
     with threadpool_limits(threads or len(os.sched_getaffinity(0))):
         return models.build(family, params, schema, seed).fit(train[list(schema.feature_names)], y)

@@ -44,11 +44,9 @@ def to_record(trial: Trial) -> Record:
     """The trial as flat parameters, metrics and tags; `from_record` gives the same trial back."""
     params = {"family": trial.family, **{name: repr(value) for name, value in trial.params.items()}}
     metrics = dict(trial.metrics) if trial.loss is None else {**trial.metrics, "loss": trial.loss}
-    tags = {
-        "trial": str(trial.number),
-        "trial_status": "failed" if trial.loss is None else "finished",
-        "trial_reason": trial.reason,
-    }
+    tags = {"trial": str(trial.number), "trial_status": "failed" if trial.loss is None else "finished"}
+    if trial.reason:
+        tags["trial_reason"] = trial.reason
     return Record(params, metrics, tags)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from steps import crossvalidation, fingerprint, fitting, models, preparation, search, search_figures
+from steps import crossvalidation, fingerprint, fitting, models, preparation, search, search_figures, trials
 from steps.packaging import package
 from steps.step import Result
 
@@ -55,7 +55,7 @@ def work(step: Active) -> Result:
         f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
         f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
     )
-    for name, picture in search_figures.pictures(found, space).items():
+    for name, picture in search_figures.pictures(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = preparation.load(step.cache, data.result_digest, ("train", "validation"))
     fitted = fitting.fit_model(
@@ -90,20 +90,20 @@ def _search_key(step: Active) -> str:
     return f"{key}-{step.run_id}" if step.values["fresh"] else key
 
 
-def _recorded(step: Active, key: str, space: search.Space) -> list[search.Trial]:
+def _recorded(step: Active, key: str, space: trials.Space) -> list[trials.Trial]:
     runs = step.chain.tagged_runs({"search": key})
     # A trial's tags are written last, with its status: a run without it was cut off half-way.
     whole = [run for run in runs if "trial_status" in run.data.tags]
-    return [search.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
+    return [trials.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
 
 
-def _record(step: Active, key: str, trial: search.Trial) -> None:
+def _record(step: Active, key: str, trial: trials.Trial) -> None:
     """Keep a trial as a nested run: three calls, tens of milliseconds."""
     import time
 
     from mlflow.entities import Metric, Param, RunTag
 
-    record = search.to_record(trial)
+    record = trials.to_record(trial)
     experiment = step.client.get_run(step.run_id).info.experiment_id
     run = step.client.create_run(
         experiment,
@@ -117,7 +117,7 @@ def _record(step: Active, key: str, trial: search.Trial) -> None:
         params=[Param(name, value) for name, value in record.params.items()],
         tags=[RunTag(name, value) for name, value in {**record.tags, "search": key}.items()],
     )
-    step.client.set_terminated(run.info.run_id, "FINISHED" if trial.finished else "FAILED")
+    step.client.set_terminated(run.info.run_id, "FINISHED" if trial.loss is not None else "FAILED")
 
 
 if __name__ == "__main__":
