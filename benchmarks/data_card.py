@@ -1,0 +1,184 @@
+"""Keep the tables of `data/README.md` true: `python -m benchmarks.data_card [SURVEY]`.
+
+Writes the table of columns from the schema and, where the survey is given, the tables of how faithful the
+cohort is to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from steps.errors import UserError
+from steps.schema import Column, Schema, format_code, load
+
+ROOT = Path(__file__).resolve().parents[1]
+MARGINAL_LIMIT, RANK_LIMIT, ROC_AUC_LIMIT = 0.01, 0.02, 0.815
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Largest difference of a value's share in each column, and all rank correlations of both."""
+
+    marginals: pd.Series
+    survey_ranks: pd.DataFrame
+    cohort_ranks: pd.DataFrame
+
+    @property
+    def rank_differences(self) -> pd.Series:
+        """Absolute difference of the rank correlation of each pair of columns, each pair once."""
+        differences = (self.survey_ranks - self.cohort_ranks).abs()
+        upper = np.triu(np.ones(differences.shape, dtype=bool), k=1)
+        return differences.where(upper).stack().dropna()
+
+
+def compare(cohort: pd.DataFrame, survey: pd.DataFrame) -> Fidelity:
+    """How far the cohort is from the survey, column by column and pair by pair."""
+    names = list(survey.columns)
+    marginals = {
+        name: survey[name]
+        .value_counts(normalize=True)
+        .sub(cohort[name].value_counts(normalize=True), fill_value=0.0)
+        .abs()
+        .max()
+        for name in names
+    }
+    return Fidelity(pd.Series(marginals), survey.rank().corr(), cohort[names].rank().corr())
+
+
+def risk_ranking(train: pd.DataFrame, test: pd.DataFrame, schema: Schema) -> tuple[float, float]:
+    """ROC AUC and average precision on `test` of a default histogram gradient boosting of `train`."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from steps.models import build, predict_risk
+
+    features, positive = list(schema.feature_names), list(schema.target.positive)
+    model = build("histogram_gradient_boosting", {}, schema, seed=0)
+    model.fit(train[features].astype("float64"), train[schema.target.name].isin(positive).astype("int8"))
+    risk = predict_risk(model, test[features].astype("float64"))
+    outcome = test[schema.target.name].isin(positive)
+    return float(roc_auc_score(outcome, risk)), float(average_precision_score(outcome, risk))
+
+
+def column_table(schema: Schema) -> str:
+    """Markdown table of the schema's columns: name, kind, values, meaning."""
+    lines = ["| column | kind | values | meaning |", "|---|---|---|---|"]
+    lines += [f"| `{c.name}` | {c.kind} | {_values(c)} | {c.meaning} |" for c in schema.columns]
+    target = schema.target
+    levels = "; ".join(f"{format_code(code)} {label}" for code, label in target.levels.items())
+    positive = " or ".join(format_code(code) for code in target.positive)
+    lines.append(f"| `{target.name}` | target, positive: {positive} | {levels} | {target.meaning} |")
+    return "\n".join(lines)
+
+
+def _values(column: Column) -> str:
+    unit = f" {column.unit}" if column.unit else ""
+    if column.levels is None:
+        return f"{column.minimum:g} to {column.maximum:g}{unit}"
+    levels = "; ".join(f"{format_code(code)} {label}" for code, label in column.levels.items())
+    return f"{levels} ({column.unit})" if column.unit else levels
+
+
+def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) -> str:
+    """Markdown: the three promises with what was measured, then column by column."""
+    from steps.split import PARTS, assign
+
+    fidelity = compare(cohort, survey)
+    target = schema.target.name
+    pairs = fidelity.rank_differences
+    part = assign(survey, schema)
+    test = survey[part == PARTS.index("test")]
+    alone = risk_ranking(cohort, survey, schema)
+    same = risk_ranking(cohort, test, schema)
+    train = survey[part == PARTS.index("train")]
+    real = risk_ranking(train, test, schema)
+    of_target = (fidelity.survey_ranks[target] - fidelity.cohort_ranks[target]).abs()
+    rows = {
+        "share of any value of any column, largest difference": (
+            MARGINAL_LIMIT,
+            f"{fidelity.marginals.max():.4f} (`{fidelity.marginals.idxmax()}`)",
+        ),
+        f"rank correlation of any of {len(pairs)} pairs, largest difference": (
+            RANK_LIMIT,
+            f"{pairs.max():.4f} ({' and '.join(f'`{name}`' for name in pairs.idxmax())})",
+        ),
+        "rank correlation with the target, largest difference": (RANK_LIMIT, f"{of_target.max():.4f}"),
+        "ROC AUC on all of the survey of a model that has seen only the cohort": (
+            f"at least {ROC_AUC_LIMIT}",
+            f"{alone[0]:.4f}",
+        ),
+    }
+    trained = {"the cohort": (len(cohort), same), "the survey's training rows": (len(train), real)}
+    lines = ["| what | limit | measured |", "|---|---|---|"]
+    lines += [f"| {what} | {limit} | {measured} |" for what, (limit, measured) in rows.items()]
+    lines += [
+        "",
+        "Histogram gradient boosting with this project's default parameters, on the survey's test rows:",
+        "",
+        "| trained on | rows | ROC AUC | average precision |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {what} | {n:,} | {auc:.4f} | {ap:.4f} |" for what, (n, (auc, ap)) in trained.items()]
+    lines += [
+        "",
+        "| column | largest difference of a share | mean | cohort's | rank correlation with target | cohort's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in survey.columns:
+        ranks = (fidelity.survey_ranks.loc[name, target], fidelity.cohort_ranks.loc[name, target])
+        shown = " | ".join("" if name == target else f"{rank:+.3f}" for rank in ranks)
+        means = f"{survey[name].mean():.3f} | {cohort[name].mean():.3f}"
+        lines.append(f"| `{name}` | {fidelity.marginals[name]:.4f} | {means} | {shown} |")
+    return "\n".join(lines)
+
+
+def section(card: str, name: str) -> str:
+    """Text between the marks of a section of the card."""
+    start, end = _marks(name)
+    if card.count(start) != 1 or card.count(end) != 1:
+        raise UserError(f"the data card should have the lines {start} and {end} once each")
+    return card.split(start)[1].split(end)[0].strip()
+
+
+def with_section(card: str, name: str, text: str) -> str:
+    """The card with another text between the marks of a section."""
+    section(card, name)
+    start, end = _marks(name)
+    before, rest = card.split(start)
+    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: python -m benchmarks.data_card -->", f"<!-- end of {name} -->"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite the card's tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_card", description=__doc__)
+    parser.add_argument(
+        "survey", nargs="?", type=Path, help="the real survey, as Parquet, for the fidelity table"
+    )
+    options = parser.parse_args(arguments)
+    path = ROOT / "data" / "README.md"
+    try:
+        schema = load(ROOT / "data" / "brfss2015.yaml")
+        card = with_section(path.read_text(encoding="utf-8"), "columns", column_table(schema))
+        if options.survey is not None:
+            cohort = pd.read_parquet(ROOT / "data" / "cohort.parquet")
+            tables = fidelity_tables(cohort, pd.read_parquet(options.survey), schema)
+            card = with_section(card, "fidelity", tables)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    path.write_text(card, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
