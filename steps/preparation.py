@@ -24,6 +24,7 @@ import pandas as pd
 from steps import split, validate
 from steps.errors import UserError
 from steps.files import FILE_COLUMN, TARGET_COLUMN
+from steps.schema import format_code
 from steps.validate import ValidationError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from steps.schema import Column, Schema
+    from steps.schema import Code, Column, Schema
     from steps.sources import Located
     from steps.validate import Checked, Problem
 
@@ -109,7 +110,7 @@ def prepare(
         "kind": located.kind,
         "rows": {"read": read, "valid": usable, "rejected": faulty, "unlabelled": unlabelled},
         "problems": [{"column": p.column, "rule": p.rule, "rows": p.rows} for p in problems],
-        "warnings": _warnings(extra, unlabelled, located),
+        "warnings": _warnings(extra, unlabelled, schema, located),
         "suppressed_below": SMALLEST_COUNT,
         "parts": {part: _outcomes(target[index]) for part, index in rows.items()},
         "files": _files(columns[FILE_COLUMN], target, rejected, located),
@@ -265,18 +266,26 @@ def _refuse_one_class(target: NDArray[np.int8], what: str, schema: Schema, locat
     if len(target) == 0:
         raise ValidationError(f"{what} would be empty: there are too few rows to learn from")
     side = "positive" if positives else "negative"
-    codes = ", ".join(f"{code:g}" if isinstance(code, float) else code for code in located.positive)
     raise ValidationError(
         f"all {len(target):,} rows of {what} are {side} ({located.target_column} "
-        f"{'is' if positives else 'is never'} {codes}): a model of {schema.target.name} needs both outcomes"
+        f"{'is' if positives else 'is never'} {_codes(located.positive)}): a model of "
+        f"{schema.target.name} needs both outcomes"
     )
+
+
+def _codes(codes: Sequence[Code]) -> str:
+    return " or ".join(format_code(code) for code in codes)
 
 
 # The profile: aggregates only, as it leaves this machine
 
 
-def _warnings(extra: Sequence[str], unlabelled: int, located: Located) -> list[str]:
+def _warnings(extra: Sequence[str], unlabelled: int, schema: Schema, located: Located) -> list[str]:
     warnings = []
+    if located.target_column != schema.target.name:
+        warnings.append(
+            f"the outcome is {located.target_column}, positive where it is {_codes(located.positive)}"
+        )
     if extra:
         shown = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if len(extra) > 20 else "")
         warnings.append(f"columns that the schema does not know were ignored: {shown}")
@@ -353,7 +362,7 @@ def _column_profile(values: Any, column: Column) -> dict[str, Any]:
         edges = [column.minimum, *inner, column.maximum]
         labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     else:
-        labels = [code if isinstance(code, str) else f"{code:g}" for code in column.codes]
+        labels = [format_code(code) for code in column.codes]
         codes = pd.Categorical(values, categories=list(column.codes)).codes
         counts = np.bincount(codes[codes >= 0], minlength=len(labels))
     shown = _published_together([*counts.tolist(), int(missing.sum())])

@@ -8,11 +8,12 @@ for, are uploaded.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from steps import preparation, sources
 from steps.step import Result
-from steps.validate import ValidationError
+from steps.validate import Problem, ValidationError, described
 
 if TYPE_CHECKING:
     from steps.step import Active
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 def work(step: Active) -> Result:
     """Read, check, split and keep the data; the result is the digest of its three tables."""
     located = step.chain.located
-    raw = sources.chunks(located, progress=True)
     try:
-        prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
+        with closing(sources.chunks(located, progress=True)) as raw:
+            prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
     except preparation.TooManyRejectedError as error:
         where = preparation.store_rejected(error.rejected, step.cache)
         raise ValidationError(f"{error}\nThe rejected rows are in {where}, each with its reasons.") from None
@@ -41,10 +42,9 @@ def work(step: Active) -> Result:
     lines = [f"preprocess: {counts} rows of {located.kind} data"]
     lines += [f"preprocess: {warning}" for warning in prepared.profile["warnings"]]
     if len(prepared.rejected):
-        lines.append(
-            f"preprocess: {len(prepared.rejected):,} rows set apart, with their reasons, "
-            f"in {folder / 'rejected.parquet'}"
-        )
+        lines.append(f"preprocess: set apart, with reasons, in {folder / 'rejected.parquet'}:")
+        problems = [Problem(**entry) for entry in prepared.profile["problems"]]
+        lines += described(problems, step.schema).splitlines()
     tags = {
         "data_kind": located.kind,
         "synthetic": str(located.kind == "synthetic").lower(),

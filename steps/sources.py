@@ -19,7 +19,7 @@ from steps.downloads import Patience, download
 from steps.files import FILE_COLUMN, LocalFile, SourceError, check_sha256, header, local_file, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -90,7 +90,7 @@ def chunks(
     *,
     columns: Collection[str] | None = None,
     progress: bool = False,
-) -> Iterator[pd.DataFrame]:
+) -> Generator[pd.DataFrame, None, None]:
     """Rows as they stand, at most `rows` at a time and never of two files, with the column `__file__`.
 
     Text of a CSV file comes as categories of text. `columns` limits which are read; those absent are left

@@ -137,6 +137,15 @@ def test_past_the_tolerated_share_the_data_are_refused(schema: Schema) -> None:
     assert len(_prepare(rows, schema, max_rejected=0.025).rejected) == 5
 
 
+def test_another_outcome_column_is_mentioned(schema: Schema) -> None:
+    """A source that codes the outcome otherwise is read so, and the profile says so."""
+    rows = clinic_rows(200).rename(columns={"readmitted": "back"})
+    rows = rows.assign(back=rows["back"].map({"yes": "again", "no": "no"}), ID=1, __file__="r.csv")
+    located = sources.Located(_located().files, "private", "back", ("again",), ("ID",), "digest")
+    profile = preparation.prepare(rows, schema, located, 0).profile
+    assert profile["warnings"] == ["the outcome is back, positive where it is again"]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
