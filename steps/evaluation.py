@@ -256,16 +256,14 @@ def _overall(labels: Any, risks: Floats, threshold: float, cuts: Floats) -> Stat
 
 
 def _within(labels: Any, risks: Floats, threshold: float, mask: Any) -> Statistics:
-    members = np.flatnonzero(mask)
-    ranking, expected = metrics.rank(labels[members], risks[members]), risks[members]
+    ranking, expected = metrics.rank(labels, risks, np.flatnonzero(mask)), risks * mask
 
     def statistics(weights: Floats, _: Counts) -> dict[str, Floats]:
-        own = np.take(weights, members, axis=1)
-        counts = metrics.count(ranking, own)
+        counts = metrics.count(ranking, weights)
         decision = metrics.confusion_of_counts(counts, [threshold])
         return {
             "roc_auc": metrics.roc_auc_of_counts(counts),
-            "observed_expected": metrics.ratio(counts.positives.sum(axis=1), own @ expected),
+            "observed_expected": metrics.ratio(counts.positives.sum(axis=1), weights @ expected),
             "recall": decision.recall[:, 0],
             "flagged": decision.flagged[:, 0],
         }

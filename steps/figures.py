@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#1b2733", "#5a6874", "#e3e8ec"
 MODEL, OTHER, POSITIVE, NEGATIVE = "#0b5c8a", "#8a5a00", "#c2410c", "#9db4c4"
 _SCORES = ("#7a3b8f", "#8a5a00", "#2f6b3a", "#444444")
+_FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -87,7 +88,7 @@ def decision_curve(evaluation: Mapping[str, Any]) -> str:
         axes.fill_between(cuts, low, high, color=MODEL, alpha=0.18, linewidth=0)
         axes.plot(cuts, model, color=MODEL, linewidth=2, label="this model")
         axes.axvline(evaluation["threshold"], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-        top = float(np.nanmax(model)) * 1.12
+        top = 1.12 * max(float(np.nanmax(model)), float(everyone[0]))
         axes.set(
             xlim=(0, cuts[-1]), ylim=(-0.22 * top, top), xlabel="Threshold", ylabel="Net benefit per person"
         )
@@ -249,7 +250,7 @@ def _svg(draw: Any, title: str) -> str:
     element = element[element.index("<svg") :]
     prefix = re.sub(r"\W+", "-", title.lower())[:12]
     element = re.sub(r'( id="|url\(#|href="#)', rf"\1{prefix}-", element)
-    element = element.replace("font-family: 'DejaVu Sans', sans-serif", "font-family: inherit")
+    element = element.replace("'DejaVu Sans', sans-serif", _FONTS)
     element = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", element, count=1)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     return element.replace("<svg", f'<svg class="figure" role="img" aria-label="{_escape(title)}"', 1)

@@ -53,10 +53,11 @@ class Counts:
     positives: Floats
 
 
-def rank(y: ArrayLike, score: ArrayLike) -> Ranking:
-    """Order of the rows by score."""
+def rank(y: ArrayLike, score: ArrayLike, members: Indices | None = None) -> Ranking:
+    """Order of the rows by score; with `members` (indices of rows) of those alone."""
     labels, scores = np.asarray(y), np.asarray(score, dtype=np.float64)
-    order = np.argsort(scores, kind="stable")
+    rows = np.arange(len(scores)) if members is None else members
+    order = rows[np.argsort(scores[rows], kind="stable")]
     first = np.diff(scores[order], prepend=-np.inf) > 0
     positive = labels[order] == 1
     group = np.cumsum(first) - 1
@@ -107,7 +108,7 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     z, share = 1.959963984540054, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    return float(max(0.0, min(share, centre - half))), float(min(1.0, max(share, centre + half)))
 
 
 def ratio(numerator: Any, denominator: Any) -> Floats:
