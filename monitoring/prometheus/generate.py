@@ -25,7 +25,7 @@ RULES = Path(__file__).with_name("rules.yml")
 # Windows up to a day are read from the counters; longer ones are summed from recorded hours, or each
 # evaluation would read millions of samples. Such a subquery steps on full hours and takes both its ends in
 # Prometheus 2, hence a second less than the window.
-TRAFFIC_WINDOWS = {"1h": "", "6h": "", "1d": "", "3d": "71h59m59s", "14d": "335h59m59s"}
+TRAFFIC_WINDOWS = {"1h": "", "6h": "", "12h": "", "1d": "", "3d": "71h59m59s", "14d": "335h59m59s"}
 LABEL_WINDOWS = {"1d": "", "7d": "167h59m59s", "30d": "719h59m59s", "90d": "2159h59m59s"}
 BURN_WINDOWS = {"5m": "", "30m": "", "1h": "", "2h": "", "6h": "", "1d": "", "3d": "71h59m59s"}
 
@@ -251,7 +251,7 @@ def feature_rules() -> list[Rule]:
     values = "feature_window:model_feature_values:total"
     in_bins = "feature_window:model_feature_values:rows"
     per_value = "on (feature, window, model_version) group_left ()"
-    one_a_feature = "feature:model_feature_values_reference:bins"
+    bins = "feature:model_feature_values_reference:bins"
     z2 = Z_999**2
     return [
         *drift_rules(
@@ -260,7 +260,7 @@ def feature_rules() -> list[Rule]:
         # Features, score and calibration share one false alarm a year.
         rule(
             "version:model_evidence:limit",
-            f"log10({LOOKS_A_YEAR} * (2 + count by (model_version) ({one_a_feature})))",
+            f"log10({LOOKS_A_YEAR} * (2 + count by (model_version) ({bins})))",
         ),
         *(
             rule(r.record, r.expr, fate=fate, **r.labels)
@@ -275,7 +275,8 @@ def feature_rules() -> list[Rule]:
         ),
         rule(
             values,
-            f"{in_bins}\n+ on (feature, window, model_version) sum by (feature, window, model_version) ({fates})",
+            f"{in_bins}\n"
+            f"+ on (feature, window, model_version) sum by (feature, window, model_version) ({fates})",
         ),
         rule(f"{share}:ratio", f"{fates} / {per_value} ({values} > 0)\nor 0 * {fates}"),
         # What the share is at least, with confidence 0.999 (Wilson, JASA 22, 1927): one odd row is no alarm.
@@ -291,8 +292,8 @@ def feature_rules() -> list[Rule]:
 def roc_auc(rows: str, total: str) -> str:
     """PromQL for ROC AUC by window from `rows` by bin and outcome and `total` by outcome.
 
-    A pair in the right order counts 1, one within a bin 1/2 (Mann and Whitney). PromQL has no running sum over
-    a label, so the bins below each bin are named.
+    A pair in the right order counts 1, one within a bin 1/2 (Mann and Whitney). PromQL has no running sum
+    over a label, so the bins below each bin are named.
     """
     bins = [f"{index:02d}" for index in range(SCORE_BINS)]
     below = "\nor ".join(

@@ -1,0 +1,246 @@
+"""A real model server, the real sidecar, a real Prometheus: what the rules say of rows that were sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from monitoring.exporter import reference as reader
+from monitoring.prometheus import generate
+from steps import evidence
+from steps.schema import load
+from tests.conftest import ROOT, Champion, require
+
+pytestmark = pytest.mark.real
+
+ROWS_A_REQUEST = 50
+REQUESTS = 40
+PATIENCE = 240
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def _process(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, ended with all its children."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds; a slow machine only waits longer."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if holds():
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.25)
+    pytest.fail(f"not within {PATIENCE} s: {what}")
+
+
+class Stack:
+    """Where the parts listen, and how to ask them."""
+
+    def __init__(self, folder: Path, champion: Champion) -> None:
+        self.folder, self.champion = folder, champion
+        self.model, self.traffic, self.metrics, self.prometheus = (_free_port() for _ in range(4))
+
+    def serve_model(self) -> contextmanager:
+        """`mlflow models serve` of the champion."""
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(self.champion.model)]
+        command += [
+            "--env-manager",
+            "local",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.model),
+            "--workers",
+            "1",
+        ]
+        return _process(command, self.folder / "model.log", MLFLOW_DISABLE_TELEMETRY="true")
+
+    def run_sidecar(self) -> contextmanager:
+        """The sidecar in front of it."""
+        settings = {
+            "UPSTREAM": f"http://127.0.0.1:{self.model}",
+            "PORT": str(self.traffic),
+            "METRICS_PORT": str(self.metrics),
+            "REFERENCE": str(self.champion.reference),
+            "MODEL_VERSION": self.champion.version,
+            "FEEDBACK_KEYS": "a-key-for-this-test-alone",
+        }
+        environment = {f"MODEL_EXPORTER_{name}": value for name, value in settings.items()}
+        return _process(
+            [sys.executable, "-m", "monitoring.exporter"], self.folder / "sidecar.log", **environment
+        )
+
+    def run_prometheus(self) -> contextmanager:
+        """Prometheus with the project's configuration and rules, looking every second."""
+        config = yaml.safe_load((generate.RULES.parent / "prometheus.yml").read_text(encoding="utf-8"))
+        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(generate.RULES)]
+        config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "exporter"]
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{self.metrics}"]}]
+        path = self.folder / "prometheus.yml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        command = [
+            require("prometheus"),
+            f"--config.file={path}",
+            f"--storage.tsdb.path={self.folder / 'tsdb'}",
+        ]
+        command += [f"--web.listen-address=127.0.0.1:{self.prometheus}", "--storage.tsdb.retention.time=120d"]
+        return _process(command, self.folder / "prometheus.log")
+
+    def query(self, expr: str) -> dict[str, float]:
+        """Values of an instant query by the label `feature` ("" without one)."""
+        url = f"http://127.0.0.1:{self.prometheus}/api/v1/query"
+        answer = requests.get(url, params={"query": expr}, timeout=10).json()
+        assert answer["status"] == "success", answer
+        return {one["metric"].get("feature", ""): float(one["value"][1]) for one in answer["data"]["result"]}
+
+    def is_well(self, port: int, path: str) -> Callable[[], bool]:
+        """Whether a part answers 200."""
+        return lambda: requests.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code == 200
+
+    def predict(self, frame: pd.DataFrame) -> tuple[list[float], str]:
+        """Risks of the rows and the answer's feedback token."""
+        split = {"columns": list(frame.columns), "data": frame.to_numpy().tolist()}
+        url = f"http://127.0.0.1:{self.traffic}/invocations"
+        answer = requests.post(url, json={"dataframe_split": split}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return [row[1] for row in answer.json()["predictions"]], answer.headers["Model-Feedback-Token"]
+
+    def send_labels(self, labels: list[dict[str, object]]) -> None:
+        """Late labels, all of which must be taken."""
+        answer = requests.post(f"http://127.0.0.1:{self.traffic}/feedback", json=labels, timeout=60)
+        assert answer.json()["accepted"] == len(labels), answer.text
+
+
+def _frames(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    return [frame.iloc[first : first + ROWS_A_REQUEST] for first in range(0, len(frame), ROWS_A_REQUEST)]
+
+
+def test_prometheus_agrees_with_numpy_on_the_rows_sent(champion: Champion, tmp_path: Path) -> None:
+    """Quiet, a restart of the model, then two features shifted; the alarm names those two alone."""
+    require("prometheus")
+    stack = Stack(tmp_path, champion)
+    schema = load(ROOT / "data" / "brfss2015.yaml")
+    names = list(schema.feature_names)
+    reference = reader.load(champion.reference)
+    rng = np.random.default_rng(9)
+    cohort = pd.read_parquet(ROOT / "data" / "cohort.parquet")
+    rows = cohort.sample(2 * REQUESTS * ROWS_A_REQUEST, random_state=9).reset_index(drop=True)
+    features = rows[names].astype(float)
+    quiet, later = features.iloc[: len(rows) // 2], features.iloc[len(rows) // 2 :].copy()
+    shifted = {column.name for column in schema.columns if column.kind == "ordinal"}
+    shifted = {max(shifted, key=lambda name: features[name].nunique()), next(
+        column.name for column in schema.columns if column.kind == "binary"
+    )}  # fmt: skip
+    for name in shifted:
+        upper = features[name][features[name] >= features[name].median()].to_numpy()
+        later[name] = rng.choice(upper, len(later))
+    outcomes = rows[schema.target.name].isin(schema.target.positive).to_numpy(dtype=int)
+
+    rows_by_feature = 'min(feature_window:model_feature_values:total{window="1h"})'
+    psi = 'feature_window:model_feature_values:psi{window="1h"}'
+    limit = "scalar(version:model_evidence:limit)"
+    alarm = "feature:model_feature_values:drift_alarm"
+    risks: list[float] = []
+    tokens: list[str] = []
+
+    def send(frame: pd.DataFrame) -> None:
+        for part in _frames(frame):
+            found, token = stack.predict(part)
+            risks.extend(found)
+            tokens.append(token)
+
+    def agrees(sent: pd.DataFrame) -> Callable[[], bool]:
+        expected = {
+            one.name: float(evidence.psi(one.count(sent[one.name].to_numpy()).bins, one.counts))
+            for one in reference.features
+        }
+
+        def check() -> bool:
+            found = stack.query(psi)
+            return found.keys() == expected.keys() and all(
+                abs(found[name] - value) <= 0.005 for name, value in expected.items()
+            )
+
+        return check
+
+    with stack.run_sidecar(), stack.run_prometheus():
+        with stack.serve_model():
+            _until(stack.is_well(stack.metrics, "/ready"), "sidecar and model are ready")
+            _until(lambda: stack.query(rows_by_feature) == {"": 0.0}, "Prometheus saw the counters at 0")
+            send(quiet)
+            _until(agrees(quiet), "PSI of quiet traffic as numpy says")
+            assert stack.query(f"{alarm} >= {limit}") == {}
+        # The model process is gone and comes back; the sidecar and its counters stay.
+        with stack.serve_model():
+            _until(stack.is_well(stack.metrics, "/ready"), "model is ready again")
+            send(later)
+            _until(agrees(features), "PSI of all traffic as numpy says")
+            _until(
+                lambda: stack.query(f"{alarm} >= {limit}").keys() == shifted,
+                "the alarm names the shifted features",
+            )
+            counts = {one.name: one.count(features[one.name].to_numpy()).bins for one in reference.features}
+            found = stack.query('feature_window:model_feature_values:drift_evidence{window="1h"}')
+            for one in reference.features:
+                expected = float(evidence.drift_evidence(counts[one.name], one.counts))
+                assert found[one.name] == pytest.approx(expected, abs=0.1 + 0.05 * abs(expected)), one.name
+
+            labels = [
+                {"token": token, "row": row, "outcome": int(outcomes[number * ROWS_A_REQUEST + row])}
+                for number, token in enumerate(tokens)
+                for row in range(ROWS_A_REQUEST)
+            ]
+            for first in range(0, len(labels), 1000):
+                stack.send_labels(labels[first : first + 1000])
+            total = 'window:model_feedback:labels{window="1d"}'
+            _until(
+                lambda: abs(stack.query(total).get("", 0) - len(labels)) < 0.03 * len(labels),
+                "labels are counted",
+            )
+            auc = stack.query('window:model_feedback:roc_auc{window="1d"}')[""]
+            assert auc == pytest.approx(roc_auc_score(outcomes, risks), abs=0.01)
+            golden = stack.query("min(model_golden_rows_match)")
+            assert golden == {"": 1.0}
