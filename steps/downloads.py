@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download may take: seconds to connect, seconds without a byte, tries, first pause in
-    seconds.
+    """How long to wait for a server: seconds to connect and seconds without a byte, how many tries, and the
+    seconds of the first pause between two (each next one is twice as long).
     """
 
     connect: float = 10.0
@@ -52,7 +52,7 @@ def download(url: str, cache: Path, sha256: str | None = None, patience: Patienc
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("part-*"):
-            if time.time() - leftover.stat().st_mtime > 86_400:  # of a killed download
+            if time.time() - leftover.stat().st_mtime > 86_400:  # a download that was killed
                 leftover.unlink(missing_ok=True)
         fresh = _fetch(url, shown, name, folder, record if kept is not None else {}, sha256, patience)
         if fresh is None:
@@ -95,9 +95,7 @@ def _fetch(
     sha256: str | None,
     patience: Patience,
 ) -> tuple[LocalFile, dict[str, str]] | None:
-    """The file and what the server says to recognise it by; None if the server says the recorded one still
-    holds.
-    """
+    """The file and the server's validators for it; None if the server says that the recorded one holds."""
     import requests
     from urllib3.exceptions import HTTPError
 
@@ -129,9 +127,7 @@ def _fetch(
 
 
 def _session(patience: Patience) -> requests.Session:
-    """A session that tries again where connecting fails or the server asks for it; bodies are for _fetch to
-    retry.
-    """
+    """A session that tries again where connecting fails or the server says later; not for broken bodies."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry

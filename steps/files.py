@@ -61,6 +61,7 @@ class LocalFile:
 
 
 def local_file(path: Path, name: str) -> LocalFile:
+    """The file at a path, under the name it goes by. Raises SourceError if it is empty or cannot be read."""
     try:
         size = path.stat().st_size
         if size == 0:
@@ -72,6 +73,7 @@ def local_file(path: Path, name: str) -> LocalFile:
 
 
 def check_sha256(actual: str, expected: str | None, what: str) -> None:
+    """Raise SourceError if the schema states another content."""
     if expected is not None and actual != expected:
         raise SourceError(
             f"{what} is not the file that the schema describes: its sha256 is {actual}, the schema says "
@@ -104,7 +106,7 @@ def header(file: LocalFile) -> list[str]:
     else:
         with _csv_stream(file) as stream:
             names = _csv_names(stream, file)
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({name or "(no name)" for name in names if names.count(name) > 1})
     if repeated:
         raise SourceError(
             f"{file.name} has columns of the same name: {', '.join(repeated)}. Rename or drop one of each."
@@ -118,6 +120,7 @@ def header(file: LocalFile) -> list[str]:
 
 
 def tables(file: LocalFile, rows: int, columns: Collection[str] | None) -> Iterator[pa.Table]:
+    """The rows of a file, at most `rows` at a time; of `columns` those that it has, or all."""
     names = header(file)
     wanted = [name for name in names if columns is None or name in columns]
     if file_format(file.path, file.name) == "parquet":
@@ -170,7 +173,7 @@ def _csv_batches(
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    text = pa.dictionary(pa.int32(), pa.string())
+    text = pa.dictionary(pa.int32(), pa.string())  # a short table of the distinct texts, and places in it
     widths: list[tuple[int | None, int]] = []
 
     def note(row: Any) -> str:

@@ -7,12 +7,15 @@ the profile and `__file__` say how they arrived.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import itertools
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 SMALLEST_COUNT = 10
 _MANIFEST = "dataset.json"
 _DIGEST_LENGTH = 16
+_LEFTOVER_SECONDS = 86_400
 
 
 class TooManyRejectedError(ValidationError):
@@ -138,6 +142,7 @@ def store(prepared: Prepared, cache: Path) -> Path:
     """
     folder = _folder(cache, prepared.digest)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder.parent)
     fresh = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
     try:
         for name, table in {**prepared.tables, "rejected": prepared.rejected}.items():
@@ -196,14 +201,26 @@ def _folder(cache: Path, digest: str) -> Path:
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:
-    """Rename a finished folder to its name. A reader between two renames finds nothing whole."""
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
-        folder.rename(old / "old")
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        fresh.rename(folder)
+    """Rename a finished folder to its name, an older one out of the way; a reader finds all or nothing."""
+    while True:
+        try:
+            fresh.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        aside = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(aside / folder.name)
+        shutil.rmtree(aside)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What processes that were killed more than a day ago left unfinished."""
+    for leftover in folder.glob("part-*"):
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

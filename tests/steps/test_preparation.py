@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +280,26 @@ def test_the_latest_arrival_of_the_same_rows_is_kept(schema: Schema, tmp_path: P
     preparation.store(first, tmp_path)
     preparation.store(second, tmp_path)
     assert set(preparation.load(tmp_path, first.digest)["train"]["__file__"]) == {"b.csv"}
+
+
+def test_two_writers_of_one_data_set(schema: Schema, tmp_path: Path) -> None:
+    """Processes that store the same rows at once leave one whole data set and nothing else."""
+    prepared = _prepare(clinic_rows(300), schema)
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: preparation.store(prepared, tmp_path), range(8)))
+    assert preparation.is_complete(tmp_path, prepared.digest)
+    assert list((tmp_path / "datasets").iterdir()) == folders[:1]
+
+
+def test_leftovers_of_killed_processes_go(schema: Schema, tmp_path: Path) -> None:
+    """An unfinished folder of more than a day ago is removed, a younger one may be at work."""
+    old, young = tmp_path / "datasets" / "part-old", tmp_path / "datasets" / "part-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    preparation.store(_prepare(clinic_rows(300), schema), tmp_path)
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_a_failing_write_leaves_nothing(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -158,6 +160,14 @@ def _zip_of(**members: bytes) -> bytes:
     return content.getvalue()
 
 
+def _encrypted(archive: bytes) -> bytes:
+    """A zip archive whose only member is marked as encrypted, in both of its headers."""
+    content = bytearray(archive)
+    content[6] |= 1
+    content[archive.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
 def _spoilt(content: bytes) -> bytes:
     """Content with one byte in its middle turned over."""
     middle = len(content) // 2
@@ -209,6 +219,7 @@ def _parquet_bytes() -> bytes:
         (_zip_of(**{"a.csv": CSV, "b.csv": CSV}), "holds 2 files (a.csv, b.csv), one is expected"),
         (_zip_of(**{"[Content_Types].xml": b"x", "xl/workbook.xml": b"x"}), "is an Excel workbook"),
         (_zip_of(), "zip archive without a file"),
+        (_encrypted(_zip_of(**{"a.csv": CSV})), "is encrypted"),
         (_parquet_bytes()[:-100], "is a damaged Parquet file"),
         (b"PAR1" + _parquet_bytes()[100:], "is a damaged Parquet file"),
     ],
@@ -390,6 +401,13 @@ def _stalls(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.recv(1)  # until the client gives up
 
 
+def _resets(handler: BaseHTTPRequestHandler) -> None:
+    _send(CSV[:30], length=len(CSV))(handler)
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
 def _drops_at_once(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 
@@ -453,11 +471,15 @@ def test_a_stated_checksum_is_checked_and_spares_the_server(server: Server, tmp_
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (_send(CSV[:30], length=len(CSV)), "announced 64 bytes and sent 30"),
-        (_send(CSV, length=30), "announced 30 bytes and sent 64"),
-        (_send(b"5\r\nstage\r\n40\r\nbroken", length=None, Transfer_Encoding="chunked"), "ended before"),
+        (_resets, "broke off 3 times|cannot be reached"),
+        (_send(CSV[:30], length=len(CSV)), "broke off 3 times: .* announced 64 bytes and sent 30"),
+        (_send(CSV, length=30), "broke off 3 times: .* announced 30 bytes and sent 64"),
+        (
+            _send(b"5\r\nstage\r\n40\r\nbroken", length=None, Transfer_Encoding="chunked"),
+            "broke off 3 times: .* ended before",
+        ),
     ],
-    ids=["sends less than announced", "sends more than announced", "breaks off a chunk"],
+    ids=["resets", "sends less than announced", "sends more than announced", "breaks off a chunk"],
 )
 def test_a_server_that_breaks_off_or_lies(server: Server, tmp_path: Path, bad: Any, says: str) -> None:
     """It is tried again, and what it sent whole is taken; if it never does, nothing is kept."""
@@ -465,7 +487,7 @@ def test_a_server_that_breaks_off_or_lies(server: Server, tmp_path: Path, bad: A
     assert download(server.url, tmp_path, patience=IMPATIENT).path.read_bytes() == CSV
     assert len(server.asked) == 3
     server.answer = bad
-    with pytest.raises(SourceError, match=r"broke off 3 times: .*" + says):
+    with pytest.raises(SourceError, match=says):
         download(f"{server.url}?again", tmp_path, patience=IMPATIENT)
     assert _kept_files(tmp_path) == [hashlib.sha256(CSV).hexdigest()]
 
