@@ -127,7 +127,7 @@ def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) 
     lines += [f"| {what} | {n:,} | {auc:.4f} | {ap:.4f} |" for what, (n, (auc, ap)) in trained.items()]
     lines += [
         "",
-        "| column | largest difference of a share | mean | cohort's | rank correlation with target | cohort's |",
+        "| column | largest difference of a share | mean | cohort's | correlation with target | cohort's |",
         "|---|---|---|---|---|---|",
     ]
     for name in survey.columns:

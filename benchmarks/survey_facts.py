@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from steps.cohort import BLOCK, Answer, Facts, Floats, Stage, build_answer, draw_answers, log_odds
 from steps.errors import UserError
-from steps.schema import Code, Column, Schema, load
+from steps.schema import Code, Column, Schema, format_code, load
 
 SMALLEST_CELL = 20
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,11 +33,16 @@ Bands = NDArray[np.int16]
 
 
 def measure(survey: pd.DataFrame, schema: Schema) -> dict[str, Any]:
-    """The facts document of a survey with the schema's columns and target."""
+    """Facts of a survey with the schema's columns and target; rows with no outcome do not count."""
+    codes = list(schema.target.levels)
+    outcome = pd.Index(codes).get_indexer(survey[schema.target.name])
+    survey, outcome = survey[outcome >= 0], outcome[outcome >= 0]
+    survey = survey.assign(
+        **{c.name: survey[c.name].mask(survey[c.name].isin(list(c.missing))) for c in schema.columns}
+    )
     columns = {column.name: _marginal(survey[column.name], column) for column in schema.columns}
     answers = tuple(build_answer(name, content) for name, content in columns.items())
     bands = np.stack([_bands(survey[answer.name], answer) for answer in answers])
-    outcome = np.searchsorted(list(schema.target.levels), survey[schema.target.name].to_numpy())
     ranks = np.corrcoef(np.vstack([_ranks(outcome), *(_ranks(band) for band in bands)]))
     latent = np.eye(len(answers))
     for left, right in combinations(range(len(answers)), 2):
@@ -51,9 +56,7 @@ def measure(survey: pd.DataFrame, schema: Schema) -> dict[str, Any]:
         "schema": schema.name,
         "rows": len(survey),
         "smallest_cell": SMALLEST_CELL,
-        "target": {
-            str(code): round(float(np.mean(outcome == k)), 6) for k, code in enumerate(schema.target.levels)
-        },
+        "target": {format_code(code): round(float(np.mean(outcome == k)), 6) for k, code in enumerate(codes)},
         "columns": columns,
         "rank_correlations": {
             "order": [schema.target.name, *schema.feature_names],
@@ -66,7 +69,7 @@ def measure(survey: pd.DataFrame, schema: Schema) -> dict[str, Any]:
 
 def _marginal(values: pd.Series, column: Column) -> dict[str, Any]:
     """`bands` of [low, high, share], in order; `decimals` of a numeric column; share `missing`."""
-    known = values[~values.isin(list(column.missing))].dropna()
+    known = values.dropna()
     content: dict[str, Any] = {"missing": round(1 - len(known) / len(values), 6)}
     if column.levels is not None:
         counts = [int((known == code).sum()) for code in column.codes]
@@ -103,7 +106,8 @@ def _whole_bands(numbers: Floats) -> list[list[Any]]:
 
 
 def _fraction_bands(numbers: Floats) -> list[list[Any]]:
-    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, FRACTION_BANDS + 1)))
+    rare = min(SMALLEST_CELL / len(numbers), 0.1)
+    edges = np.unique(np.quantile(numbers, np.linspace(rare, 1 - rare, FRACTION_BANDS + 1)))
     counts, _ = np.histogram(numbers, edges)
     return [[float(a), float(b), int(n)] for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True) if n]
 
