@@ -26,6 +26,7 @@ from monitoring.grafana.panels import (
 )
 from monitoring.grafana.series import CURRENT
 from monitoring.grafana.service import VERSION_CHANGE
+from monitoring.prometheus.generate import TRAFFIC_WINDOWS
 
 UID = "data"
 _SHARE = "fate_feature_window:model_feature_values:ratio"
@@ -190,14 +191,14 @@ def _one_feature() -> list[Panel]:
 
 def _bad() -> list[Panel]:
     def fate(name: str) -> str:
-        return f'{_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT} > 0'
+        return f'topk(6, {_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT})'
 
     return [
         row("Missing and invalid values"),
         graph(
             "Missing values",
-            "Share of rows without a value, by feature. Training has its own share, from which the "
-            "alert counts.",
+            "Share of rows without a value, the six worst features. Training has its own share, from which "
+            "the alert counts.",
             [query(fate("missing"), "{{feature}}")],
             unit="percentunit",
             width=8,
@@ -205,7 +206,7 @@ def _bad() -> list[Panel]:
         ),
         graph(
             "Values out of range",
-            "Share of values outside the schema's range, by feature.",
+            "Share of values outside the schema's range, the six worst features.",
             [query(fate("out_of_range"), "{{feature}}")],
             unit="percentunit",
             width=8,
@@ -213,7 +214,7 @@ def _bad() -> list[Panel]:
         ),
         graph(
             "Unknown levels",
-            "Share of values that are no level of the schema, text where a number belongs included.",
+            "Share of values that are no level of the schema, or no number; the six worst.",
             [query(fate("unknown_level"), "{{feature}}")],
             unit="percentunit",
             width=8,
@@ -287,7 +288,7 @@ def board() -> Panel:
         "Are the people who come now like those of the training?",
         [*_well(), *_drift(), *_one_feature(), *_bad()],
         variables=[
-            options("window", "Window", ["1h", "6h", "1d", "3d", "14d"], "1d"),
+            options("window", "Window", list(TRAFFIC_WINDOWS), "1d"),
             choice(
                 "feature",
                 "Features",

@@ -25,6 +25,7 @@ from monitoring.grafana.panels import (
 )
 from monitoring.grafana.series import CURRENT
 from monitoring.grafana.service import VERSION_CHANGE
+from monitoring.prometheus.generate import LABEL_WINDOWS, TRAFFIC_WINDOWS
 
 UID = "model"
 _TRAFFIC = 'window="$window"'
@@ -406,7 +407,7 @@ def _labels() -> list[Panel]:
         graph(
             "Labels refused",
             "By reason, in the last hour: forged or expired tokens, repeats, other models.",
-            [query("sum by (reason) (increase(model_feedback_refused_total[1h])) > 0", "{{reason}}")],
+            [query("sum by (reason) (increase(model_feedback_refused_total[1h]))", "{{reason}}")],
             unit="short",
             decimals=0,
             width=8,
@@ -436,8 +437,8 @@ def board() -> Panel:
         "Does the model still rank people well, and do outcomes follow its risks?",
         [*_well(), *_ranking(), *_scores(), *_calibration(), *_labels()],
         variables=[
-            options("window", "Window of predictions", ["1h", "6h", "1d", "3d", "14d"], "1d"),
-            options("labels", "Window of labels", ["1d", "7d", "30d", "90d"], "30d"),
+            options("window", "Window of predictions", list(TRAFFIC_WINDOWS), "1d"),
+            options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"),
         ],
         annotations=[VERSION_CHANGE],
         since="now-7d",

@@ -134,7 +134,7 @@ def _traffic() -> list[Panel]:
         graph(
             "Refused requests",
             "Answers of the sidecar's own making, by reason; overload is 503, upstream is 502 or 504.",
-            [query("sum by (reason) (rate(model_requests_refused_total[5m])) > 0", "{{reason}}")],
+            [query("sum by (reason) (rate(model_requests_refused_total[5m]))", "{{reason}}")],
             unit="reqps",
             stacked=True,
         ),
@@ -211,7 +211,7 @@ def _batching() -> list[Panel]:
             "Why batches were sent",
             "idle: nothing was in flight; upstream_free: the last call came back; clients_back: those just "
             "answered had returned; wait_over: the longest wait was over; full; alone: not to be merged.",
-            [query("sum by (reason) (rate(model_batches_total[5m])) > 0", "{{reason}}")],
+            [query("sum by (reason) (rate(model_batches_total[5m]))", "{{reason}}")],
             unit="cps",
             stacked=True,
             width=8,
