@@ -45,6 +45,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
         "seed",
     ),
     "evaluate": ("replicates", "seed"),
+    "explore": ("seed",),
 }
 
 # The parts of the schema that a step's result depends on beside the rows; its gates judge and its scenarios
@@ -54,6 +55,7 @@ SCHEMA_PARTS: Mapping[str, tuple[str, ...]] = {
     "train": _MODEL_PARTS,
     "tune": _MODEL_PARTS,
     "evaluate": (*_MODEL_PARTS, "title", "subgroups", "point_scores"),
+    "explore": (*_MODEL_PARTS, "title", "subgroups"),
 }
 
 # What has to be there for a run's result to be still there: artifacts of the run.
@@ -62,6 +64,7 @@ RESULTS: Mapping[str, tuple[str, ...]] = {
     "train": ("model/MLmodel", "reference.json"),
     "tune": ("model/MLmodel", "reference.json"),
     "evaluate": ("evaluation.json", "report.html", "model_card.md"),
+    "explore": ("exploration.json", "explore.html"),
 }
 
 _UPSTREAM = "CHAIN_UPSTREAM"
@@ -79,7 +82,7 @@ class Decision:
 
 def upstream_of(step: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     """The steps whose results a step needs, in the order in which they run."""
-    if step == "preprocess":
+    if step in ("preprocess", "explore"):
         return ()
     if step in ("train", "tune"):
         return ("preprocess",)
@@ -108,10 +111,14 @@ class Chain:
     def located(self) -> Located:
         """The files behind `-P data=`, found and downloaded once."""
         if self._located is None:
-            from steps import sources
-
-            self._located = sources.locate(self.values["data"], self.schema, self.cache, PROJECT)
+            self._located = self.locate(self.values["data"])
         return self._located
+
+    def locate(self, data: str) -> Located:
+        """The files behind what a person calls data."""
+        from steps import sources
+
+        return sources.locate(data, self.schema, self.cache, PROJECT)
 
     def fingerprint_of(
         self, step: str, values: Mapping[str, Any], upstream: Mapping[str, StepRun]
@@ -120,8 +127,12 @@ class Chain:
         if not self._versions:
             self._versions = fingerprint.versions(PROJECT)
         inputs = {f"{name} result": run.result_digest for name, run in upstream.items()}
+        if step in ("preprocess", "explore"):
+            inputs |= {"data": self.located.digest}
+        if values.get("against"):
+            inputs |= {"against": self.locate(values["against"]).digest}
         if step == "preprocess":
-            inputs |= {"data": self.located.digest, "schema columns": self.schema.data_digest}
+            inputs |= {"schema columns": self.schema.data_digest}
         else:
             inputs |= {"schema": self.schema.digest_of(*SCHEMA_PARTS[step])}
         own = parameters.texts({name: values[name] for name in OWN[step]})

@@ -7,7 +7,7 @@ its own, the last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -85,12 +85,16 @@ def quantile_edges(values: Floats, column: Column, parts: int) -> tuple[float, .
     )
 
 
-def mapped(coded: Coded, values: Mapping[int, float]) -> Floats:
-    """A number for each row by its code; NaN for codes without one."""
-    table = np.full(coded.size, np.nan)
-    for position, value in values.items():
-        table[position] = value
-    return table[coded.codes]
+def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:
+    """What trees take, shape (rows, columns): numbers as they are, levels by their place, NaN for missing."""
+    return np.column_stack(
+        [
+            np.asarray(frame[column.column.name], dtype=np.float64)
+            if column.column.kind == "numeric"
+            else np.where(column.codes == column.missing, np.nan, column.codes.astype(np.float64))
+            for column in columns
+        ]
+    )
 
 
 def _numeric(values: Floats, column: Column, edges: tuple[float, ...] | None) -> Coded:

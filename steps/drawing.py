@@ -41,14 +41,17 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
     row = _ROW + 7 if both else _ROW
     left, bars, gap, rates, right = 152, 90, 48, 170, 46
     width = left + bars + gap + rates + right
-    height = row * (len(rows) + missing) + 24
+    rated = any(level["rate"] is not None for column in columns for level in column["levels"])
+    height = row * (len(rows) + missing) + (24 if rated else 4)
     most = max(
         [level["share"] or 0 for column in columns for level in [*column["levels"], column["missing"]]]
         + [1e-9]
     )
     x0 = left + bars + gap
     parts = []
-    for tick in ticks(top):
+    if not rated:
+        bars = 330
+    for tick in ticks(top) if rated else ():
         x = x0 + rates * tick / top
         parts.append(_line(x, 0, x, height - 20, GRID))
         parts.append(_text(x, height - 6, percent(tick, 0), MUTED, "middle", 9.5))
@@ -76,7 +79,7 @@ def _level(
     if level["hidden"]:
         return [_text(left + 2, y + 4, "fewer than 10", MUTED, "start", 9.5)]
     share = level["share"] or 0.0
-    title = f"{level['label']}: {level['rows']:,} rows, {percent(share)}"
+    title = f"{level['label']}: {percent(share)}" + (f", {level['rows']:,} rows" if level["rows"] else "")
     parts = [
         _rect(left, y - half, max(0.8, bars * share / most), 2 * half, (BAR, BAR_SECOND)[place], title),
         _text(left + bars * share / most + 4, y + 3.5, percent(share), MUTED, "start", 9.5),
@@ -236,6 +239,46 @@ def intervals(
         parts.append(
             _text(left + plot + 8, y + 4, number(row["value"], digits, as_percent), INK, "start", 10.5)
         )
+    return _svg(width, height, alt, parts)
+
+
+def bars(rows: Sequence[tuple[str, float]], alt: str) -> str:
+    """One bar a row, from 0, with its number."""
+    left, plot = 196, 260
+    most = max([value for _, value in rows] + [1e-9])
+    parts = []
+    for i, (label, value) in enumerate(rows):
+        y = _ROW * i
+        parts.append(_text(left - 8, y + 13, _short(label, 32), INK, "end"))
+        parts.append(_rect(left, y + 3, max(1.0, plot * value / most), _ROW - 6, FIRST))
+        parts.append(_text(left + plot * value / most + 6, y + 13, number(value, 3), INK, "start", 10.5))
+    return _svg(left + plot + 60, _ROW * len(rows) + 4, alt, parts)
+
+
+def steps(then: Sequence[float], now: Sequence[float], bins: Sequence[str], alt: str) -> str:
+    """Two distributions over the same bins: bars for the first, a line of steps for the second."""
+    left, width, height = 40, 460, 210
+    wide, top = (width - left) / max(1, len(then)), max([*then, *now, 1e-9]) * 1.08
+    floor = height - 24
+
+    def y(share: float) -> float:
+        return floor - (floor - 6) * share / top
+
+    parts = []
+    for tick in ticks(top):
+        parts.append(_line(left, y(tick), width, y(tick), GRID))
+        parts.append(_text(left - 5, y(tick) + 3.5, percent(tick, 0), MUTED, "end", 9.5))
+    path = []
+    for i, (old, new) in enumerate(zip(then, now, strict=True)):
+        x = left + i * wide
+        title = f"{bins[i]}: {percent(old)} then, {percent(new)} now"
+        parts.append(_rect(x + 1, y(old), wide - 2, floor - y(old), BAR, title))
+        path += [f"{x:.1f},{y(new):.1f}", f"{x + wide:.1f},{y(new):.1f}"]
+    parts.append(f'<polyline points="{" ".join(path)}" fill="none" stroke="{SECOND}" stroke-width="2"/>')
+    for place in (0, len(bins) // 2, len(bins) - 1):
+        anchor = ("start", "middle", "end")[(place > 0) + (place == len(bins) - 1)]
+        x = left + wide * (place + (0, 0.5, 1)[(place > 0) + (place == len(bins) - 1)])
+        parts.append(_text(x, height - 8, bins[place], MUTED, anchor, 9.5))
     return _svg(width, height, alt, parts)
 
 

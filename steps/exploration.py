@@ -625,14 +625,7 @@ def _boosted(
     """Log odds of boosted trees, which find combinations of columns by themselves."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    matrix = np.column_stack(
-        [
-            np.asarray(frame[column.column.name], dtype=np.float64)
-            if column.column.kind == "numeric"
-            else np.where(column.codes == column.missing, np.nan, column.codes.astype(np.float64))
-            for column in columns
-        ]
-    )
+    matrix = coded.matrix(columns, frame)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(learn))[:_TREE_ROWS])
     trees = HistGradientBoostingClassifier(
         max_iter=120, learning_rate=0.08, max_leaf_nodes=12, min_samples_leaf=40, l2_regularization=5.0,

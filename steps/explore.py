@@ -32,7 +32,7 @@ def work(step: Active) -> Result:
     """Explore one data set, or two side by side; the result is the digest of all figures."""
     tables = [read_table(step.values["data"], step.chain.located, step.schema)]
     if step.values["against"]:
-        located = sources.locate(step.values["against"], step.schema, step.cache, step.project)
+        located = step.chain.locate(step.values["against"])
         tables.append(read_table(step.values["against"], located, step.schema))
     explorations = [exploration.explore(tables[0], step.schema, step.values["seed"])]
     comparison = None

@@ -108,7 +108,22 @@ PARSERS: Mapping[str, Parse] = {
     "model": _choice("tuned", "baseline"),
     "replicates": _number(int, 100, 100_000),
     "rollback": _truth,
+    "against": str,
+    "out": str,
+    "columns": _choice("identifiers", "all"),
+    "engine": _choice("local", "spark"),
+    "master": str,
+    "evidence": _number(float, 0, 100),
+    "psi_watch": _number(float, 0, 10),
+    "psi_retrain": _number(float, 0, 10),
+    "share_change": _number(float, 0, 1),
+    "roc_auc_loss": _number(float, 0, 1),
+    "calibration_error": _number(float, 0, 1),
+    "separability": _number(float, 0.5, 1),
 }
+
+# Where a step means something of its own by a name: these name any model, not one of the chain's two.
+OWN_PARSERS: Mapping[tuple[str, str], Parse] = {("score", "model"): _text, ("drift", "model"): _text}
 
 
 def declared(project: Path) -> dict[str, dict[str, str]]:
@@ -140,15 +155,15 @@ def parse(step: str, project: Path, argv: Sequence[str] | None = None) -> dict[s
         stray = ", ".join(part.removeprefix("--") for part in unknown if part.startswith("--")) or unknown[0]
         raise UserError(f"{step} has no parameter {stray}; it has {', '.join(sorted(names))}")
     raw = vars(known)
-    return check(raw)
+    return check(raw, step)
 
 
-def check(raw: Mapping[str, str]) -> dict[str, Any]:
+def check(raw: Mapping[str, str], step: str = "") -> dict[str, Any]:
     """Parsed values of raw texts, or a UserError that names every one that will not do."""
     values, problems = {}, []
     for name, text in raw.items():
         try:
-            values[name] = PARSERS[name](text)
+            values[name] = OWN_PARSERS.get((step, name), PARSERS[name])(text)
         except ValueError as error:
             problems.append(f"parameter {name}: {error}")
     if problems:

@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 def test_every_declared_parameter_has_a_parser_that_takes_its_default() -> None:
     """No entry point declares what no step understands, and no parser is left without an entry point."""
     declared = parameters.declared(ROOT)
-    for defaults in declared.values():
-        parameters.check(defaults)
+    for step, defaults in declared.items():
+        parameters.check(defaults, step)
     assert {name for defaults in declared.values() for name in defaults} == set(parameters.PARSERS)
 
 
