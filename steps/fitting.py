@@ -97,7 +97,7 @@ def fit(
 ) -> Pipeline:
     """A fitted pipeline, with at most `threads` threads (None: one for each core that this process may use).
 
-    Raises UserError where the target holds one outcome only.
+    Raises UserError where the target holds one outcome only, or a feature no value at all.
     """
     import os
 
@@ -109,8 +109,15 @@ def fit(
             "the training rows hold one outcome only, so there is nothing to learn: look at the target "
             "column and at the schema's positive values"
         )
+    X = train[list(schema.feature_names)]
+    empty = [name for name in schema.feature_names if X[name].isna().all()]
+    if empty:
+        raise UserError(
+            f"no training row has a value in {', '.join(empty)}: a column that is always missing cannot be "
+            "learned from, so take it out of the schema or give it values"
+        )
     with threadpool_limits(threads or len(os.sched_getaffinity(0))):
-        return models.build(family, params, schema, seed).fit(train[list(schema.feature_names)], y)
+        return models.build(family, params, schema, seed).fit(X, y)
 
 
 def calibrate_if_better(model: Any, validation: pd.DataFrame, schema: Schema) -> Calibrated:

@@ -49,6 +49,7 @@ _SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops
 # A histogram boosting model cannot tell more categories than bins apart; beyond, levels are ordered codes.
 _MOST_CATEGORIES = 255
 _TREES = 100
+_QUANTILES = 50
 _DEPTH = 14
 
 
@@ -161,11 +162,12 @@ def _logistic_regression(
     """One indicator a level, a cubic spline a number: log odds need not be straight in age, weight or
     income.
     """
+    import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import MissingIndicator, SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import SplineTransformer
+    from sklearn.preprocessing import QuantileTransformer, SplineTransformer
 
     transformers: list[tuple[str, Any, list[str]]] = []
     levelled = [column for column in schema.columns if column.levels is not None]
@@ -175,9 +177,11 @@ def _logistic_regression(
         names = "_".join(["numbers", *map(str, codes)])
         nulls = _null_makers(codes)
         median = SimpleImputer(strategy="median", keep_empty_features=True)
-        splines = SplineTransformer(n_knots=int(values["knots"]), knots="quantile", extrapolation="constant")
+        ranks = QuantileTransformer(n_quantiles=_QUANTILES, random_state=seed)
+        knots = np.tile(np.linspace(0, 1, int(values["knots"]))[:, None], (1, len(columns)))
+        splines = SplineTransformer(knots=knots, extrapolation="constant")
         indicator = MissingIndicator(features="missing-only", error_on_new=False)
-        transformers.append((names, make_pipeline(*nulls, median, splines), _names(columns)))
+        transformers.append((names, make_pipeline(*nulls, median, ranks, splines), _names(columns)))
         transformers.append((f"missing_{names}", make_pipeline(*nulls, indicator), _names(columns)))
     model = LogisticRegression(C=float(values["C"]), max_iter=1000, random_state=seed)
     return ColumnTransformer(transformers), model
@@ -334,24 +338,25 @@ def prediction_digest(model: Any, frame: pd.DataFrame) -> str:
 def example_rows(schema: Schema, count: int, *, nulls: bool = False) -> pd.DataFrame:
     """Rows made from the schema alone, so that no person stands in an example; shape (count, features).
 
-    The first holds every column's middle; the others walk through ranges and levels, each column in its own
-    order. With `nulls`, the last row lacks every third value.
+    The first holds every column's middle; the others walk through ranges and levels, as many of them as there
+    are rows. With `nulls`, the last row lacks every third value.
     """
     import pandas as pd
 
     cells: dict[str, list[Any]] = {}
     for position, column in enumerate(schema.columns):
-        stride = 1 + 2 * (position % 3)
         if column.levels is None:
             assert column.minimum is not None and column.maximum is not None
             low, width = column.minimum, column.maximum - column.minimum
-            shares = [(0.5 + stride * row / count) % 1 for row in range(count)]
+            shares = [(0.5 + (1 + 2 * (position % 3)) * row / count) % 1 for row in range(count)]
             cells[column.name] = [float(f"{low + width * share:.6g}") for share in shares]
         else:
-            codes = column.codes
-            cells[column.name] = [
-                codes[(len(codes) // 2 + stride * row) % len(codes)] for row in range(count)
-            ]
+            codes, size = column.codes, len(column.codes)
+            stride = next(
+                s for s in range(max(math.ceil(size / count), 1), size + 2) if math.gcd(s, size) == 1
+            )
+            step = stride if position % 2 else -stride
+            cells[column.name] = [codes[(size // 2 + step * row) % size] for row in range(count)]
         if nulls and position % 3 == 0:
             cells[column.name][-1] = None
     frame = pd.DataFrame(cells)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from steps.models import Family
 from steps.trials import Space, Trial
 from steps.trials import importance as find_importance
 
@@ -123,7 +124,7 @@ def families(trials: Sequence[Trial]) -> bytes:
         return _png(figure)
 
 
-def importance(shares: Mapping[str, Mapping[str, float]]) -> bytes:
+def importance(shares: Mapping[Family, Mapping[str, float]]) -> bytes:
     """Share of each hyperparameter in its family's loss, one panel a family; `shares` as `trials.importance`
     says.
     """
