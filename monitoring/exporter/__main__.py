@@ -30,7 +30,7 @@ def main() -> int:
     try:
         sidecar = assemble(chosen, known)
     except OSError as error:
-        print(f"cannot listen on {chosen.host}:{chosen.port}: {error.strerror}", file=sys.stderr)
+        print(f"cannot listen on the traffic or the metrics port: {error.strerror}", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sidecar.server.stop())

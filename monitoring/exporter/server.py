@@ -153,6 +153,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     ) -> None:
         self.metrics = metrics
         self.is_stopping = False
+        self._has_ended = False
         self._proxy = proxy
         self._grace = settings.grace_seconds
         self._deadline = float("inf")
@@ -192,7 +193,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         grace = 0.0 if self.is_stopping else self._grace
         self._deadline = time.monotonic() + grace
         self.is_stopping = True
-        self.pull_trigger()
+        if not self._has_ended:
+            self.pull_trigger()
 
     def run(self) -> None:
         """Serve until stopped."""
@@ -208,6 +210,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         while self.active_channels and time.monotonic() < flushed:
             self._close_idle(0.0)
             self._turn(POLL_SECONDS)
+        self._has_ended = True
         self.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map, ignore_all=True)
 

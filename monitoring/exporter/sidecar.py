@@ -34,12 +34,12 @@ class Sidecar(NamedTuple):
     proxy: Proxy
     app: Flask
     server: Server
+    metrics_server: waitress.server.BaseWSGIServer
 
     def run(self) -> None:
         """Serve until stopped, and count the last answers before returning."""
         stopped = threading.Event()
-        inner = self._metrics_server()
-        threading.Thread(target=inner.run, name="metrics", daemon=True).start()
+        threading.Thread(target=self.metrics_server.run, name="metrics", daemon=True).start()
         if self.reference is not None and self.reference.golden.rows:
             threading.Thread(
                 target=golden.keep_checking,
@@ -54,26 +54,12 @@ class Sidecar(NamedTuple):
         self.proxy.close()
         self.observer.stop()
 
-    def answers_ping(self) -> bool:
-        """Whether the container answers /ping now."""
-        try:
-            return self.upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
-        except UpstreamError:
-            return False
-
-    def _metrics_server(self) -> waitress.server.BaseWSGIServer:
-        ready = Readiness(self.answers_ping, lambda: self.server.is_stopping)
-        return waitress.create_server(
-            create_metrics_app(self.metrics, lambda: self.server.is_alive, ready),
-            host=self.settings.metrics_host,
-            port=self.settings.metrics_port,
-            threads=2,
-            ident=None,
-        )
-
 
 def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
-    """The parts for these settings; the traffic port is bound, nothing runs yet."""
+    """The parts for these settings; both ports are bound, nothing runs yet.
+
+    Raises OSError if a port cannot be bound.
+    """
     metrics = Metrics(CollectorRegistry(), reference, version(settings, reference))
     upstream = Upstream(settings.upstream, settings.connect_seconds, settings.timeout_seconds)
     observer = Observer(metrics, reference, settings.observer_items)
@@ -90,7 +76,23 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
         )
     app = create_app(settings, metrics, proxy, labels)
     server = Server(app, settings, metrics, proxy)
-    return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server)
+    ready = Readiness(lambda: answers_ping(upstream), lambda: server.is_stopping)
+    metrics_server = waitress.create_server(
+        create_metrics_app(metrics, lambda: server.is_alive, ready),
+        host=settings.metrics_host,
+        port=settings.metrics_port,
+        threads=2,
+        ident=None,
+    )
+    return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server, metrics_server)
+
+
+def answers_ping(upstream: Upstream) -> bool:
+    """Whether the container answers /ping now."""
+    try:
+        return upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
+    except UpstreamError:
+        return False
 
 
 def version(settings: Settings, reference: Reference | None) -> str:

@@ -174,7 +174,10 @@ Script = Callable[[socket.socket, bytes, bytes], bool]
 
 def answer_json(connection: socket.socket, body: bytes, status: bytes = b"200 OK") -> bool:
     """Send a JSON answer and keep the connection."""
-    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+        status,
+        len(body),
+    )
     connection.sendall(head + body)
     return True
 

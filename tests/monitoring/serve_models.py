@@ -8,6 +8,7 @@ doubles and strings, probabilities as answers.
 import json
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -79,7 +80,10 @@ def feature(name: str, values: pd.Series) -> dict[str, object]:
         return {**common, **limits, "bins": bins, "counts": counts.tolist()}
     levels = sorted(set(known))
     bins = [level if name == "city" else f"{level:g}" for level in levels]
-    kind = {"kind": "nominal" if name == "city" else "ordinal", "type": "string" if name == "city" else "double"}
+    kind = {
+        "kind": "nominal" if name == "city" else "ordinal",
+        "type": "string" if name == "city" else "double",
+    }
     counts = [int((known == level).sum()) for level in levels]
     return {**common, **kind, "levels": levels, "bins": bins, "labels": bins, "counts": counts}
 
@@ -108,7 +112,7 @@ def reference(model: mlflow.pyfunc.PyFuncModel, people: pd.DataFrame) -> dict[st
         "features": [feature(name, people[name]) for name in people],
         "score": {
             "edges": edges.tolist(),
-            "bins": [f"{low:.3f}-{high:.3f}" for low, high in zip(edges, edges[1:], strict=False)],
+            "bins": [f"{low:.3f}-{high:.3f}" for low, high in pairwise(edges)],
             "counts": np.bincount(place, minlength=20).tolist(),
             "sums": np.bincount(place, risk, minlength=20).tolist(),
             "positives": np.bincount(place[outcome], minlength=20).tolist(),
@@ -119,7 +123,9 @@ def reference(model: mlflow.pyfunc.PyFuncModel, people: pd.DataFrame) -> dict[st
         "floors": {"roc_auc": 0.7},
         "golden": {
             "columns": list(people),
-            "rows": [[None if pd.isna(value) else value for value in row] for row in golden.to_numpy().tolist()],
+            "rows": [
+                [None if pd.isna(value) else value for value in row] for row in golden.to_numpy().tolist()
+            ],
             "scores": model.predict(golden)[:, 1].tolist(),
         },
     }
@@ -128,13 +134,17 @@ def reference(model: mlflow.pyfunc.PyFuncModel, people: pd.DataFrame) -> dict[st
 def main() -> None:
     """Train both models, write their references, serve them until killed."""
     folder, *ports = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    servers: list[threading.Thread] = []
     for name, port in zip(("numbers", "text"), ports, strict=True):
         people = frame(text=name == "text")
         model = train(people, folder / name)
         document = json.dumps(reference(model, people))
         (folder / f"{name}.json").write_text(document, encoding="utf-8")
         config = uvicorn.Config(scoring_server.init(model), port=port, log_level="error")
-        threading.Thread(target=uvicorn.Server(config).run, name=name).start()
+        servers.append(threading.Thread(target=uvicorn.Server(config).run, name=name))
+        servers[-1].start()
+    for server in servers:
+        server.join()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitoring.exporter import reference as reference_file
 from monitoring.exporter.reference import (
     MISSING,
     OUT_OF_RANGE,
     UNKNOWN,
     Reference,
-    ReferenceError,
     load,
     parse,
 )
@@ -92,7 +92,7 @@ def test_a_file_that_is_no_reference_is_refused(tmp_path: Path, content: str | N
     path = tmp_path / "reference.json"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(ReferenceError):
+    with pytest.raises(reference_file.ReferenceError):
         load(path)
 
 
@@ -105,7 +105,7 @@ def test_every_problem_of_a_reference_is_named_at_once(document: dict[str, Any])
     broken["score"]["threshold"] = 0.4
     broken["golden"]["columns"] = ["BMI"]
     del broken["model"]
-    with pytest.raises(ReferenceError) as raised:
+    with pytest.raises(reference_file.ReferenceError) as raised:
         parse(broken)
     for part in (
         "feature BMI: edges",
@@ -144,5 +144,5 @@ def test_a_reference_that_breaks_a_rule_is_refused(
     for key in path[:-1]:
         part = part[key]
     part[path[-1]] = value
-    with pytest.raises(ReferenceError):
+    with pytest.raises(reference_file.ReferenceError):
         parse(document)
