@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.errors import UserError
-from steps.schema import Change, Code, Scenario, Schema, load
+from steps.schema import Change, Code, Column, Scenario, Schema, load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,7 +322,7 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
     if change.operation == "missing":
         return _blank(values, chance < strength * change.value)
     if change.operation == "garbage":
-        return _spoil(values, column.codes, column.maximum, chance < strength * change.value)
+        return _spoil(values, column, chance / max(strength * change.value, 1e-12))
     numbers = np.asarray(values, dtype=np.float64)
     whole = np.asarray(values).dtype.kind == "i"
     if change.operation == "replace":
@@ -334,16 +334,17 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
     return changed.astype(np.int16) if whole else changed
 
 
-def _spoil(values: Any, codes: Sequence[Code], maximum: float | None, chosen: NDArray[np.bool_]) -> Any:
-    """The answers, as objects, with the chosen ones replaced by a far too large number, text or -1."""
+def _spoil(values: Any, column: Column, chance: Floats) -> Any:
+    """The answers, as objects, where `chance` is below 1 replaced by a far too large number, text or -1."""
     import pandas as pd
 
-    far = 1000.0 + max((code for code in (*codes, maximum) if isinstance(code, float)), default=0.0)
-    is_text = any(isinstance(code, str) for code in codes)
-    rubbish = [_GARBAGE_TEXT, "", "-1"] if is_text else [far, _GARBAGE_TEXT, -1.0]
+    far = 1000.0 + max(
+        (code for code in (*column.codes, column.maximum) if isinstance(code, float)), default=0.0
+    )
+    rubbish = [_GARBAGE_TEXT, "", "-1"] if column.is_text else [far, _GARBAGE_TEXT, -1.0]
     spoilt = pd.Series(values).astype(object)
-    places = np.flatnonzero(chosen)
-    spoilt.iloc[places] = np.array(rubbish, dtype=object)[places % 3]
+    places = np.flatnonzero(chance < 1.0)
+    spoilt.iloc[places] = np.array(rubbish, dtype=object)[(3 * chance[places]).astype(np.int64)]
     return spoilt
 
 
