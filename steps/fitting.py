@@ -1,11 +1,12 @@
-"""From hyperparameters to a model that can be served: fit on training rows, then calibration and decision
-threshold
-from validation rows."""
+"""From hyperparameters to a model that can be served: a fit on training rows, then calibration and decision
+threshold from validation rows.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,16 +67,18 @@ def fit_model(
     recall: float,
     seed: int,
     threads: int | None = None,
+    while_fitting: AbstractContextManager[object] | None = None,
 ) -> Fitted:
-    """Fit on the training rows, calibrate if that helps, choose the threshold; frames hold features and
-    target.
+    """Fit on training rows, calibrate if that helps, choose the threshold; frames hold features and target.
 
+    `while_fitting` surrounds the fit alone, without what follows it.
     Raises UserError where one of the two outcomes is absent from training or validation rows.
     """
     import time
 
     started = time.perf_counter()
-    model = fit(family, params, train, schema, seed=seed, threads=threads)
+    with while_fitting or nullcontext():
+        model = fit(family, params, train, schema, seed=seed, threads=threads)
     seconds = time.perf_counter() - started
     calibrated = calibrate_if_better(model, validation, schema)
     risk = models.predict_risk(calibrated.model, validation[list(schema.feature_names)])

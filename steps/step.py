@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
+
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,14 @@ class Active:
         self.client.log_artifact(self.run_id, str(file), str(Path(path).parent) if "/" in path else None)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log those of the numbers that are finite, in one call."""
+        """Log those of the numbers that are finite, in one call; names lose what MLflow does not take."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         finite = [
-            Metric(name, float(value), now, 0) for name, value in metrics.items() if math.isfinite(value)
+            Metric(_NOT_IN_NAMES.sub("", name), float(value), now, 0)
+            for name, value in metrics.items()
+            if math.isfinite(value)
         ]
         self.client.log_batch(self.run_id, metrics=finite)
 

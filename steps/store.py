@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS = "champion", "previous"
 
-# A store that is away should be noticed in seconds, not in MLflow's default quarter of an hour.
-_HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+# A store that is away should be noticed in seconds, not in MLflow's default quarter of an hour; and a bar
+# for each small artifact is noise.
+_MLFLOW_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 _LEADER = "CHAIN_DEPTH"
 
@@ -38,7 +43,7 @@ def connect() -> MlflowClient:
     Raises:
         UserError: the store cannot be reached, refuses the credentials or cannot be opened.
     """
-    for name, value in _HTTP_DEFAULTS.items():
+    for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
     from mlflow.exceptions import MlflowException

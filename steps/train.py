@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from steps import fitting, models, preparation
@@ -16,34 +18,39 @@ if TYPE_CHECKING:
 
 
 def work(step: Active) -> Result:
-    """Fit with MLflow's autologging as the logger of parameters and metrics, then keep the model as a run
-    artifact.
+    """Fit, with MLflow's autologging as the logger of parameters and metrics, and keep the model as
+    artifacts.
     """
+    family = step.values["family"]
+    given = models.check_params(family, step.values["hyperparameters"])
+    tables = preparation.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
+    fitted = fitting.fit_model(
+        family,
+        given,
+        tables["train"],
+        tables["validation"],
+        step.schema,
+        recall=step.values["recall"],
+        seed=step.values["seed"],
+        while_fitting=_autologged(),
+    )
+    return package(step, fitted, tables["train"], tables["validation"])
+
+
+@contextlib.contextmanager
+def _autologged() -> Iterator[None]:
+    """Autologging of one fit. Left on, it would log every fit of the calibration as well, at seconds each."""
     import mlflow.sklearn
 
-    family, given = (
-        step.values["family"],
-        models.check_params(step.values["family"], step.values["hyperparameters"]),
-    )
-    tables = preparation.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
-    # Autologging warns of versions newer than it was tested with; the pins are tested here.
+    # It warns of versions newer than those it was tested with; the chain tests these pins.
     logging.getLogger("mlflow.utils.autologging_utils").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mlflow.sklearn.autolog(log_models=False, log_datasets=False, log_input_examples=False, silent=True)
-        try:
-            fitted = fitting.fit_model(
-                family,
-                given,
-                tables["train"],
-                tables["validation"],
-                step.schema,
-                recall=step.values["recall"],
-                seed=step.values["seed"],
-            )
-        finally:
-            mlflow.sklearn.autolog(disable=True)
-    return package(step, fitted, tables["train"], tables["validation"])
+    mlflow.sklearn.autolog(log_models=False, log_datasets=False, log_input_examples=False, silent=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        mlflow.sklearn.autolog(disable=True)
 
 
 if __name__ == "__main__":
