@@ -111,7 +111,7 @@ def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
     }
     if column.levels is None:
         assert column.minimum is not None and column.maximum is not None
-        edges = _inner_edges(values.to_numpy(dtype=np.float64), column.minimum, column.maximum)
+        edges = inner_edges(values.to_numpy(dtype=np.float64), column.minimum, column.maximum)
         part |= {"minimum": column.minimum, "maximum": column.maximum, "edges": edges}
         part["bins"] = _bin_names([column.minimum, *edges, column.maximum])
     else:
@@ -120,7 +120,7 @@ def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
     return {**part, "counts": [0] * len(part["bins"]), "missing": 0}
 
 
-def _inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
+def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
     """Deciles of the values inside the range, rounded, as far as no bin between them is empty."""
     inside = values[(values >= minimum) & (values <= maximum)]
     if len(inside) == 0:
