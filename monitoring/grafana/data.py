@@ -244,7 +244,7 @@ def _features_table() -> Panel:
 
     share_steps = ((None, "transparent"), (limits.BAD_SHARE, RED))
     return table(
-        "Features",
+        "All features",
         "Every feature in the chosen window.",
         {
             "PSI": by_feature(f"feature_window:model_feature_values:psi{{{in_window}}}"),

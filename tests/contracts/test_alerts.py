@@ -1,0 +1,63 @@
+"""Alerts and the runbook agree: one heading for each alert, in the same words, with the same parts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from monitoring.grafana import alerts, generate, lint, runbook
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKDOWN = runbook.RUNBOOK.read_text(encoding="utf-8")
+CHAPTERS = runbook.chapters(MARKDOWN)
+OTHER_CHAPTERS = ["Retraining from an alert", "Operate and upgrade"]
+RULES = [rule for _, rule in lint.read().rules()]
+
+
+def test_alerts_and_headings_match_one_to_one() -> None:
+    """In the order of the rules, the chapters on operation after them."""
+    assert list(CHAPTERS) == [rule["title"] for rule in RULES] + OTHER_CHAPTERS
+
+
+def test_there_are_at_least_sixteen_alerts() -> None:
+    """And each is written into Grafana's file."""
+    assert len(RULES) >= 16
+    assert [rule["title"] for rule in RULES] == [alert.title for alert in alerts.ALERTS]
+
+
+@pytest.mark.parametrize("title", [alert.title for alert in alerts.ALERTS])
+def test_every_heading_says_what_to_know_and_to_do(title: str) -> None:
+    """Meaning, impact, how to look closer, what to do, and when it is a false alarm."""
+    parts = re.findall(r"^\*\*([A-Z][a-z ]+)", CHAPTERS[title], re.MULTILINE)
+    assert [part.strip() for part in parts] == ["Meaning", "Impact", "Look closer", "Do", "False alarm"]
+
+
+def test_every_alert_links_to_its_own_heading() -> None:
+    """The runbook's panels carry the headings' titles."""
+    board = next(b for b in lint.read().dashboards.values() if b["uid"] == runbook.UID)
+    titles = {str(panel["id"]): panel["title"] for panel in board["panels"]}
+    for rule in RULES:
+        number = rule["annotations"]["runbook_url"].rpartition("panel-")[2]
+        assert titles[number] == rule["title"]
+
+
+def test_links_inside_the_runbook_lead_somewhere() -> None:
+    """Anchors are headings in small letters with hyphens."""
+    anchors = {alerts.slug(title) for title in CHAPTERS}
+    assert set(re.findall(r"\]\(#([^)]+)\)", MARKDOWN)) <= anchors
+
+
+def test_the_runbook_dashboard_is_the_runbook() -> None:
+    """No second text to keep."""
+    board = next(b for b in lint.read().dashboards.values() if b["uid"] == runbook.UID)
+    assert {panel["title"]: panel["options"]["content"] for panel in board["panels"]} == CHAPTERS
+    assert generate.main(["--check"]) == 0
+
+
+def test_variables_of_the_stack_are_explained_where_people_look() -> None:
+    """Every variable that compose.yaml takes, save the images, stands in the runbook."""
+    compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
+    taken = set(re.findall(r"\$\{(\w+)", compose)) - {"MODEL_IMAGE", "EXPORTER_IMAGE"}
+    assert {name for name in taken if name not in MARKDOWN} == set()

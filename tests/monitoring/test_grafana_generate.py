@@ -1,0 +1,114 @@
+"""Dashboards and rules come from Python, and the committed files are fresh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitoring.grafana import alerts, generate, lint, runbook
+from monitoring.grafana.panels import dashboard, graph, query, range_words, row
+
+BOARDS = {board["uid"]: board for board in lint.read().dashboards.values()}
+READ = ("service", "data", "model")
+
+
+def test_the_committed_files_are_what_the_generator_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody edits JSON by hand."""
+    assert generate.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_stale_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the command that renews it."""
+    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    assert generate.main(["--check"]) == 1
+    assert "service.json is stale: run python -m monitoring.grafana.generate" in capsys.readouterr().err
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+
+
+def test_panels_flow_over_the_page() -> None:
+    """Left to right, a new line where one does not fit, under the highest of the line before."""
+    panels = [
+        graph(name, "d", [query("up")], width=w, height=h)
+        for name, w, h in (("a", 16, 8), ("b", 8, 9), ("c", 12, 4))
+    ]
+    placed = dashboard("u", "t", "d", [row("r"), *panels])["panels"]
+    assert [(p["id"], p["gridPos"]["x"], p["gridPos"]["y"]) for p in placed] == [
+        (1, 0, 0),
+        (2, 0, 1),
+        (3, 16, 1),
+        (4, 0, 10),
+    ]
+
+
+@pytest.mark.parametrize("uid", READ)
+def test_the_top_row_answers_in_colour_and_words(uid: str) -> None:
+    """Four or more fields over the whole width, each with a word in green for well and red for not."""
+    top = [panel for panel in BOARDS[uid]["panels"] if panel["gridPos"]["y"] == 0]
+    assert sum(panel["gridPos"]["w"] for panel in top) == 24
+    verdicts = [p for p in top if p["options"].get("colorMode") == "background_solid"]
+    assert len(verdicts) >= 4
+    for panel in verdicts:
+        results = [m["options"]["result"] for m in panel["fieldConfig"]["defaults"]["mappings"]]
+        assert {"green", "red"} <= {result["color"] for result in results}
+        assert all(result["text"].strip() for result in results)
+
+
+@pytest.mark.parametrize("uid", READ)
+def test_every_panel_says_what_it_means_in_which_unit(uid: str) -> None:
+    """And titles are unique, since alerts and people refer to them."""
+    panels = [panel for panel in BOARDS[uid]["panels"] if panel["type"] not in ("row", "alertlist")]
+    assert all(panel["description"].endswith((".", "?")) for panel in panels)
+    assert all("unit" in panel["fieldConfig"]["defaults"] for panel in panels if panel["type"] != "heatmap")
+    titles = [panel["title"] for panel in panels]
+    assert len(set(titles)) == len(titles)
+
+
+def test_dashboards_link_to_each_other_and_to_the_runbook() -> None:
+    """By their common tag."""
+    assert set(BOARDS) == {*READ, "runbook"}
+    for board in BOARDS.values():
+        assert board["links"][0]["tags"] == board["tags"] == ["model-monitoring"]
+
+
+def test_an_alert_links_to_the_panel_that_it_names() -> None:
+    """Numbers change when panels move; titles do not."""
+    boards = list(BOARDS.values())
+    written = {rule["title"]: rule["annotations"] for _, rule in lint.read().rules()}
+    for alert in alerts.ALERTS:
+        uid, title = alert.panel
+        assert written[alert.title]["__panelId__"] == str(generate.panel_id(boards, uid, title))
+
+
+def test_an_alert_cannot_link_to_a_panel_that_is_not_there() -> None:
+    """Generating stops instead."""
+    with pytest.raises(LookupError, match="no panel 'Nothing'"):
+        generate.panel_id(list(BOARDS.values()), "service", "Nothing")
+
+
+def test_a_summary_without_a_value_reads_as_one() -> None:
+    """The template is guarded against a failed query."""
+    summary = alerts.summary(alerts.ALERTS[0])
+    assert "{{ if $values.A }}" in summary
+    assert "{{ else }}no value{{ end }}" in summary
+    assert "{value}" not in summary
+
+
+def test_no_answer_is_grey_not_red() -> None:
+    """A verdict without data is no alarm."""
+    (special,) = [m for m in range_words([(0, None, "OK", "green")], "no labels") if m["type"] == "special"]
+    assert special["options"] == {
+        "match": "null+nan",
+        "result": {"text": "no labels", "color": "text", "index": 1},
+    }
+
+
+def test_the_runbook_is_cut_at_its_headings() -> None:
+    """Each heading of the second level with the text under it, deeper ones inside."""
+    assert runbook.chapters("# R\nintro\n## A\none\n### deep\ntwo\n## B\nthree\n") == {
+        "A": "one\n### deep\ntwo",
+        "B": "three",
+    }
