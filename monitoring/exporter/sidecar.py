@@ -76,7 +76,7 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
         )
     app = create_app(settings, metrics, proxy, labels)
     server = Server(app, settings, metrics, proxy)
-    ready = Readiness(lambda: answers_ping(upstream), lambda: server.is_stopping)
+    ready = Readiness(lambda: answers_ping(upstream, metrics), lambda: server.is_stopping)
     metrics_server = waitress.create_server(
         create_metrics_app(metrics, lambda: server.is_alive, ready),
         host=settings.metrics_host,
@@ -87,12 +87,15 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
     return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server, metrics_server)
 
 
-def answers_ping(upstream: Upstream) -> bool:
-    """Whether the container answers /ping now."""
+def answers_ping(upstream: Upstream, metrics: Metrics) -> bool:
+    """Whether the container answers /ping now; noted, so that its silence is seen without traffic too."""
     try:
-        return upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
+        answered = upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
     except UpstreamError:
         return False
+    if answered:
+        metrics.last_forward.set_to_current_time()
+    return answered
 
 
 def version(settings: Settings, reference: Reference | None) -> str:
