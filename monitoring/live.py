@@ -71,7 +71,7 @@ class _Tally:
 
 
 def send(schema: Schema, facts: Facts, scenario: Scenario, reference: Reference, traffic: Traffic) -> Report:
-    """Send the traffic, in full strength of the scenario, with a progress bar; UserError if nobody answers."""
+    """Send the traffic, the scenario in full strength, with a progress bar; UserError if nobody answers."""
     from tqdm import tqdm
 
     total = max(1, int(traffic.rate * scenario.rate() * traffic.seconds))
