@@ -19,10 +19,11 @@ from monitoring.exporter.metrics import Metrics
 from monitoring.exporter.observer import Observer, Seen
 from monitoring.exporter.reference import Reference
 from monitoring.exporter.settings import Settings
-from monitoring.exporter.upstream import HOP_BY_HOP, Upstream, UpstreamError
+from monitoring.exporter.upstream import HOP_BY_HOP, Upstream, UpstreamError, header_name
 
 PATHS = {"/invocations": "invocations", "/ping": "ping", "/version": "version"}
 TOKEN_HEADER = "Model-Feedback-Token"  # noqa: S105 - the name of a header
+NEVER_FORWARDED = frozenset(name.upper().replace("-", "_") for name in (*HOP_BY_HOP, "content-length"))
 JOINED_BYTES = 65_536
 BYTES_A_PREDICTION = 200
 UNSPLITTABLE_IN_A_ROW = 3
@@ -228,7 +229,7 @@ class Proxy:
             return
         tables = [exchange.table for exchange in exchanges if exchange.table is not None]
         first = exchanges[0].request.headers
-        headers = [(_header_name(name), first[name]) for name in self._batch_headers if name in first]
+        headers = [(header_name(name), first[name]) for name in self._batch_headers if name in first]
         headers.append(("Content-Type", first["CONTENT_TYPE"]))
         self._count_call(reason, len(exchanges))
         try:
@@ -271,6 +272,10 @@ class Proxy:
             release()
             late = error.cause == "timeout"
             self._settle(exchange, refusal("timeout" if late else "upstream"), "upstream")
+            return
+        except ValueError:
+            release()
+            self._settle(exchange, refusal("malformed"), "malformed")
             return
         release()
         if not exchange.predicts:
@@ -315,12 +320,13 @@ class Proxy:
 
     def _forwarded(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """End-to-end headers of a request, without the sidecar's own bearer token."""
-        dropped = {token.strip().lower() for token in headers.get("CONNECTION", "").split(",")}
-        dropped |= HOP_BY_HOP | {"content-length"}
+        dropped = NEVER_FORWARDED
         if self._settings.bearer_token is not None:
-            dropped.add("authorization")
-        named = ((_header_name(name), value) for name, value in headers.items())
-        return [(name, value) for name, value in named if name.lower() not in dropped]
+            dropped = dropped | {"AUTHORIZATION"}
+        if "CONNECTION" in headers:
+            named = headers["CONNECTION"].upper().replace("-", "_").split(",")
+            dropped = dropped | {token.strip() for token in named}
+        return [(header_name(name), value) for name, value in headers.items() if name not in dropped]
 
     def _with_token(self, answer: Answer, found: Sequence[bodies.Prediction] | None) -> Answer:
         """The answer with a feedback token, if keys are set, its rows are few and each has a risk."""
@@ -380,7 +386,3 @@ class Proxy:
         self._metrics.response_bytes.inc(len(answer.body))
         if exchange.kind == "invocations":
             self._metrics.duration.observe(time.monotonic() - exchange.started)
-
-
-def _header_name(name: str) -> str:
-    return name.replace("_", "-").title()

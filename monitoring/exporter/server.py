@@ -262,4 +262,6 @@ def _write(task: AnswerTask | RefusalTask, answer: Answer) -> None:
     if all(name.lower() != "content-length" for name, _ in answer.headers):
         task.content_length = len(answer.body)
     task.complete = True
-    task.write(answer.body)
+    head = task.build_response_header()
+    task.wrote_header = True
+    task.channel.write_soon(head + answer.body if task.has_body else head)

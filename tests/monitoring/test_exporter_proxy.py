@@ -164,7 +164,7 @@ def drip(connection: socket.socket, head: bytes, body: bytes) -> bool:
         (close_early, 502, "closed"),
         (close_midway, 502, "closed"),
         (garble, 502, "garbled"),
-        (bad_chunk, 502, "closed"),
+        (bad_chunk, 502, "garbled"),
         (strange_status, 502, "garbled"),
         (stall, 504, "timeout"),
         (drip, 504, "timeout"),
@@ -454,6 +454,7 @@ MALFORMED = [
     POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n",
     POST.replace(b"1.1", b"1.2") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GET /ping HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+    POST + b"X: a\x00b\r\nContent-Length: 3\r\n\r\nabc",
     b"GET /ping?\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /ping?a=\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
 ]
