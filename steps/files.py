@@ -119,6 +119,23 @@ def header(file: LocalFile) -> list[str]:
     return names
 
 
+def column_types(file: LocalFile) -> dict[str, pa.DataType]:
+    """Type of each column as a file stores it; CSV holds text."""
+    import pyarrow as pa
+
+    if file_format(file.path, file.name) != "parquet":
+        return dict.fromkeys(header(file), pa.string())
+    stored = _parquet(file).schema_arrow
+    return {name: stored.field(name).type for name in header(file)}
+
+
+def row_count(file: LocalFile) -> int | None:
+    """Rows of a file, where it says so without being read through."""
+    if file_format(file.path, file.name) != "parquet":
+        return None
+    return int(_parquet(file).metadata.num_rows)
+
+
 def tables(file: LocalFile, rows: int, columns: Collection[str] | None) -> Iterator[pa.Table]:
     """The rows of a file, at most `rows` at a time; of `columns` those that it has, or all."""
     names = header(file)

@@ -106,9 +106,7 @@ def chunks(
         for file in located.files:
             count = 0
             for table in tables(file, rows, columns):
-                frame = pd.DataFrame(
-                    {name: _series(table, name, file) for name in table.column_names}, copy=False
-                )
+                frame = frame_of(table, file)
                 place = np.full(len(frame), names.categories.get_loc(file.name), dtype=np.int32)
                 frame[FILE_COLUMN] = pd.Categorical.from_codes(place, dtype=names)
                 count += len(frame)
@@ -116,6 +114,13 @@ def chunks(
                 yield frame
             if count == 0:
                 raise SourceError(f"{file.name} has a header but no rows: is the file complete?")
+
+
+def frame_of(table: pa.Table, file: LocalFile) -> pd.DataFrame:
+    """A table of a file as pandas takes it: numbers as they are, all else as categories of text."""
+    import pandas as pd
+
+    return pd.DataFrame({name: _series(table, name, file) for name in table.column_names}, copy=False)
 
 
 def _local_files(data: str, schema: Schema, base: Path) -> list[LocalFile]:

@@ -76,7 +76,7 @@ def check(
     """
     needed = [*schema.feature_names, *([target_column] if require_target else [])]
     present = [str(name) for name in raw.columns if name != FILE_COLUMN]
-    _check_columns(present, needed, [*needed, target_column, *ignore], _file_of(raw))
+    check_columns(present, needed, [*needed, target_column, *ignore], _file_of(raw))
 
     rows = len(raw)
     broken: list[tuple[str, str, NDArray[np.bool_]]] = []
@@ -218,7 +218,8 @@ def _file_of(raw: pd.DataFrame) -> str:
     return str(raw[FILE_COLUMN].iloc[0])
 
 
-def _check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence[str], file: str) -> None:
+def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence[str], file: str) -> None:
+    """Raise ValidationError, with what the file lacks and what it has beyond `known`, if it lacks any."""
     missing = [name for name in needed if name not in present]
     if not missing:
         return

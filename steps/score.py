@@ -1,0 +1,87 @@
+"""Risk for every row of a file, a folder or a glob, with the champion or a model that is named.
+
+Its result is the file at `out`, outside the store, so it is never reused. What goes to the store are counts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from steps import models, registered, scoring, validate
+from steps.step import Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from steps.scoring import Scored
+    from steps.sources import Located
+    from steps.step import Active
+
+
+def work(step: Active) -> Result:
+    """Score, then say how many rows, how fast, and which broke the schema."""
+    values = step.values
+    if values["engine"] == "spark":
+        return _with_spark(step)
+    out = scoring.check_target(values["out"], step.project)
+    located = step.chain.located
+    scoring.check_target(values["out"], step.project, located)
+    chosen = registered.choose(step, values["model"], located.kind)
+    folder = registered.fetch(step, chosen)
+    registered.check_columns(folder, chosen, step.schema.feature_names)
+    model = models.load(folder)
+    step.say(f"score: with {chosen.label}")
+    scored = scoring.score(
+        located,
+        out,
+        lambda frame: models.predict_risk(model, frame),
+        step.schema,
+        beside=values["columns"],
+        workers=len(os.sched_getaffinity(0)),
+        progress=True,
+    )
+    return _told(step, scored, located, out, chosen.label)
+
+
+def _with_spark(step: Active) -> Result:
+    from steps import spark
+
+    out = spark.check_target(step.values["out"], step.project)
+    located = step.chain.located
+    chosen = registered.choose(step, step.values["model"], located.kind)
+    folder = registered.fetch(step, chosen)
+    registered.check_columns(folder, chosen, step.schema.feature_names)
+    with spark.session(step.values["master"], "score", step.project) as session:
+        scored = spark.score(session, located, out, folder, step.schema, beside=step.values["columns"])
+    return _told(step, scored, located, out, chosen.label)
+
+
+def _told(step: Active, scored: Scored, located: Located, out: Path, label: str) -> Result:
+    speed = scored.rows / max(scored.seconds, 1e-9)
+    risks = scored.rows - scored.broken
+    mean = scored.risk_sum / risks if risks else float("nan")
+    step.log_metrics(
+        {
+            "rows": scored.rows,
+            "broken_rows": scored.broken,
+            "seconds": scored.seconds,
+            "rows_per_second": speed,
+            "mean_risk": mean,
+        }
+    )
+    step.tag({"data_kind": located.kind, "data_digest": located.digest, "scored_with": label})
+    lines = [f"score: {scored.rows:,} rows in {scored.seconds:.1f} s, {speed:,.0f} rows a second, in {out}"]
+    if risks:
+        lines.append(f"score: mean risk {100 * mean:.1f} %")
+    if scored.broken:
+        why = validate.described(scored.problems, step.schema)
+        lines.append(f"score: {scored.broken:,} rows have no risk but a reason:\n{why}")
+    return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])
+
+
+if __name__ == "__main__":
+    from steps import chain
+
+    sys.exit(chain.execute("score", work))
