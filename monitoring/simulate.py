@@ -133,6 +133,8 @@ def _champion(schema: Schema, folder: Path) -> Path:
 
 def _reference(folder: Path) -> reader.Reference:
     try:
+        if not (folder / "model").is_dir():
+            raise OSError("there is no model/ in it")
         return reader.load(folder / "reference.json")
     except (OSError, reader.ReferenceError) as error:
         raise UserError(f"{folder}: {error}; a model's folder holds model/ and reference.json") from None
@@ -144,8 +146,8 @@ def _run_backfill(args: argparse.Namespace, schema: Schema) -> int:
     scenario = schema.scenario(args.scenario)
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.model or _champion(schema, Path(scratch))
-        model = models.load(folder / "model")
-        known = world.World(schema, cohort.read_facts(schema, ROOT), model, _reference(folder))
+        reference = _reference(folder)
+        known = world.World(schema, cohort.read_facts(schema, ROOT), models.load(folder / "model"), reference)
         plan = world.Plan(scenario, args.rows, args.label_share, args.label_delay, args.seed)
         end = time.time() // 3600 * 3600
         history = backfill(known, plan, moments(args.days, end), args.out)

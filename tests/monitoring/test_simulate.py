@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from monitoring import backfill, expected, simulate, world
+from monitoring import backfill, expected, live, simulate, world
 from monitoring.backfill import EmptyRulesError, History, Server
 from monitoring.exporter import reference as reader
 from monitoring.grafana import lint
 from monitoring.prometheus import generate
 from monitoring.prometheus.generate import Rule
 from steps import cohort, fitting, models
+from steps.errors import UserError
 from steps.reference import build_reference
 from steps.schema import Change, Scenario, load
 from tests.conftest import ROOT, require
@@ -265,6 +266,29 @@ def test_a_scenario_builds_up_day_by_day(known: world.World) -> None:
     before, after = (np.concatenate(parts[key]) for key in (False, True))
     assert len(after) == pytest.approx(1000, abs=200)
     assert after.mean() > before[: len(before) // 4].mean() + 15
+
+
+def test_live_traffic_reaches_the_sidecar_and_its_labels_come_back(
+    known: world.World, start: Any, scripted: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every person is answered, every chosen outcome accepted, and what is announced is what was counted."""
+    running = start(scripted().port, known.reference, feedback_keys=("key-0123456789abcdef",))
+    url = f"http://127.0.0.1:{running.port}"
+    scenario = Scenario("scale", "Scale", "A scale reads too much.", (Change("scale", 1.4, "BMI"),))
+    traffic = live.Traffic(url, 400, 1.0, 4, label_share=1.0, label_delay=0.05, seed=3)
+    report = live.send(known.schema, known.facts, scenario, known.reference, traffic)
+    assert report.figures["answers"] == {"200": 400}
+    assert report.figures["labels"] == {"accepted": 400, "refused": 0}
+    assert running.value("model_rows_total") == 400
+    assert running.value("model_feedback_total", model_version="1") == 400
+    assert report.alerts["Feature drift"] >= {"BMI"}
+
+
+def test_live_traffic_to_nobody_is_explained(known: world.World) -> None:
+    """Before anything is sent."""
+    traffic = live.Traffic("http://127.0.0.1:9", 1, 1.0, 1, 0.0, 0.0, 1)
+    with pytest.raises(UserError, match="make serve"):
+        live.send(known.schema, known.facts, QUIET, known.reference, traffic)
 
 
 def test_wrong_use_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
