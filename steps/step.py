@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
+# What a metric's name may not hold; labels of subgroups come from the schema and hold anything.
+_METRIC_SIGNS = re.compile(r"[^\w\-. :/]", re.ASCII)
+
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
