@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.errors import UserError
+from steps.schema_entry import Code as Code
+from steps.schema_entry import Entry, as_code, is_code, is_whole, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,6 @@ SourceKind = Literal["synthetic", "public"]
 Operation = Literal[
     "shift", "add", "scale", "replace", "missing", "garbage", "outcome_shift", "outcome_slope", "rate"
 ]
-Code = float | str
 
 Named = TypeVar("Named", "Column", "Source", "Scenario")
 
@@ -193,8 +194,8 @@ class Change:
 class Scenario:
     """A way in which the world, or the data, changes: what the simulator plays.
 
-    Steady until day `starts`, then `ramp` days to the full change; `drifts` names the columns whose values then
-    have a population stability index of 0.1 or more.
+    Steady until day `starts`, then `ramp` days to the full change; `drifts` names the columns whose values
+    then have a population stability index of 0.1 or more.
     """
 
     name: str
@@ -299,12 +300,12 @@ def load(path: Path) -> Schema:
         raise SchemaError(path, [f"the file cannot be read: {type(error).__name__}"]) from None
     problems: list[str] = []
     try:
-        document = _parse_yaml(text, problems)
+        document = parse(text, problems)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise SchemaError(path, [f"this is no YAML: {getattr(error, 'problem', error)}{where}"]) from None
-    schema = _read_schema(_Entry(document, "the file", problems))
+    schema = _read_schema(Entry(document, "the file", problems))
     if problems or schema is None:
         raise SchemaError(path, problems)
     return schema
@@ -333,181 +334,7 @@ def _plain(content: Any) -> Any:
     return content
 
 
-def _parse_yaml(text: str, problems: list[str]) -> object:
-    """The document, with repeated keys as problems (YAML itself lets the last one win silently)."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def construct_mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or mapping", key_node.start_mark
-                )
-            if key in seen:
-                problems.append(f"line {line}: the key {key!r} stands twice in one mapping")
-            seen.add(key)
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct_mapping)
-    return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader with one more check
-
-
-class _Entry:
-    """One mapping of the file while it is read: takes its keys one by one and notes what is wrong with them.
-
-    A value that is absent or wrong comes back as None after its problem is noted, so reading goes on and the
-    person sees everything at once.
-    """
-
-    def __init__(self, content: object, where: str, problems: list[str]) -> None:
-        self.where = where
-        self.problems = problems
-        self.taken: set[object] = set()
-        self.content: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
-        self.is_mapping = isinstance(content, Mapping)
-        if not self.is_mapping:
-            self.problem(f"expected keys and values, found {_kind_of(content)}")
-
-    def problem(self, text: str) -> None:
-        self.problems.append(f"{self.where}: {text}")
-
-    def has(self, key: str) -> bool:
-        return self.content.get(key) is not None
-
-    def take(self, key: str, expected: str, reads: Callable[[Any], bool], required: bool = True) -> Any:
-        self.taken.add(key)
-        value = self.content.get(key)
-        if value is None:
-            if required and self.is_mapping:
-                self.problem(f"{key} is missing; it should be {expected}")
-            return None
-        if not reads(value):
-            self.problem(f"{key} should be {expected}, found {_kind_of(value)}")
-            return None
-        return value
-
-    def text(self, key: str, required: bool = True) -> str | None:
-        value = self.take(key, "text", lambda v: isinstance(v, str) and bool(v.strip()), required)
-        return None if value is None else " ".join(value.split())
-
-    def number(self, key: str, required: bool = True) -> float | None:
-        value = self.take(key, "a number", _is_number, required)
-        return None if value is None else float(value)
-
-    def whole(self, key: str) -> int | None:
-        return cast("int | None", self.take(key, "a whole number", _is_whole))
-
-    def flag(self, key: str) -> bool:
-        return bool(self.take(key, "true or false", lambda v: isinstance(v, bool), required=False))
-
-    def choice(self, key: str, choices: Sequence[str]) -> str | None:
-        return cast(
-            "str | None",
-            self.take(key, f"one of {', '.join(choices)}", lambda v: v in choices and isinstance(v, str)),
-        )
-
-    def codes(self, key: str, required: bool = False) -> tuple[Code, ...] | None:
-        value = self.take(
-            key,
-            "a list of numbers or texts",
-            lambda v: isinstance(v, list) and bool(v) and all(_is_code(item) for item in v),
-            required,
-        )
-        return None if value is None else tuple(_code(item) for item in value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.take(
-            key,
-            "a list of texts",
-            lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
-            required=False,
-        )
-        return tuple(value or ())
-
-    def pair(self, key: str) -> tuple[float, float] | None:
-        value = self.take(
-            key,
-            "two numbers, lower and upper",
-            lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
-        )
-        return None if value is None else (float(value[0]), float(value[1]))
-
-    def labels(self, key: str, required: bool) -> Mapping[Code, str] | None:
-        value = self.take(
-            key,
-            "levels with a label each",
-            lambda v: isinstance(v, Mapping) and len(v) >= 2 and all(map(_is_code, v)),
-            required,
-        )
-        if value is None:
-            return None
-        for code, label in value.items():
-            if not isinstance(label, str) or not label.strip():
-                self.problem(f"the label of level {code!r} should be text, found {_kind_of(label)}")
-        if len({isinstance(code, str) for code in value}) == 2:
-            self.problem(f"{key} mixes numbers and texts")
-        return MappingProxyType({_code(code): str(label) for code, label in value.items()})
-
-    def entries(self, key: str, noun: str, required: bool = False) -> list[_Entry]:
-        value = self.take(key, f"a list of {noun}s", lambda v: isinstance(v, list), required)
-        if value is not None and required and not value:
-            self.problem(f"{key} is empty")
-        found = []
-        for number, content in enumerate(value or [], start=1):
-            name = content.get("name") if isinstance(content, Mapping) else None
-            found.append(
-                _Entry(content, f"{noun} {name if isinstance(name, str) else number}", self.problems)
-            )
-        return found
-
-    def entry(self, key: str) -> _Entry | None:
-        value = self.take(key, "keys and values", lambda v: isinstance(v, Mapping))
-        return None if value is None else _Entry(value, key, self.problems)
-
-    def finish(self) -> None:
-        """Note every key that nobody took."""
-        for key in self.content:
-            if key not in self.taken:
-                known = ", ".join(sorted(str(name) for name in self.taken))
-                self.problem(f"unknown key {key!r}; known are {known}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_code(value: object) -> bool:
-    return _is_number(value) or isinstance(value, str)
-
-
-def _code(value: float | str) -> Code:
-    return value if isinstance(value, str) else float(value)
-
-
-def _kind_of(value: object) -> str:
-    """What a value is, for a person who reads YAML rather than Python."""
-    if isinstance(value, bool):
-        return f"the truth value {str(value).lower()} (quote yes, no, on and off where text is meant)"
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return f"a mapping of {len(value)} keys"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return repr(value)
-
-
-def _read_schema(entry: _Entry) -> Schema | None:
+def _read_schema(entry: Entry) -> Schema | None:
     name = entry.text("name")
     if name is not None and not _NAME.fullmatch(name):
         entry.problem(
@@ -554,12 +381,12 @@ def _read_schema(entry: _Entry) -> Schema | None:
     )
 
 
-def _check_unique(entry: _Entry, noun: str, names: Sequence[str]) -> None:
+def _check_unique(entry: Entry, noun: str, names: Sequence[str]) -> None:
     for name in sorted({name for name in names if name and names.count(name) > 1}):
         entry.problem(f"two {noun}s are called {name!r}")
 
 
-def _read_column(entry: _Entry) -> Column:
+def _read_column(entry: Entry) -> Column:
     name = entry.text("name") or ""
     if name.startswith("__"):
         entry.problem("names that start with __ are the project's own")
@@ -594,7 +421,7 @@ def _read_column(entry: _Entry) -> Column:
     return column
 
 
-def _read_target(entry: _Entry, columns: Mapping[str, Column]) -> Target:
+def _read_target(entry: Entry, columns: Mapping[str, Column]) -> Target:
     name, meaning = entry.text("name") or "", entry.text("meaning") or ""
     levels = entry.labels("levels", required=True) or {}
     positive = entry.codes("positive", required=True) or ()
@@ -607,7 +434,7 @@ def _read_target(entry: _Entry, columns: Mapping[str, Column]) -> Target:
     return Target(name, meaning, levels, positive)
 
 
-def _check_codes(entry: _Entry, key: str, codes: Sequence[Code], levels: Mapping[Code, Any]) -> None:
+def _check_codes(entry: Entry, key: str, codes: Sequence[Code], levels: Mapping[Code, Any]) -> None:
     for code in codes:
         if levels and code not in levels:
             entry.problem(
@@ -616,7 +443,7 @@ def _check_codes(entry: _Entry, key: str, codes: Sequence[Code], levels: Mapping
             )
 
 
-def _read_gates(entry: _Entry) -> Gates:
+def _read_gates(entry: Entry) -> Gates:
     shares = {
         key: entry.number(key)
         for key in ("roc_auc_min", "average_precision_min", "champion_loss_max", "subgroup_gap_max")
@@ -636,7 +463,7 @@ def _read_gates(entry: _Entry) -> Gates:
     )
 
 
-def _read_source(entry: _Entry, columns: Mapping[str, Column]) -> Source:
+def _read_source(entry: Entry, columns: Mapping[str, Column]) -> Source:
     name = entry.text("name") or ""
     kind = cast(SourceKind, entry.choice("kind", get_args(SourceKind)))
     path, url = entry.text("path", required=False), entry.text("url", required=False)
@@ -659,7 +486,7 @@ def _read_source(entry: _Entry, columns: Mapping[str, Column]) -> Source:
     return Source(name, kind, path, url, sha256, target, positive, ignore, note)
 
 
-def _read_subgroup(entry: _Entry, columns: Mapping[str, Column]) -> list[Subgroup]:
+def _read_subgroup(entry: Entry, columns: Mapping[str, Column]) -> list[Subgroup]:
     """The subgroups of one entry: one for each level where only a column is named."""
     name, column_name = entry.text("name", required=False), entry.text("column")
     values = entry.codes("values")
@@ -694,13 +521,13 @@ def _read_subgroup(entry: _Entry, columns: Mapping[str, Column]) -> list[Subgrou
     return [Subgroup(name, column.name, values, minimum, maximum, headline)]
 
 
-def _find_column(entry: _Entry, name: str | None, columns: Mapping[str, Column]) -> Column | None:
+def _find_column(entry: Entry, name: str | None, columns: Mapping[str, Column]) -> Column | None:
     if name is not None and name not in columns:
         entry.problem(f"there is no column {name!r}")
     return columns.get(name) if name is not None else None
 
 
-def _read_point_score(entry: _Entry, columns: Mapping[str, Column]) -> PointScore:
+def _read_point_score(entry: Entry, columns: Mapping[str, Column]) -> PointScore:
     name = entry.text("name") or ""
     items = [
         item
@@ -715,7 +542,7 @@ def _read_point_score(entry: _Entry, columns: Mapping[str, Column]) -> PointScor
     return PointScore(name, tuple(items), cut, made_for, lacks)
 
 
-def _read_point_item(entry: _Entry, columns: Mapping[str, Column]) -> PointItem | None:
+def _read_point_item(entry: Entry, columns: Mapping[str, Column]) -> PointItem | None:
     if entry.has("columns"):
         names = entry.texts("columns")
     else:
@@ -733,13 +560,10 @@ def _read_point_item(entry: _Entry, columns: Mapping[str, Column]) -> PointItem 
             "points",
             "levels with whole points each",
             lambda v: (
-                isinstance(v, Mapping)
-                and bool(v)
-                and all(map(_is_code, v))
-                and all(map(_is_whole, v.values()))
+                isinstance(v, Mapping) and bool(v) and all(map(is_code, v)) and all(map(is_whole, v.values()))
             ),
         )
-        points = None if value is None else MappingProxyType({_code(code): n for code, n in value.items()})
+        points = None if value is None else MappingProxyType({as_code(code): n for code, n in value.items()})
     entry.finish()
     for column in found:
         if (column.levels is None) != numeric:
@@ -754,7 +578,7 @@ def _read_point_item(entry: _Entry, columns: Mapping[str, Column]) -> PointItem 
     return PointItem(names, points) if points is not None and found else None
 
 
-def _read_bands(entry: _Entry) -> tuple[PointBand, ...] | None:
+def _read_bands(entry: Entry) -> tuple[PointBand, ...] | None:
     bands = []
     for band in entry.entries("points", f"{entry.where} band", required=True):
         lower, upper = band.number("from", required=False), band.number("to", required=False)
@@ -777,7 +601,7 @@ def _read_bands(entry: _Entry) -> tuple[PointBand, ...] | None:
     return tuple(bands)
 
 
-def _read_scenario(entry: _Entry, columns: Mapping[str, Column]) -> Scenario:
+def _read_scenario(entry: Entry, columns: Mapping[str, Column]) -> Scenario:
     name = entry.text("name") or ""
     if name and not _NAME.fullmatch(name):
         entry.problem("name should be small letters, digits and single hyphens")
@@ -796,7 +620,7 @@ def _read_scenario(entry: _Entry, columns: Mapping[str, Column]) -> Scenario:
     )
 
 
-def _read_change(entry: _Entry, columns: Mapping[str, Column]) -> Change | None:
+def _read_change(entry: Entry, columns: Mapping[str, Column]) -> Change | None:
     operations = [key for key in get_args(Operation) if entry.has(key)]
     if len(operations) != 1:
         entry.taken.update(get_args(Operation))
