@@ -1,0 +1,238 @@
+"""Pictures of the dashboards, the alerts and Prometheus' pages, through headless Chromium.
+
+    python -m monitoring.pictures --grafana http://127.0.0.1:3000 --prometheus http://127.0.0.1:9090
+
+Chromium is spoken to over a pair of pipes (the DevTools protocol), so nothing but it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitoring.grafana import lint
+from steps.errors import UserError
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+ROW_PIXELS, HEAD_PIXELS = 38, 96
+COLOURS = 96
+LOAD_SECONDS = 90
+DESK, PHONE = 1440, 420
+# True once no panel of Grafana is loading, or a page without panels is complete.
+_LOADED = """
+document.readyState === 'complete' && document.body.innerText.length > 10 &&
+!document.querySelector('[aria-label="Panel loading bar"], .preloader, [data-testid="Spinner"]')
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page to take: file name, address, width and height in CSS pixels."""
+
+    name: str
+    url: str
+    width: int
+    height: int
+
+
+class Browser:
+    """One headless Chromium for as long as the `with` block lasts."""
+
+    def __init__(self, authorization: str | None = None) -> None:
+        self._authorization = authorization
+        self._number = 0
+        self._rest = b""
+
+    def __enter__(self) -> Browser:
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        if program is None:
+            raise UserError("chromium is not installed: apt-get install chromium")
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+
+        def pipes() -> None:
+            read, write = os.dup(to_browser), os.dup(from_browser)
+            os.dup2(read, 3)
+            os.dup2(write, 4)
+
+        self._process = subprocess.Popen(
+            [
+                program,
+                *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
+                *("--disable-background-networking", "--remote-debugging-pipe"),
+                f"--user-data-dir={self._profile.name}",
+            ],
+            preexec_fn=pipes,
+            pass_fds=(3, 4),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._call("Browser.close")
+        self._process.terminate()
+        self._process.wait()
+        os.close(self._read)
+        os.close(self._write)
+        self._profile.cleanup()
+
+    def png(self, page: Page) -> bytes:
+        """The page as a PNG, when it has loaded; UserError if it never does."""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        size = {"width": page.width, "height": page.height, "deviceScaleFactor": 1}
+        self._call("Emulation.setDeviceMetricsOverride", session, mobile=False, **size)
+        self._call("Network.enable", session)
+        if self._authorization:
+            headers = {"Authorization": self._authorization}
+            self._call("Network.setExtraHTTPHeaders", session, headers=headers)
+        self._call("Page.enable", session)
+        self._call("Page.navigate", session, url=page.url)
+        self._wait(session, page.url)
+        shot = self._call("Page.captureScreenshot", session, format="png")["data"]
+        self._call("Target.closeTarget", targetId=target)
+        return base64.b64decode(shot)
+
+    def _wait(self, session: str, url: str) -> None:
+        until, calm = time.monotonic() + LOAD_SECONDS, 0
+        while calm < 4:
+            if time.monotonic() > until:
+                raise UserError(f"{url} did not finish to load in {LOAD_SECONDS} s")
+            time.sleep(0.5)
+            answer = self._call("Runtime.evaluate", session, expression=_LOADED)["result"]
+            calm = calm + 1 if answer.get("value") is True else 0
+
+    def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session is not None:
+            message["sessionId"] = session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        for answer in self._messages():
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise UserError(f"Chromium refuses {method}: {answer['error'].get('message')}")
+                return dict(answer["result"])
+        raise UserError("Chromium ended before it answered")
+
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        while True:
+            while b"\0" in self._rest:
+                first, _, self._rest = self._rest.partition(b"\0")
+                yield json.loads(first)
+            part = os.read(self._read, 1 << 20)
+            if not part:
+                return
+            self._rest += part
+
+
+def small_png(png: bytes) -> bytes:
+    """The same picture with few colours: dashboards need no more, and repositories keep every byte."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    reduced = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    reduced.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def grafana_pages(url: str, since: str, until: str, suffix: str) -> list[Page]:
+    """Each dashboard at the desk, its top on a phone, and the list of alerts."""
+    pages = []
+    for board in lint.read().dashboards.values():
+        if board["uid"] == "runbook":
+            continue
+        address = f"{url}/d/{board['uid']}?kiosk&from={since}&to={until}"
+        rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
+        pages.append(Page(f"{board['uid']}{suffix}", address, DESK, rows * ROW_PIXELS + HEAD_PIXELS))
+        pages.append(Page(f"{board['uid']}{suffix}-phone", address, PHONE, 1400))
+    pages.append(Page(f"alerts{suffix}", f"{url}/alerting/list?search=state:firing", DESK, 900))
+    return pages
+
+
+def prometheus_pages(url: str, suffix: str) -> list[Page]:
+    """Targets, rules, and a graph each of request rate, latency, evidence and ROC AUC.
+
+    Debian's Prometheus has its pages under /classic, and sends there whoever asks for the first one.
+    """
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
+        url = f"{url}/classic" if "/classic/" in answer.url else url
+    graphs = {
+        "rate": "status:model_requests:rate5m",
+        "latency": "quantile:model_request_duration_seconds:rate5m",
+        "evidence": "feature:model_feature_values:drift_alarm",
+        "roc-auc": "window:model_expected:roc_auc",
+    }
+    return [
+        Page(f"prometheus-targets{suffix}", f"{url}/targets", DESK, 700),
+        Page(f"prometheus-rules{suffix}", f"{url}/rules", DESK, 1200),
+        *(
+            Page(
+                f"prometheus-{name}{suffix}",
+                f"{url}/graph?g0.expr={expr}&g0.tab=0&g0.range_input=1d",
+                DESK,
+                900,
+            )
+            for name, expr in graphs.items()
+        ),
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m monitoring.pictures", description="Take the pictures.")
+    parser.add_argument("--grafana", help="address of a Grafana with the dashboards")
+    parser.add_argument("--prometheus", help="address of a Prometheus with the rules")
+    parser.add_argument("--user", default=os.environ.get("GRAFANA_USER", "admin:admin"), help="name:password")
+    parser.add_argument("--from", dest="since", default="now-24h", help="start of the time range")
+    parser.add_argument("--to", dest="until", default="now", help="its end")
+    parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
+    parser.add_argument("--only", nargs="*", help="names of the pictures to take (default: all)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Take the pictures and name the files; 1 with one message if that cannot be done."""
+    args = _parser().parse_args(argv)
+    pages: list[Page] = []
+    if args.grafana:
+        pages += grafana_pages(args.grafana.rstrip("/"), args.since, args.until, args.suffix)
+    if args.prometheus:
+        pages += prometheus_pages(args.prometheus.rstrip("/"), args.suffix)
+    args.out.mkdir(parents=True, exist_ok=True)
+    authorization = f"Basic {base64.b64encode(args.user.encode()).decode()}" if args.grafana else None
+    try:
+        with Browser(authorization) as browser:
+            for page in pages:
+                if args.only and page.name not in args.only:
+                    continue
+                file = args.out / f"{page.name}.png"
+                file.write_bytes(small_png(browser.png(page)))
+                print(f"{file} ({file.stat().st_size // 1024} KB)")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
