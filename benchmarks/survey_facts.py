@@ -18,13 +18,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steps.cohort import BLOCK, Answer, Facts, Floats, Stage, build_answer, draw_answers, log_odds
+from steps.cohort import (
+    BLOCK,
+    WHOLE_SPAN,
+    Answer,
+    Facts,
+    Floats,
+    Stage,
+    build_answer,
+    draw_answers,
+    log_odds,
+)
 from steps.errors import UserError
 from steps.schema import Code, Column, Schema, format_code, load
 
 SMALLEST_CELL = 20
 ROOT = Path(__file__).resolve().parents[1]
-# Bands of a column of fractions, smallest share of a band with an effect of its own, terms of the expansion.
+# Bands of a column of many values, smallest share of a band with its own effect, terms of the expansion.
 FRACTION_BANDS, EFFECT_SHARE, TERMS = 100, 0.01, 80
 # Penalty on squared effects, smallest |z| of a product that is kept, people drawn to adjust the effects on.
 RIDGE, PRODUCT_Z, SAMPLE = 5.0, 3.0, 120 * BLOCK
@@ -80,7 +90,8 @@ def _marginal(values: pd.Series, column: Column) -> dict[str, Any]:
     else:
         numbers = known.to_numpy(dtype=np.float64)
         content["decimals"] = next(d for d in range(7) if d == 6 or np.all(np.round(numbers, d) == numbers))
-        table = _whole_bands(numbers) if content["decimals"] == 0 else _fraction_bands(numbers)
+        few = content["decimals"] == 0 and np.ptp(numbers) <= WHOLE_SPAN
+        table = _whole_bands(numbers) if few else _fraction_bands(numbers)
     content["bands"] = [[low, high, round(count / len(known), 6)] for low, high, count in table]
     return content
 
@@ -96,12 +107,11 @@ def _whole_bands(numbers: Floats) -> list[list[Any]]:
     bands: list[list[Any]] = []
     joined = False
     for value, count in zip(*np.unique(numbers.astype(np.int64), return_counts=True), strict=True):
-        small = bool(count < SMALLEST_CELL)
-        if small and joined:
+        if count < SMALLEST_CELL and joined:
             bands[-1] = [bands[-1][0], int(value), bands[-1][2] + int(count)]
         else:
             bands.append([int(value), int(value), int(count)])
-        joined = small
+        joined = bool(count < SMALLEST_CELL) and bands[-1][2] * FRACTION_BANDS < len(numbers)
     return [band for band in bands if band[2] >= SMALLEST_CELL]
 
 
@@ -257,7 +267,10 @@ def _fit_products(
 ) -> list[tuple[int, int, float]]:
     """Products of pairs of scores that matter beside the effects: penalised logistic regression, twice."""
     pairs = list(combinations(range(len(scores)), 2))
+    fitted: list[tuple[int, int, float]] = []
     for _ in range(2):
+        if not pairs:
+            return []
         weights, deviations = _logistic(groups, [scores[a] * scores[b] for a, b in pairs], positive)
         kept = np.abs(weights / deviations) >= PRODUCT_Z
         fitted = [(a, b, float(w)) for (a, b), w in zip(pairs, weights, strict=True)]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 BLOCK = 4096
+WHOLE_SPAN = 1000
 _NORMAL = NormalDist()
 # Beyond this latent value there is nobody: where the outermost bands end.
 _EDGE = 4.75
@@ -103,9 +104,11 @@ def load_facts(path: Path, schema: Schema) -> Facts:
 def build_answer(name: str, content: dict[str, Any]) -> Answer:
     """One column from its facts: `bands` of [low, high, share], `decimals` of a numeric one, share `missing`.
 
-    A band of several whole numbers becomes one band a number, equally wide in the latent value.
+    Where no more than WHOLE_SPAN whole numbers are possible, a band of several becomes one band a number,
+    equally wide in the latent value.
     """
     decimals = content.get("decimals")
+    single = decimals == 0 and content["bands"][-1][1] - content["bands"][0][0] <= WHOLE_SPAN
     shares = np.cumsum([share for _, _, share in content["bands"]])
     inner = [_NORMAL.inv_cdf(min(max(share / shares[-1], 1e-9), 1 - 1e-9)) for share in shares[:-1].tolist()]
     limits = [-_EDGE, *inner, _EDGE]
@@ -113,7 +116,7 @@ def build_answer(name: str, content: dict[str, Any]) -> Answer:
     highs: list[Code] = []
     cuts: list[float] = []
     for (low, high, _), left, right in zip(content["bands"], limits[:-1], limits[1:], strict=True):
-        values = [low] if low == high or decimals != 0 else list(range(int(low), int(high) + 1))
+        values = list(range(int(low), int(high) + 1)) if single else [low]
         lows += values
         highs += [high] if len(values) == 1 else values
         cuts += [left + (right - left) * (k + 1) / len(values) for k in range(len(values))]
@@ -285,7 +288,7 @@ def _values(answer: Answer, bands: NDArray[np.int16], latent: Floats) -> Any:
     if isinstance(answer.lows[0], str):
         return pd.array(np.array(answer.lows, dtype=object)[bands], dtype="str")
     lows = np.array(answer.lows, dtype=np.float64)
-    if answer.decimals is None or answer.decimals == 0:
+    if answer.decimals is None or answer.lows == answer.highs:
         return _smallest(lows)[bands]
     highs, limits = np.array(answer.highs, dtype=np.float64), answer.limits
     part = (latent - limits[bands]) / (limits[bands + 1] - limits[bands])
@@ -329,9 +332,9 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
         changed = np.full_like(numbers, change.value)
     else:
         changed = numbers + change.value if change.operation == "add" else numbers * change.value
-        changed = np.clip(np.rint(changed) if whole else changed, column.minimum, column.maximum)
+        changed = np.clip(changed, column.minimum, column.maximum)
     changed = np.where(chance < strength * change.share, changed, numbers)
-    return changed.astype(np.int16) if whole else changed
+    return np.rint(changed).astype(np.int32) if whole else changed
 
 
 def _spoil(values: Any, column: Column, chance: Floats) -> Any:

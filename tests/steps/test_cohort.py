@@ -299,6 +299,22 @@ def test_generator_serves_any_schema(tmp_path: Path) -> None:
     assert "not-a-value" in set(generate(load_facts(path, schema), schema, 100, 2, spoilt)["ward"])
 
 
+@pytest.mark.parametrize("top", [300, 90_000])
+def test_rare_whole_numbers_keep_their_distribution(tmp_path: Path, top: int) -> None:
+    """Where hardly any value occurs twenty times, few or many being possible, the quantiles still hold."""
+    schema = clinic_schema(tmp_path, ("maximum: 40", f"maximum: {top}"))
+    rows = clinic_rows(3000)
+    rows["glucose"] = np.rint(np.random.default_rng(1).beta(2, 5, len(rows)) * (top - 2) + 2)
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(measure(rows, schema)))
+    made = generate(load_facts(path, schema), schema, 20_000, seed=2)["glucose"]
+    quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
+    assert (made == made.round()).all()
+    assert made.quantile(quantiles).to_numpy() == pytest.approx(
+        rows["glucose"].quantile(quantiles).to_numpy(), abs=0.02 * top
+    )
+
+
 def test_unusable_facts_are_refused(schema: Schema, tmp_path: Path) -> None:
     """Absent, broken, of another version or about other columns: one message with the remedy."""
     path = tmp_path / "facts.json"
