@@ -30,7 +30,7 @@ from steps.errors import UserError
 
 Floats = NDArray[np.float64]
 # Samples of the past are sparse, so an instant query looks back further than the default of 5 minutes.
-LOOKBACK_SECONDS = 1200
+LOOKBACK_SECONDS = 2400
 LONGEST_BLOCK = "24000h"
 START_SECONDS = 120
 

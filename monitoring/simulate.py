@@ -31,7 +31,7 @@ from steps.schema import Schema, load, registered_name
 ROOT = Path(__file__).resolve().parents[1]
 # The end of the past is sampled and evaluated each minute, as alerts need it; the rest more coarsely.
 FINE_SECONDS, FINE_STEP = 1800.0, 60.0
-COARSE_STEP, RULE_STEP = 600.0, 1800.0
+COARSE_STEP, RULE_STEP = 600.0, 900.0
 RESOLUTION_DAYS = 14
 
 
@@ -62,7 +62,8 @@ def backfill(
         pass
     add_blocks(openmetrics(history.times, history.series), store)
     fine = times[-1] - FINE_SECONDS
-    grids = [(times[0], fine - FINE_STEP, RULE_STEP), (fine, times[-1], FINE_STEP)]
+    long = times[-1] - times[0] > RESOLUTION_DAYS * world.DAY
+    grids = [(times[0], fine - FINE_STEP, RULE_STEP * (2 if long else 1)), (fine, times[-1], FINE_STEP)]
     labelled = plan.label_share > 0
     record(
         store,

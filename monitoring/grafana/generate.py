@@ -15,18 +15,23 @@ from pathlib import Path
 import yaml
 
 from monitoring.grafana import alerts, data, model, runbook, service
-from monitoring.grafana.panels import Panel
+from monitoring.grafana.panels import Panel, link
 
 FOLDER = Path(__file__).resolve().parent
 
 
-def panel_id(boards: Sequence[Panel], uid: str, title: str) -> int:
-    """Number of the panel of this title on the dashboard of this uid; LookupError if there is none."""
+def find_panel(boards: Sequence[Panel], uid: str, title: str) -> Panel:
+    """The panel of this title on the dashboard of this uid; LookupError if there is none."""
     for board in boards:
         for panel in board["panels"]:
             if board["uid"] == uid and panel["title"] == title and panel["type"] != "row":
-                return int(panel["id"])
+                return panel
     raise LookupError(f"the dashboard {uid!r} has no panel {title!r}")
+
+
+def panel_id(boards: Sequence[Panel], uid: str, title: str) -> int:
+    """Number of that panel."""
+    return int(find_panel(boards, uid, title)["id"])
 
 
 def files() -> dict[Path, str]:
@@ -37,6 +42,9 @@ def files() -> dict[Path, str]:
     def runbook_url(title: str) -> str:
         return f"/d/{runbook.UID}?viewPanel=panel-{panel_id(boards, runbook.UID, title)}"
 
+    for alert in alerts.ALERTS:  # each panel leads to what to do about its alerts
+        links = find_panel(boards, *alert.panel).setdefault("links", [])
+        links.append(link(f"Runbook: {alert.title}", runbook_url(alert.title)))
     rules = alerts.rule_file(lambda uid, title: panel_id(boards, uid, title), runbook_url)
     head = "# Written by `python -m monitoring.grafana.generate`: change the rules in alerts.py.\n"
     return {
