@@ -102,9 +102,9 @@ class Settings:
 
     upstream: str = _setting("http://127.0.0.1:8080", _url, "the model's container")
     host: str = _setting("127.0.0.1", _text, "address of the traffic port")
-    port: int = _setting(8081, _whole(1, 65535), "traffic port")
+    port: int = _setting(8000, _whole(1, 65535), "traffic port")
     metrics_host: str = _setting("127.0.0.1", _text, "address of the metrics port")
-    metrics_port: int = _setting(8082, _whole(1, 65535), "port of /metrics, /live and /ready")
+    metrics_port: int = _setting(9101, _whole(1, 65535), "port of /metrics, /live and /ready")
     reference: str | None = _setting(None, _text, "path of the model's reference.json")
     model_version: str | None = _setting(None, _version, "registered version; default: the reference's")
     bearer_token: str | None = _setting(None, _secret, "asked of every caller, never forwarded", secret=True)

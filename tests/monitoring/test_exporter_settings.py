@@ -84,7 +84,7 @@ def test_secrets_are_not_shown() -> None:
 def test_the_two_ports_must_differ() -> None:
     """The traffic port exposes no internals."""
     with pytest.raises(SettingsError, match="differ"):
-        read({"MODEL_EXPORTER_PORT": "8082"})
+        read({"MODEL_EXPORTER_PORT": "9101"})
 
 
 @pytest.mark.parametrize(
