@@ -306,7 +306,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     info |= {"kind": located.kind, "data_digest": prepared.digest}
     y = validation[TARGET].to_numpy()
     risk = models.predict_risk(model, validation[list(schema.feature_names)])
-    threshold = fitting.choose_threshold(y, risk, schema.recall_target)
+    threshold = fitting.choose_threshold(y, risk, 0.80)
     document = build_reference(model, train, validation, schema, threshold=threshold, info=info)
     reference = reader.parse(document)
     everyone = pd.concat(prepared.tables.values())

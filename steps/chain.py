@@ -44,7 +44,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
         "recall",
         "seed",
     ),
-    "evaluate": ("replicates", "seed"),
+    "evaluate": ("replicates", "recall", "seed"),
     "explore": ("seed",),
 }
 

@@ -32,7 +32,7 @@ def work(step: Active) -> Result:
         step.schema,
         reference["score"]["threshold"],
         step.values["seed"],
-        model={**reference["model"], "role": step.values["model"]},
+        model={**reference["model"], "role": step.values["model"], "recall_target": step.values["recall"]},
         data=reference["data"],
         predict=lambda frame: models.predict_risk(model, frame),
         replicates=step.values["replicates"],

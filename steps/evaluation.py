@@ -47,10 +47,10 @@ def evaluate(
     """Everything that is reported about a model on one split.
 
     `y` (rows,) of 0 and 1, `risk` (rows,) in [0, 1], `frame` the valid frame of the same rows; flagged is
-    whose risk reaches `threshold`. `model` and `data` are facts to carry along (name, version, family, kind,
-    digests); the result is synthetic where either says so. With `predict` (features to risks) permutation
-    importance is measured too.
-    Raises ValueError where one class is absent or the lengths differ: no metric is defined then.
+    whose risk reaches `threshold`. `model` and `data` are facts to carry along (name, version, family, the
+    recall that the threshold was chosen for, kind, digests); the result is synthetic where either says so.
+    With `predict` (features to risks) permutation importance is measured too. Raises ValueError where one
+    class is absent or the lengths differ: no metric is defined then.
     """
     labels, risks = np.asarray(y, dtype=np.int8), np.asarray(risk, dtype=np.float64)
     positives = int(labels.sum())
@@ -97,7 +97,6 @@ def evaluate(
             "smallest_cell": SMALLEST_CELL,
         },
         "threshold": float(threshold),
-        "recall_target": schema.recall_target,
         "metrics": {name: overall[name] for name in overall if name != "net_benefit"},
         "per_1000": _per_1000(metrics.confusion(labels, risks, threshold)),
         "choices": _choices(labels, risks, threshold),

@@ -232,7 +232,6 @@ class Schema:
     subgroups: tuple[Subgroup, ...] = ()
     point_scores: tuple[PointScore, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-    recall_target: float = 0.80
     facts: str | None = None
 
     @property
@@ -358,9 +357,6 @@ def _read_schema(entry: Entry) -> Schema | None:
     _check_unique(entry, "point score", [score.name for score in scores])
     scenarios = [_read_scenario(item, known) for item in entry.entries("scenarios", "scenario")]
     _check_unique(entry, "scenario", [scenario.name for scenario in scenarios])
-    recall = entry.number("recall_target", required=False)
-    if recall is not None and not 0 < recall < 1:
-        entry.problem("recall_target should lie between 0 and 1")
     facts = entry.text("facts", required=False)
     entry.finish()
     if entry.problems or target is None or gates is None:
@@ -376,7 +372,6 @@ def _read_schema(entry: Entry) -> Schema | None:
         subgroups=tuple(subgroups),
         point_scores=tuple(scores),
         scenarios=tuple(scenarios),
-        recall_target=0.80 if recall is None else recall,
         facts=facts,
     )
 

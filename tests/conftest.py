@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,7 +112,7 @@ def check_out(folder: Path) -> Checkout:
 
 
 # A chain that takes a minute: few trials of the fast families.
-QUICK = {
+QUICK: dict[str, Any] = {
     "max_evals": 4,
     "parallelism": 2,
     "families": "logistic_regression,histogram_gradient_boosting",

@@ -183,7 +183,6 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         ("{rate: 3}", "{column: dose, rate: 3}", "concerns all rows"),
         ("drifts: [dose]", "drifts: [dosis]", "there is no column 'dosis'"),
         ("ramp: 4", "ramp: -4", "0 or more"),
-        ("title: Readmission", "title: Readmission\nrecall_target: 1", "between 0 and 1"),
     ],
 )  # fmt: skip
 def test_fault_is_named(read: Callable[[str], Schema], old: str, new: str, expected: str) -> None:

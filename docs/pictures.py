@@ -1,0 +1,113 @@
+"""The README's pictures of MLflow's pages and of the report, from the real store, through headless Chromium.
+
+`make pictures` after `make run`. Each page is opened in a real browser at a fixed size; nothing is drawn by
+hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "pictures"
+
+
+def photograph(url: str, file: Path, width: int, height: int, wait_ms: int = 20_000) -> None:
+    """A PNG of a page as Chromium shows it once its scripts have settled.
+
+    Raises:
+        SystemExit: Chromium is not installed or made no picture.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("pictures: chromium is not installed: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+            f"--virtual-time-budget={wait_ms}",
+            f"--screenshot={file}",
+            url,
+        ]
+        subprocess.run(command, check=True, capture_output=True, timeout=240)
+    if not file.exists():
+        raise SystemExit(f"pictures: chromium made no picture of {url}")
+    print(file.relative_to(ROOT))
+
+
+@contextlib.contextmanager
+def mlflow_ui(tracking_uri: str) -> Iterator[str]:
+    """Address of an `mlflow ui` on loopback that shows a store, ended afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+
+
+def main() -> int:
+    """Photograph the experiment, the chain's runs, artifacts, the registered model, and the report."""
+    import mlflow
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
+    client = mlflow.MlflowClient(uri, uri)
+    verdict = json.loads((ROOT / "verdict.json").read_text(encoding="utf-8"))
+    champion = client.get_model_version(verdict["model"], verdict["champion"])
+    run = client.get_run(champion.run_id)
+    experiment = run.info.experiment_id
+    evaluate = client.get_run(champion.tags["evaluate_run_id"])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with mlflow_ui(uri) as address:
+        pages = {
+            "mlflow-runs": f"/#/experiments/{experiment}/runs",
+            "mlflow-tune": f"/#/experiments/{experiment}/runs/{run.info.run_id}",
+            "mlflow-artifacts": f"/#/experiments/{experiment}/runs/{evaluate.info.run_id}/artifacts",
+            "mlflow-model": f"/#/models/{champion.name}",
+        }
+        for name, page in pages.items():
+            photograph(address + page, FOLDER / f"{name}.png", 1360, 820)
+    report = Path(str(evaluate.info.artifact_uri).removeprefix("file://")) / "report.html"
+    photograph(report.resolve().as_uri(), FOLDER / "report.png", 1100, 1500)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
