@@ -119,7 +119,9 @@ def fit(
             f"no training row has a value in {', '.join(empty)}: a column that is always missing cannot be "
             "learned from, so take it out of the schema or give it values"
         )
-    with threadpool_limits(threads or len(os.sched_getaffinity(0))):
+    # Histogram boosting gives the same bits with any number of threads; sums of BLAS do not, and gain no time
+    # here.
+    with threadpool_limits({"openmp": threads or len(os.sched_getaffinity(0)), "blas": 1}):
         return models.build(family, params, schema, seed).fit(X, y)
 
 

@@ -1,0 +1,63 @@
+"""Trials per minute of the search at parallelism 1 and 2, on the same trials of one data set.
+
+    python -m benchmarks.tuning --train train.parquet --schema data/brfss2015.yaml
+
+A minute is counted from the first finished trial of a worker to the last, so that starting processes does not
+count; each search runs the families' defaults only once and then what TPE proposes. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+from steps import crossvalidation, models
+from steps.search import search
+from steps.trials import Trial
+
+
+def measure(train: Path, schema: Path, parallelism: int, trials: int, rows: int) -> dict[str, float]:
+    """Trials per minute of one search, and what its workers spent fitting."""
+    objective = partial(crossvalidation.make_objective, train, schema, fold_count=3, rows=rows, seed=0)
+    ends: list[float] = []
+    found: list[Trial] = []
+
+    def note(trial: Trial) -> None:
+        ends.append(time.monotonic())
+        found.append(trial)
+
+    search(
+        objective,
+        models.SPACE,
+        max_evals=trials,
+        parallelism=parallelism,
+        seed=0,
+        on_trial=note,
+        progress=True,
+    )
+    counted = len(ends) - parallelism
+    return {
+        "parallelism": parallelism,
+        "trials": len(ends),
+        "trials_per_minute": 60 * counted / (ends[-1] - ends[parallelism - 1]),
+        "mean_fit_seconds_a_fold": sum(t.metrics.get("fit_seconds", 0.0) for t in found) / len(found),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", type=Path, required=True, help="a prepared train.parquet")
+    parser.add_argument("--schema", type=Path, default=Path("data/brfss2015.yaml"))
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--rows", type=int, default=30_000, help="rows a trial sees")
+    values = parser.parse_args()
+    one, two = (measure(values.train, values.schema, p, values.trials, values.rows) for p in (1, 2))
+    ratio = two["trials_per_minute"] / one["trials_per_minute"]
+    print(json.dumps({"searches": [one, two], "ratio": ratio, "wanted": 1.7}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
