@@ -1,7 +1,8 @@
 """Counts what was answered, on a thread of its own: rows by feature bin and predicted risks by score bin.
 
-An answer is put on a bounded queue and the caller goes on; a full queue loses counts, which is itself
-counted, never time. Values live in this queue until they are counted and nowhere else.
+An answer is put on a queue, bounded in answers and in bytes, and the caller goes on; a full queue loses
+counts, which is itself counted, never time. Values live in this queue until they are counted, and nowhere
+else.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from monitoring.exporter.reference import MISSING, OUT_OF_RANGE, UNKNOWN, Featur
 
 INTERVAL = 0.05
 MOST_ROWS_AT_ONCE = 5_000
+MOST_BYTES = 134_217_728
+BYTES_A_CELL = 32
 FEW_ROWS = 8
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,12 @@ class Seen(NamedTuple):
     tables: Sequence[bodies.Table] = ()
     predictions: Sequence[bodies.Prediction] | None = None
 
+    @property
+    def size(self) -> int:
+        """About the bytes that this keeps in memory."""
+        cells = sum(len(table.rows) * len(table.columns) for table in self.tables)
+        return len(self.body) + len(self.answer) + BYTES_A_CELL * cells
+
 
 class Observer:
     """Bounded queue of answers to count, and the thread that counts them."""
@@ -42,8 +51,10 @@ class Observer:
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         self._limit = limit
         self._queue: deque[Seen] = deque()
+        self._bytes = 0
         self._stopped = threading.Event()
         self._draining = threading.Lock()
+        self._sizing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
     def start(self) -> None:
@@ -52,10 +63,13 @@ class Observer:
 
     def put(self, seen: Seen) -> None:
         """Queue an answer to be counted; never blocks, never raises."""
-        if len(self._queue) >= self._limit:
+        size = seen.size
+        if len(self._queue) >= self._limit or self._bytes + size > MOST_BYTES:
             self._metrics.collector_failures["queue_full"].inc()
-        else:
-            self._queue.append(seen)
+            return
+        with self._sizing:
+            self._bytes += size
+        self._queue.append(seen)
 
     def stop(self) -> None:
         """Count what is queued and end the thread."""
@@ -70,6 +84,8 @@ class Observer:
                 rows = 0
                 while self._queue and rows < MOST_ROWS_AT_ONCE:
                     seen = self._queue.popleft()
+                    with self._sizing:
+                        self._bytes -= seen.size
                     with self._failing("count"):
                         self._count_predictions(seen)
                     if not seen.tables or not seen.answered:

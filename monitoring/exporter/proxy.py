@@ -253,13 +253,13 @@ class Proxy:
                 self._retry(exchange)
             return
         self._unsplittable = 0
+        self._observer.put(Seen(first["CONTENT_TYPE"], b"", True, b"", tables, found))
         start = 0
         for exchange in exchanges:
             own = found[start : start + exchange.row_count]
             start += exchange.row_count
             part = Answer(200, answer.phrase, answer.headers, bodies.answer(own))
             self._settle(exchange, self._with_token(part, own))
-        self._observer.put(Seen(first["CONTENT_TYPE"], b"", True, b"", tables, found))
 
     def _send_alone(self, exchange: Exchange, reason: str, release: Callable[[], None]) -> None:
         request = exchange.request
@@ -285,17 +285,18 @@ class Proxy:
         found = None
         if answered and len(answer.body) <= BYTES_A_PREDICTION * self._settings.feedback_token_rows:
             found = bodies.predictions(answer.body)
-        self._settle(exchange, self._with_token(answer, found) if answered else answer)
+        table = exchange.table
         self._observer.put(
             Seen(
                 request.headers.get("CONTENT_TYPE", ""),
-                request.body,
+                request.body if table is None else b"",
                 answered,
-                answer.body,
-                () if exchange.table is None else (exchange.table,),
+                answer.body if found is None else b"",
+                () if table is None else (table,),
                 found,
             )
         )
+        self._settle(exchange, self._with_token(answer, found) if answered else answer)
 
     def _retry(self, exchange: Exchange) -> None:
         exchange.retried = True

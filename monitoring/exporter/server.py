@@ -6,7 +6,9 @@
 * After a stop signal, every request whose head was read is answered, up to the end of a grace period.
 """
 
+import contextlib
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -85,6 +87,7 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
         metrics.refused[reason].inc()
         metrics.requests["other"][f"{answer.status // 100}xx"].inc()
         self.set_close_on_finish()
+        self.channel.linger()
         _write(self, answer)
 
 
@@ -95,6 +98,38 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = RefusalTask
     parser_class = Parser
     exchange: Exchange | None = None
+    close_when_flushed: bool
+    lingers_until = 0.0
+
+    def linger(self) -> None:
+        """Before closing, read and drop what the client is still sending, for a moment: closed at once, the
+        connection would be reset and the client might never see its answer."""
+        self.lingers_until = time.monotonic() + LINGER_SECONDS
+
+    def handle_write(self) -> None:
+        """Send what is to be sent; when all is sent, end the connection or begin to linger."""
+        if self.close_when_flushed and self.lingers_until and not self.total_outbufs_len:
+            self.close_when_flushed = False
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+        super().handle_write()
+
+    def writable(self) -> bool:
+        """Whether there is something to send or to end."""
+        if self.lingers_until and time.monotonic() > self.lingers_until:
+            self.will_close = True
+        return bool(super().writable())
+
+    def handle_read(self) -> None:
+        """Read, or drop what comes while lingering; the client's own end of the connection ends it."""
+        if not self.lingers_until:
+            super().handle_read()
+            return
+        try:
+            if not self.recv(self.adj.recv_bytes):
+                self.will_close = True
+        except OSError:
+            self.will_close = True
 
     def answer(self, _: Exchange) -> None:
         """Write the answer; called by the proxy, on its thread, when the exchange is settled."""

@@ -162,6 +162,19 @@ def test_a_full_queue_loses_counts_and_says_so(reference: Reference) -> None:
     assert (lost, watch.metrics.registry.get_sample_value("model_rows_total")) == (3, 2)
 
 
+def test_the_queue_is_bounded_in_bytes_as_well(reference: Reference) -> None:
+    """Few large bodies fill it as many small ones do."""
+    watch = Watch(reference)
+    seen = Seen("text/csv", b"x" * 50_000_000, True, b"")
+    for _ in range(5):
+        watch.observer.put(seen)
+    lost = watch.metrics.registry.get_sample_value("model_collector_failures_total", {"part": "queue_full"})
+    assert lost == 3
+    watch.observer.drain()
+    watch.see(people(20).encode(), [0.1])
+    assert watch.bins("BMI") == [1, 0, 0]
+
+
 def test_a_failure_to_count_is_counted_and_its_message_is_not_logged(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

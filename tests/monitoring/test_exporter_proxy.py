@@ -219,7 +219,8 @@ def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
     answer = say(sidecar.port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert len(container.requests) == 1
-    assert sidecar.value("model_requests_refused_total", reason="too_large") == 2
+    assert sidecar.ask(body=b"x" * 50_000_000).status == 413
+    assert sidecar.value("model_requests_refused_total", reason="too_large") == 3
 
 
 class Gate:
@@ -470,8 +471,7 @@ def test_malformed_http_is_refused_and_reaches_nobody(start: Start, scripted: Be
     content = answer.partition(b"\r\n\r\n")[2]
     if b"\xff" not in wire and b"\x01" not in wire:
         assert set(json.loads(content)) == {"error_code", "message"}
-    assert all(head.startswith(b"GET /version") for head, _ in container.requests)
-    assert not any(b"abc" in body for _, body in container.requests)
+    assert container.requests == []
     assert sidecar.value("model_requests_refused_total") == 1
 
 
