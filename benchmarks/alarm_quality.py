@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -138,7 +139,7 @@ def shifted(shares: Floats, psi: float, rng: np.random.Generator) -> Floats:
     for _ in range(80):
         middle = (low + high) / 2
         log_share = np.log(np.maximum(shares, 1e-12)) + middle * direction
-        tilted = np.exp(log_share - log_share.max())
+        tilted: Floats = np.exp(log_share - log_share.max())
         tilted /= tilted.sum()
         far = ((tilted - shares) * np.log(tilted / np.maximum(shares, 1e-12))).sum() > psi
         low, high = (low, middle) if far else (middle, high)
@@ -328,6 +329,7 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
     count = len(signals) + 1
     result: dict[str, Any] = {
         "measured": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
         "signals": len(signals),
         "half_years": half_years,
         "seeds": seeds,
@@ -356,6 +358,11 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
         "labels": {str(ratio): summary(labels_until_alarm(risk, ratio, seeds, count)) for ratio in RATIOS},
     }
     return result
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def missed(result: Mapping[str, Any]) -> list[str]:

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 from scipy import special
 
+from monitoring.exporter.metrics import Metrics
 from monitoring.prometheus import generate
 from steps import evidence
 from tests.conftest import require
@@ -138,6 +140,27 @@ def test_a_backfill_level_reads_only_levels_below_it():
             assert set(re.findall(r"\b[a-z_]+(?::[a-z_]+[a-z_0-9]*)+", rule.expr)) <= made, rule.record
         made |= {rule.record for rule in level}
     assert sum(map(len, generate.levels())) == sum(len(group.rules) for group in generate.groups())
+
+
+def test_rules_read_only_metrics_that_the_sidecar_exports():
+    registry = CollectorRegistry()
+    Metrics(registry, None, "1")
+    exported: set[str] = set()
+    for line in generate_latest(registry).decode().splitlines():
+        if line.startswith("# TYPE "):
+            name, kind = line.split()[2:]
+            parts = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+            exported |= {name + part for part in parts}
+    read = {
+        name
+        for group in generate.groups()
+        for rule in group.rules
+        for name in re.findall(
+            r"(?<![:a-z_])model_[a-z_]+(?![:a-z_0-9])", re.sub(r"\(([a-z_, ]*)\)", "", rule.expr)
+        )
+    }
+    assert read - {"model_version"} <= exported
+    assert len(read) > 15
 
 
 @pytest.mark.real
