@@ -182,8 +182,11 @@ def calibration_evidence(
     with the weight of 100 labels, against that mean itself. Rows' risks differ within a bin; by the
     inequality of arithmetic and geometric means the ratio's expectation for a calibrated model is then at
     most 1 (Hoeffding, Ann. Math. Stat. 27, 1956, compares such sums with the binomial). Bin by bin sees a
-    wrong shape, pooled a common bias; taking the larger of the two costs a factor of 2. Risks must lie
-    strictly between 0 and 1 on average in each bin with labels.
+    wrong shape, pooled a common bias; taking the larger of the two costs a factor of 2.
+
+    Every single look at a window has this bound, but a window's mean risk moves as labels arrive, so that
+    there is no bound over time as `drift_evidence` has it: benchmarks/alarm_quality.py counts its false
+    alarms.
     """
     k, n, s = _floats(positives), _floats(labels), _floats(risk_sums)
     by_bin = _beta_binomial_evidence(k, n, s).sum(-1)
