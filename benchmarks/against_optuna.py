@@ -100,7 +100,8 @@ def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.flo
         model.fit(
             train[names],
             train[TARGET],
-            eval_set=[(validation[names], validation[TARGET])],
+            eval_X=validation[names],
+            eval_y=validation[TARGET],
             eval_metric="binary_logloss",
             callbacks=[stop],
         )

@@ -1,9 +1,10 @@
-"""Trials per minute of the search at parallelism 1 and 2, on the same trials of one data set.
+"""Trials per minute of the search at parallelism 1 and 2, on one data set.
 
     python -m benchmarks.tuning --train train.parquet --schema data/brfss2015.yaml
 
-A minute is counted from the first finished trial of a worker to the last, so that starting processes does not
-count; each search runs the families' defaults only once and then what TPE proposes. Prints one JSON object.
+The clock runs from when each worker has finished a trial to the last trial, so that starting processes does not
+count. The first nine trials are the same in both searches, later ones are what TPE makes of each. Prints one JSON
+object.
 """
 
 from __future__ import annotations

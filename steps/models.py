@@ -141,8 +141,8 @@ def check_params(family: str, params: Mapping[str, Any]) -> dict[str, Value]:
 def build(family: Family, params: Mapping[str, Any], schema: Schema, seed: int) -> Pipeline:
     """An unfitted pipeline from a frame of the schema's raw features to the probability of the outcome.
 
-    params: any of the family's hyperparameters; the others take their defaults. Raises UserError for parameters
-    that will not do.
+    params: any of the family's hyperparameters; the others take their defaults. Raises UserError for
+    parameters that will not do.
     """
     from sklearn.pipeline import Pipeline
 
