@@ -2,9 +2,9 @@
 
     python -m benchmarks.tuning --train train.parquet --schema data/brfss2015.yaml
 
-The clock runs from when each worker has finished a trial to the last trial, so that starting processes does not
-count. The first nine trials are the same in both searches, later ones are what TPE makes of each. Prints one JSON
-object.
+The clock runs from when each worker has finished a trial to the last trial, so that starting processes does
+not count. The first nine trials are the same in both searches, later ones are what TPE makes of each.
+Prints one JSON object.
 """
 
 from __future__ import annotations
