@@ -1,0 +1,93 @@
+"""Every benchmark, one after the other: `make bench`, or `python -m benchmarks reuse tuning` for some.
+
+What each prints goes to benchmarks/results/<name>.txt under the date, the commit and the machine. Figures
+are ratios of things measured in one run on one machine; a second of one machine says nothing of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SURVEY = ROOT.parent / "shared" / "data" / "brfss2015.parquet"
+
+
+def prepared(place: Path) -> Path:
+    """The real survey where it is, else the cohort, prepared once: the folder of its three tables."""
+    from steps import preparation, sources
+    from steps.schema import load
+
+    schema = load(ROOT / "data" / "brfss2015.yaml")
+    data = str(SURVEY) if SURVEY.exists() else "cohort"
+    located = sources.locate(data, schema, place, ROOT)
+    return preparation.store(preparation.prepare(sources.chunks(located), schema, located, 0.01), place)
+
+
+# Name -> arguments, given the folder of a prepared data set.
+BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
+    "reuse": lambda folder: [],
+    "preprocess": lambda folder: [],
+    "tuning": lambda folder: ["--train", str(folder / "train.parquet")],
+    "against_optuna": lambda folder: ["--folder", str(folder)],
+    "scoring": lambda folder: [],
+    "alarm_quality": lambda folder: [],
+    "serving": lambda folder: [],
+}
+
+
+def heading() -> str:
+    """Date, commit and machine of a result."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    return f"{today}, commit {commit.stdout.strip() or 'unknown'}, {where}"
+
+
+def measure(name: str, arguments: Sequence[str]) -> int:
+    """Run one benchmark in a process of its own, show what it prints and keep it."""
+    print(f"\n== {name} {' '.join(arguments)}", flush=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    code = process.wait()
+    if code == 0:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.txt").write_text(f"{heading()}\n\n{''.join(lines)}", encoding="utf-8")
+    return code
+
+
+def main() -> int:
+    """Exit code 1 if a benchmark failed or missed what it promises."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", default=list(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}")
+    chosen = parser.parse_args().names
+    unknown = sorted(set(chosen) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    with tempfile.TemporaryDirectory() as place:
+        needs_data = {"tuning", "against_optuna"} & set(chosen)
+        folder = prepared(Path(place)) if needs_data else Path(place)
+        failed = [name for name in chosen if measure(name, BENCHMARKS[name](folder)) != 0]
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

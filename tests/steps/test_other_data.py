@@ -1,0 +1,120 @@
+"""Another data set from its schema alone, data that cannot be used, and no row anywhere but in the cache."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import Checkout, check_out
+from tests.steps.clinic import SCHEMA
+
+# A glucose that nobody else has, and a column that no schema knows.
+CANARY, CANARY_NAME = 33.3712345678, "Canary Finch"
+
+
+def clinic_people(count: int) -> pd.DataFrame:
+    """People whose readmission follows from glucose, ward and stage; a few have no outcome, one is the
+    canary.
+    """
+    rng = np.random.default_rng(5)
+    glucose = np.where(rng.random(count) < 0.1, 0.0, rng.uniform(2, 40, count).round(1))
+    ward, stage = rng.choice(["A1", "B2", "NA", "?"], count), rng.choice([1, 2, 3, 9], count)
+    log_odds = 0.12 * (glucose - 22) * (glucose > 0) + np.where(ward == "B2", 1.2, 0) + 0.5 * (stage == 3) - 1
+    outcome = np.where(rng.random(count) < 1 / (1 + np.exp(-log_odds)), "yes", "no").astype(object)
+    outcome[rng.random(count) < 0.02] = None
+    smoker = rng.choice([0.0, 1.0, np.nan], count)
+    frame = pd.DataFrame(
+        {
+            "glucose": glucose,
+            "ward": ward,
+            "stage": stage,
+            "smoker": smoker,
+            "readmitted": outcome,
+            "name": "x",
+        }
+    )
+    frame.loc[7, ["glucose", "readmitted", "name"]] = [CANARY, "yes", CANARY_NAME]
+    return frame
+
+
+def contents(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file below a folder but those of the cache, and every member of the archives among them."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or ".cache" in path.relative_to(folder).parts:
+            continue
+        yield path, path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    yield path / name, archive.read(name)
+
+
+def test_another_data_set_runs_from_its_schema_alone_and_no_row_leaves_the_cache(tmp_path: Path) -> None:
+    """Text columns, real values, sentinels, rows without outcome, another target: all from one YAML file.
+
+    The canary, as text and as the eight bytes of a float, is in no artifact, log, report, model or database.
+    """
+    checkout = check_out(tmp_path / "project")
+    (checkout.folder / "data" / "clinic.yaml").write_text(SCHEMA, encoding="utf-8")
+    data = tmp_path / "people.csv"
+    clinic_people(3000).to_csv(data, index=False)
+    code, output = checkout.mlflow_run(
+        schema="data/clinic.yaml", data=data, max_evals=4, replicates=100, parallelism=2
+    )
+    assert code == 0, output
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    version = client.get_model_version_by_alias("readmission", "champion")
+    assert version.tags["data_kind"] == "private"
+    (measured,) = client.search_runs(["0"], "tags.step = 'evaluate' and tags.model = 'tuned'")
+    assert measured.data.metrics["roc_auc"] > 0.75
+
+    (checkout.folder / "output.txt").write_text(output, encoding="utf-8")
+    forbidden = {
+        repr(CANARY).encode()[:9],
+        CANARY_NAME.encode(),
+        struct.pack("<d", CANARY),
+        struct.pack("<f", CANARY),
+    }
+    found = {
+        str(path) for path, content in contents(checkout.folder) for mark in forbidden if mark in content
+    }
+    assert not found
+    assert any(CANARY_NAME.encode() not in content for _, content in contents(checkout.folder))
+    cached = [pd.read_parquet(path) for path in checkout.folder.rglob(".cache/datasets/*/*.parquet")]
+    assert any((frame.get("glucose") == CANARY).any() for frame in cached), "the canary was never there"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return check_out(tmp_path_factory.mktemp("plain") / "project")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: frame.drop(columns="BMI"), "BMI"),
+        (lambda frame: frame.assign(BMI=["heavy"] * 500 + [27] * (len(frame) - 500)), "BMI"),
+        (lambda frame: frame.assign(Diabetes_012=0), "one"),
+        (lambda frame: frame.head(0), "no row"),
+    ],
+    ids=["missing column", "text in a number", "one outcome only", "no rows"],
+)
+def test_data_that_cannot_be_used_is_an_error_that_names_the_thing(
+    plain: Checkout, tmp_path: Path, change: object, said: str
+) -> None:
+    """Exit code 1, one message, no traceback."""
+    frame = pd.read_parquet(plain.folder / "data" / "cohort.parquet")
+    path = tmp_path / "bad.csv"
+    change(frame).to_csv(path, index=False)
+    code, output = plain.run("python", "-m", "steps.preprocess", "--data", str(path))
+    assert code == 1, output
+    assert "preprocess: error:" in output
+    assert said in output.partition("preprocess: error:")[2]
+    assert "Traceback" not in output
