@@ -10,7 +10,8 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
 ARGS ?=
 
-.PHONY: help run plan test soak lint ui bench lock clean
+.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean release image image-test deploy \
+        rollback stack data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -48,8 +49,58 @@ lint: .venv/installed-dev  ## Style and types
 soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
 	@python -m pytest -m soak --durations=0 $(ARGS)
 
+real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, Docker); one that is missing is a failure
+	@REQUIRE_REAL=1 python -m pytest -m real $(ARGS)
+
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
 	@python -m benchmarks
+
+serve: .venv/installed  ## The champion behind its sidecar on loopback, without Docker
+	@python -m steps.release $(ARGS)
+	@python -m monitoring.serving.local
+
+release: .venv/installed  ## Export the champion into build/release (ARGS="--version 3" for another)
+	@python -m steps.release $(ARGS)
+
+image: release  ## Images of the champion and of its sidecar, from mlflow models build-docker
+	@python -m monitoring.serving.image
+
+image-test: .venv/installed  ## Start both images as they are meant to run, and compare with the registered model
+	@python -m monitoring.serving.smoke
+
+stack: .venv/installed  ## The whole stack in Docker: model, sidecar, Prometheus, Grafana
+	@python -m monitoring.serving.deploy stack $(VERSION)
+
+deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, together
+	@python -m monitoring.serving.deploy deploy $(VERSION)
+
+rollback: .venv/installed  ## @champion back to @previous, and the running containers with it
+	@mlflow run . --env-manager local -e promote -P rollback=true $(ARGS)
+	@python -m monitoring.serving.deploy champion
+
+data-check: .venv/installed  ## Validate and prepare the labelled data (DATA_URI=...); report in build/data
+	@python -m steps.init
+	@python -m steps.data_check $(ARGS)
+
+retrain: .venv/installed  ## Train if the data or the code changed, and summarise; what Actions runs
+	@python -m steps.init
+	@python -m steps.retraining $(ARGS)
+
+publish-plan: .venv/installed  ## What `make publish` would push where
+	@python -m steps.publishing plan
+
+publish: .venv/installed  ## Push the tested images and attach the release; what Actions runs
+	@python -m steps.publishing publish
+
+store-restore: .venv/installed  ## The store that the last run on Actions kept
+	@python -m steps.kept_store restore
+
+store-save: .venv/installed  ## Keep the store for the next run on Actions
+	@python -m steps.kept_store save
+
+lint-workflows:  ## The workflows: actionlint and zizmor
+	@actionlint
+	@zizmor --offline --config .github/zizmor.yml .github
 
 lock: .venv/installed-dev  ## Renew requirements.lock, requirements-dev.lock and conda.yaml from its pins
 	@.ci/lock

@@ -26,7 +26,8 @@ def work(step: Active) -> Result:
     compared = {other: chain.ensure("evaluate", {**values, "model": other})}
     compared[values["model"]] = needs["evaluate"] = chain.ensure("evaluate", values)
     verdict = _promote(step, values, needs)
-    step.tag({"verdict": verdict, "synthetic": needs["preprocess"].tags["synthetic"]})
+    told = {name: needs["preprocess"].tags[name] for name in ("synthetic", "data_digest")}
+    step.tag({"verdict": verdict, **told})
     return Result(lines=_summary(step, compared, verdict), exit_code=1 if verdict == "refused" else 0)
 
 

@@ -35,7 +35,7 @@ def work(step: Active) -> Result:
     tags = step.client.get_model_version(name, champion).tags if champion else {}
     if tags.get("model_digest") == fitted.result_digest:
         line = f"promote: version {champion} of {name} is @champion already; nothing to change"
-        return _conclude(step, "unchanged", name, champion, champion, fitted, lines=[line])
+        return _conclude(step, "unchanged", name, champion, champion, (fitted, evaluated), lines=[line])
 
     measured = step.fetch_json(evaluated.run_id, "evaluation.json")
     comparison, why_not = _compare(step, name, champion, tags, data, fitted)
@@ -44,7 +44,9 @@ def work(step: Active) -> Result:
     if not gates.passed(judged):
         keeps = f"version {champion} stays @champion" if champion else "there is no champion yet"
         lines.append(f"promote: refused. {gates.failures(judged)}. {keeps} of {name}")
-        return _conclude(step, "refused", name, champion, champion, fitted, judged, comparison, lines)
+        return _conclude(
+            step, "refused", name, champion, champion, (fitted, evaluated), judged, comparison, lines
+        )
 
     version = store.register(
         step.client, name, fitted.run_id, _version_tags(step, data, fitted, evaluated, measured)
@@ -55,7 +57,9 @@ def work(step: Active) -> Result:
         f"promote: version {version} of {name} is @champion now"
         + (f", version {champion} @previous" if champion else "")
     )
-    return _conclude(step, "promoted", name, version, champion, fitted, judged, comparison, lines)
+    return _conclude(
+        step, "promoted", name, version, champion, (fitted, evaluated), judged, comparison, lines
+    )
 
 
 def _roll_back(step: Active) -> Result:
@@ -116,7 +120,7 @@ def _conclude(
     name: str,
     version: str | None,
     before: str | None,
-    fitted: StepRun | None,
+    candidate: tuple[StepRun, StepRun] | None,
     judged: Sequence[gates.Gate] = (),
     comparison: Mapping[str, Any] | None = None,
     lines: Sequence[str] = (),
@@ -126,7 +130,8 @@ def _conclude(
         "model": name,
         "champion": version,
         "champion_before": before,
-        "candidate_run_id": fitted.run_id if fitted else None,
+        "candidate_run_id": candidate[0].run_id if candidate else None,
+        "evaluate_run_id": candidate[1].run_id if candidate else None,
         "promote_run_id": step.run_id,
         "gates": [asdict(gate) for gate in judged],
         "comparison": comparison,

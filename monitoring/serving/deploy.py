@@ -1,0 +1,142 @@
+"""`make stack`, `make deploy VERSION=`, and the second half of `make rollback`: which version Docker runs.
+
+Model and sidecar move together: the sidecar stops first and finishes what it has, then the model is
+replaced, and the sidecar of the new version starts once the model is healthy. Between the two nothing
+answers, so no request ever meets one version's model with another's reference. If the new pair does not get
+healthy the old one comes back. What runs is written into `monitoring/.env`, where `docker compose` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from monitoring.serving.engine import docker, has_image
+from steps.chain import PROJECT
+from steps.errors import UserError
+from steps.release import RELEASE, read_facts
+from steps.step import VERDICT
+
+COMPOSE = ("compose", "--file", "monitoring/compose.yaml")
+SETTINGS = Path("monitoring") / ".env"
+RUNNING = ("MODEL_IMAGE", "EXPORTER_IMAGE", "VERSION")
+
+
+def pair(name: str, version: str, prefix: str = "") -> dict[str, str]:
+    """Variables of compose.yaml for a version. prefix: a registry and owner that the images come from."""
+    return {
+        "MODEL_IMAGE": f"{prefix}{name}",
+        "EXPORTER_IMAGE": f"{prefix}{name}-exporter",
+        "VERSION": version,
+    }
+
+
+def remembered(text: str) -> dict[str, str]:
+    """The pair that a settings file names; empty if it names none."""
+    lines = (line.partition("=") for line in text.splitlines())
+    found = {name: value for name, _, value in lines if name in RUNNING}
+    return found if len(found) == len(RUNNING) else {}
+
+
+def with_pair(text: str, wanted: Mapping[str, str]) -> str:
+    """A settings file with this pair in it and everything else as it was."""
+    kept = [line for line in text.splitlines() if line.partition("=")[0] not in RUNNING]
+    return "\n".join([*kept, *(f"{name}={value}" for name, value in wanted.items())]) + "\n"
+
+
+def fetch(wanted: Mapping[str, str]) -> None:
+    """Have both images on this engine. Raises UserError naming the one that is nowhere."""
+    for part in ("MODEL_IMAGE", "EXPORTER_IMAGE"):
+        image = f"{wanted[part]}:{wanted['VERSION']}"
+        if has_image(image):
+            continue
+        try:
+            docker("pull", "--quiet", image)
+        except UserError as error:
+            remedy = f"`make image ARGS='--version {wanted['VERSION']}'` builds it"
+            raise UserError(f"there is no image {image} here or in a registry: {remedy}") from error
+
+
+def move(wanted: Mapping[str, str]) -> float:
+    """Replace the running pair; seconds in which nothing answered. Raises UserError if it stays unhealthy."""
+    environment = {**os.environ, **wanted}
+    started = time.monotonic()
+    docker(*COMPOSE, "stop", "exporter", environment=environment)
+    docker(*COMPOSE, "up", "--detach", "--wait", "--no-deps", "model", environment=environment)
+    docker(*COMPOSE, "up", "--detach", "--wait", "--no-deps", "exporter", environment=environment)
+    return time.monotonic() - started
+
+
+def deploy(wanted: Mapping[str, str], settings: Path) -> str:
+    """Bring a pair up, or leave the one that runs; what to tell the person."""
+    fetch(wanted)
+    text = settings.read_text(encoding="utf-8") if settings.exists() else ""
+    before = remembered(text)
+    shown = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
+    try:
+        seconds = move(wanted)
+    except UserError as error:
+        if not before or before == dict(wanted):
+            raise
+        move(before)
+        raise UserError(
+            f"{shown} did not get healthy; version {before['VERSION']} serves again. {error}"
+        ) from None
+    remember(settings, with_pair(text, wanted))
+    return f"{shown} serves; nothing answered for {seconds:.1f} s"
+
+
+def remember(settings: Path, text: str) -> None:
+    """Write the settings file; it may hold secrets, so nobody else may read it."""
+    partial = settings.with_name(settings.name + ".partial")
+    partial.touch(mode=0o600)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(settings)
+
+
+def chosen(action: str, version: str, environment: Mapping[str, str], settings: Path) -> dict[str, str]:
+    """The pair that is meant.
+
+    `champion` is that of the last verdict; else `version` of the model that runs, or that was exported last.
+    """
+    prefix = environment.get("IMAGE_PREFIX", "")
+    if action == "champion":
+        verdict = json.loads((PROJECT / VERDICT).read_text(encoding="utf-8"))
+        return pair(verdict["model"], verdict["champion"], prefix)
+    running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    if version and running:
+        return {**running, "VERSION": version}
+    told = read_facts(PROJECT / RELEASE)
+    return pair(told["name"], version or told["version"], prefix)
+
+
+def main() -> int:
+    """Deploy; exit code 1 with the reason if that fails."""
+    action, version = [*sys.argv[1:], "", ""][:2]
+    settings = PROJECT / SETTINGS
+    os.chdir(PROJECT)
+    try:
+        if action == "deploy" and not version:
+            raise UserError("say which: make deploy VERSION=3")
+        wanted = chosen(action, version, os.environ, settings)
+        if action == "stack":
+            fetch(wanted)
+            docker(*COMPOSE, "up", "--detach", "--wait", environment={**os.environ, **wanted})
+            text = settings.read_text(encoding="utf-8") if settings.exists() else ""
+            remember(settings, with_pair(text, wanted))
+            said = "http://127.0.0.1:3000 is Grafana, http://127.0.0.1:8080/invocations the model"
+        else:
+            said = deploy(wanted, settings)
+    except UserError as error:
+        print(f"{action}: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{action}: {said}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

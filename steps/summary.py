@@ -1,0 +1,207 @@
+"""What a workflow's page says of a run: Markdown with tables, and pictures as Mermaid, which GitHub draws.
+
+Job summaries show no data URIs and no inline SVG, so the figures of the report cannot be put there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SHOWN = (
+    ("roc_auc", "ROC AUC"),
+    ("average_precision", "average precision"),
+    ("brier", "Brier score"),
+    ("calibration_slope", "calibration slope"),
+    ("observed_expected", "observed / expected"),
+    ("recall", "recall at the threshold"),
+    ("precision", "precision at the threshold"),
+    ("flagged", "share flagged"),
+)
+_ANYWAY = "Training goes on in any case: new labels are reason enough."
+SYNTHETIC = "> These figures are of synthetic people: they say nothing of anybody's health.\n"
+
+
+@dataclass(frozen=True)
+class Out:
+    """Where a summary and outputs go: files that GitHub names, or the terminal."""
+
+    summary: str | None
+    outputs: str | None
+
+    def add(self, text: str) -> None:
+        """Append Markdown to the summary."""
+        if not self.summary:
+            print(text, flush=True)
+        elif text:
+            with Path(self.summary).open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    def set(self, **values: str) -> None:
+        """Set outputs of a workflow's step; the last value wins. Raises ValueError for several lines."""
+        lines = [f"{name}={value}" for name, value in values.items()]
+        if any("\n" in line for line in lines):
+            raise ValueError("an output has one line")
+        if not self.outputs:
+            print("\n".join(f"output: {line}" for line in lines), flush=True)
+        else:
+            with Path(self.outputs).open("a", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+
+
+def occasion(event: str, reason: str, why: str, digest: str, last: str | None) -> str:
+    """What started the workflow and what follows from it. `reason` comes from outside: shown as code."""
+    rows = [
+        ("started by", event),
+        ("in its words", f"`{_harmless(reason)}`" if reason else "–"),
+        ("data", f"`{digest[:16]}`"),
+        ("data of the last training", f"`{last[:16]}`" if last else "none"),
+    ]
+    return f"## Retraining: {why}\n\n{_table(('what', 'value'), rows)}"
+
+
+def drift(verdict: Mapping[str, Any] | None) -> str:
+    """How the new data differ from the champion's; None where that could not be found out."""
+    if verdict is None:
+        return f"## Drift\n\nIt could not be measured; the log says why. {_ANYWAY}\n"
+    reasons = [str(r.get("text", r)) if isinstance(r, Mapping) else str(r) for r in verdict["reasons"]]
+    listed = "\n".join(f"* {_harmless(text)}" for text in reasons[:10]) or "* nothing stands out"
+    return f"## Drift of the new data: {verdict['verdict']}\n\n{listed}\n\n{_ANYWAY}\n"
+
+
+def trained(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+    """Verdict, gates, measures and pictures of a chain that came to its end."""
+    name, version = verdict["model"], verdict["champion"]
+    what = {
+        "promoted": f"version {version} of {name} is the champion now",
+        "unchanged": f"version {version} of {name} is this model already; nothing to publish",
+        "refused": (
+            f"the candidate failed a gate; version {version} of {name} stays champion"
+            if version
+            else f"the candidate failed a gate; {name} has no champion"
+        ),
+    }[verdict["verdict"]]
+    parts = [f"## {str(verdict['verdict']).capitalize()}: {what}\n"]
+    if evaluation["synthetic"]:
+        parts.append(SYNTHETIC)
+    if verdict["gates"]:
+        parts.append(_gates(verdict["gates"]))
+    parts += [_measures(evaluation), _calibration(evaluation), _roc(evaluation)]
+    return "\n".join(parts)
+
+
+def checked(profile: Mapping[str, Any], kind: str, digest: str, published: bool) -> str:
+    """What preprocess found in a data set: counts only."""
+    rows = [(name, _count(count)) for name, count in profile["rows"].items()]
+    where = (
+        "uploaded: every row comes from a source listed as synthetic or public"
+        if published
+        else "not uploaded: these rows are private"
+    )
+    problems = [
+        (f"`{_harmless(str(p['column']))}`", _harmless(str(p["rule"])), _count(p["rows"]))
+        for p in profile["problems"]
+    ]
+    return (
+        f"## Data: {kind}, `{digest[:16]}`\n\n{_table(('part', 'rows'), rows)}\n"
+        + (
+            _table(("column", "rule broken", "rows"), problems) + "\n"
+            if problems
+            else "No row breaks the schema.\n\n"
+        )
+        + f"The processed data set is {where}.\n"
+    )
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            gate["name"],
+            "–" if gate["value"] is None else f"{gate['value']:.4f}",
+            gate["limit"],
+            "skipped" if gate["skipped"] else "passed" if gate["passed"] else "**failed**",
+            gate["detail"],
+        )
+        for gate in gates
+    ]
+    return _table(("gate", "value", "limit", "verdict", "detail"), rows)
+
+
+def _measures(evaluation: Mapping[str, Any]) -> str:
+    metrics = evaluation["metrics"]
+    rows = [
+        (label, f"{metrics[key]['value']:.4f}", f"{metrics[key]['low']:.4f} to {metrics[key]['high']:.4f}")
+        for key, label in _SHOWN
+        if key in metrics
+    ]
+    return _table((f"on {evaluation['data']['rows']:,} test rows", "value", "95 % interval"), rows)
+
+
+def _calibration(evaluation: Mapping[str, Any]) -> str:
+    bins = evaluation["curves"]["calibration"]
+    highest = max([0.1, *(max(part["predicted"], part["observed"]) for part in bins)])
+    return _chart(
+        "Calibration: observed share (bars) and predicted risk (line) by risk group",
+        [f"{part['predicted']:.2f}" for part in bins],
+        "risk",
+        highest,
+        bars=[part["observed"] for part in bins],
+        line=[part["predicted"] for part in bins],
+    )
+
+
+def _roc(evaluation: Mapping[str, Any]) -> str:
+    curve = evaluation["curves"]["roc"]
+    steps = [i / 20 for i in range(21)]
+    recall = [_interpolated(curve["false_positive_rate"], curve["recall"], x) for x in steps]
+    return _chart(
+        "ROC curve: recall by false positive rate", [f"{x:.2f}" for x in steps], "recall", 1.0, line=recall
+    )
+
+
+def _interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    for i in range(1, len(xs)):
+        if xs[i] >= x:
+            width = xs[i] - xs[i - 1]
+            return ys[i] if width == 0 else ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / width
+    return ys[-1]
+
+
+def _chart(
+    title: str,
+    labels: Sequence[str],
+    axis: str,
+    top: float,
+    bars: Sequence[float] = (),
+    line: Sequence[float] = (),
+) -> str:
+    shown = ", ".join(f'"{label}"' for label in labels)
+    series = [
+        f"  {kind} [{', '.join(f'{value:.4f}' for value in values)}]"
+        for kind, values in (("bar", bars), ("line", line))
+        if len(values)
+    ]
+    top = math.ceil(top * 20) / 20
+    head = [f'  title "{title}"', f"  x-axis [{shown}]", f'  y-axis "{axis}" 0 --> {top:g}']
+    return "\n".join(["```mermaid", "xychart-beta", *head, *series, "```", ""])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return (
+        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines)
+        + "\n"
+    )
+
+
+def _count(rows: object) -> str:
+    """A count with thousands set apart; a profile keeps the smallest to itself."""
+    return f"{rows:,}" if isinstance(rows, int) else "few"
+
+
+def _harmless(text: str) -> str:
+    """Text from outside on one line, without what Markdown or HTML would act on."""
+    return "".join(c for c in " ".join(text.split())[:500] if c.isprintable() and c not in "`<>[]|\\")
