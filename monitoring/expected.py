@@ -6,16 +6,17 @@ alerts say otherwise, one of the two is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.backfill import History, series_text
-from monitoring.exporter.metrics import score_bin_label
+from monitoring.exporter.metrics import STATUSES, score_bin_label
 from monitoring.exporter.reference import Feature, Reference
-from monitoring.grafana import limits
+from monitoring.grafana import alerts, limits
 from monitoring.grafana.states import seconds
+from monitoring.prometheus import generate
 from monitoring.prometheus.generate import LABEL_WINDOWS, TRAFFIC_WINDOWS
 from monitoring.world import TARGETS, VERSION
 from steps import evidence
@@ -24,7 +25,8 @@ Floats = NDArray[np.float64]
 # Alert title -> the features that it names; an empty set where it names none.
 Alerts = dict[str, frozenset[str]]
 
-HOLDS_SECONDS = 600.0
+_NEVER: frozenset[str] = frozenset()
+_LASTS = {alert.title: seconds(alert.lasts) for alert in alerts.ALERTS}
 _FATES = {
     "Missing values": "model_feature_missing_total",
     "Invalid values": "model_feature_out_of_range_total",
@@ -33,10 +35,15 @@ _FATES = {
 
 
 def firing(history: History, reference: Reference, at: float) -> Alerts:
-    """Alerts of data and model that have fired for their ten minutes at time `at`."""
-    now, before = breaching(history, reference, at), breaching(history, reference, at - HOLDS_SECONDS)
-    both = {title: now[title] & before[title] for title in now.keys() & before.keys()}
-    return {title: names for title, names in both.items() if names or not now[title]}
+    """Alerts that have held for their duration at time `at`, judged at its two ends."""
+    now = breaching(history, reference, at)
+    since = {lasts: breaching(history, reference, at - lasts) for lasts in set(_LASTS.values())}
+    held = {title: names & since[_LASTS[title]].get(title, _NEVER) for title, names in now.items()}
+    return {
+        title: names
+        for title, names in held.items()
+        if names or (title in since[_LASTS[title]] and not now[title])
+    }
 
 
 def breaching(history: History, reference: Reference, at: float) -> Alerts:
@@ -54,22 +61,27 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
     expected = _least([_expected(counts, window) for window in ("1d", "14d")])
     realised = _least([_realised(counts, window) for window in ("7d", "30d")])
     drop = max([validation - best for best in (expected, realised) if best is not None], default=0.0)
-    alerts: Alerts = {
+    found: Alerts = {
         title: frozenset(f.name for f in reference.features if _share(counts, f, title) > _allowed(f, title))
         for title in _FATES
     }
-    alerts["Feature drift"] = drifted
-    alerts = {title: names for title, names in alerts.items() if names}
+    found["Feature drift"] = drifted
+    found = {title: names for title, names in found.items() if names}
     for title, holds in (
         ("Score drift", score_drifts),
         ("Drift with harm", (bool(drifted) or score_drifts) and drop > limits.ROC_AUC_DROP),
         ("Expected ROC AUC below floor", expected is not None and expected < floor),
         ("Realised ROC AUC below floor", realised is not None and realised < floor),
         ("Calibration", _miscalibration(counts) >= limit),
+        ("Error budget burns fast", _burns(counts, _availability, "availability", "page")),
+        ("Error budget burns slowly", _burns(counts, _availability, "availability", "ticket")),
+        ("Latency budget burns fast", _burns(counts, _promptness, "latency", "page")),
+        ("Latency budget burns slowly", _burns(counts, _promptness, "latency", "ticket")),
+        ("Overload", counts.plain("model_requests_refused_total", "5m", reason="overload") > 0),
     ):
         if holds:
-            alerts[title] = frozenset()
-    return alerts
+            found[title] = frozenset()
+    return found
 
 
 class _Counts:
@@ -78,10 +90,19 @@ class _Counts:
     def __init__(self, history: History, at: float) -> None:
         self._history, self._at = history, at
 
-    def increase(self, name: str, window: str, **labels: str) -> float:
-        target = {"job": "exporter", "instance": TARGETS["exporter"], "model_version": VERSION}
-        series = series_text(name, {**labels, **target})
+    def plain(self, name: str, window: str, **labels: str) -> float:
+        """Of a counter that does not depend on the model."""
+        series = series_text(name, {**labels, "job": "exporter", "instance": TARGETS["exporter"]})
         return self._history.increase(series, self._at - seconds(window), self._at)
+
+    def increase(self, name: str, window: str, **labels: str) -> float:
+        """Of a counter that belongs to a model's version."""
+        return self.plain(name, window, **labels, model_version=VERSION)
+
+    def requests(self, window: str) -> float:
+        """Requests for predictions, answered however."""
+        name, endpoint = "model_requests_total", "invocations"
+        return sum(self.plain(name, window, endpoint=endpoint, status=status) for status in STATUSES)
 
     def feature(self, feature: Feature, window: str) -> Floats:
         name = "model_feature_values_total"
@@ -165,3 +186,29 @@ def _miscalibration(counts: _Counts) -> float:
             found = evidence.calibration_evidence(labels[:, 1], labels.sum(-1), risks.sum(-1)).larger
             most = max(most, float(found) if error >= evidence.CALIBRATION_FLOOR else 0.0)
     return most
+
+
+def _availability(counts: _Counts, window: str) -> float:
+    """Share of requests for predictions that got a 5xx."""
+    asked = counts.requests(window)
+    failed = counts.plain("model_requests_total", window, endpoint="invocations", status="5xx")
+    return failed / asked if asked > 0 else 0.0
+
+
+def _promptness(counts: _Counts, window: str) -> float:
+    """Share of answers that took longer than the objective."""
+    metric = "model_request_duration_seconds"
+    answered = counts.plain(f"{metric}_count", window)
+    fast = counts.plain(f"{metric}_bucket", window, le=generate.SLOW_SECONDS)
+    return 1 - fast / answered if answered > 0 else 0.0
+
+
+def _burns(counts: _Counts, bad: Callable[[_Counts, str], float], slo: str, severity: str) -> bool:
+    """Whether both windows of a pair spend the budget too fast, with enough requests in the long one."""
+    budget = 1 - generate.OBJECTIVES[slo]
+    return any(
+        min(bad(counts, long), bad(counts, short)) / budget >= factor
+        and counts.requests(long) >= generate.MIN_REQUESTS
+        for level, long, short, factor in generate.BURN_ALARMS
+        if level == severity
+    )

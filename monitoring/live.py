@@ -160,6 +160,8 @@ def _ask(
     found = bodies.predictions(content) if answer.status == 200 else None
     with tally.lock:
         tally.statuses[str(answer.status)] += 1
+        tally.metrics.requests["invocations"][f"{answer.status // 100}xx"].inc()
+        tally.metrics.duration.observe(now - started)
         tally.seconds.append(now - started)
         tally.observer.put(Seen("application/json", body, answer.status == 200, content))
         risk = bodies.risk(found[0].value) if found else None
@@ -195,8 +197,9 @@ def _send_labels(traffic: Traffic, tally: _Tally, reference: Reference, now: flo
 def _report(tally: _Tally, reference: Reference, sent: int, took: float) -> Report:
     tally.observer.drain()
     history = History()
-    history.scrape(CollectorRegistry(), 0.0, {}, {})
-    history.scrape(tally.metrics.registry, DAY, {"job": "exporter", "instance": TARGETS["exporter"]}, {})
+    target = {"job": "exporter", "instance": TARGETS["exporter"]}
+    history.scrape(CollectorRegistry(), 0.0, target, {})
+    history.scrape(tally.metrics.registry, DAY, target, {})
     times = np.sort(tally.seconds) * 1000 if tally.seconds else np.array([np.nan])
     figures = {
         "requests": sent,
