@@ -3,7 +3,9 @@
 At most `calls` calls are under way; what arrives meanwhile waits and leaves together. A closed loop of
 clients would so fall into two groups that take turns and never meet. Therefore the next call may wait, for a
 few milliseconds, for clients of the last one that have been coming back at once; whoever does not come back
-is not waited for again, so a lone client and random arrivals lose nothing.
+is not waited for again, so a lone client and random arrivals lose nothing. Where so many clients share a
+call that they cannot all be back in time, groups that take turns are the better arrangement, for answers are
+handed out while the other group's call is under way: each wait in vain makes the next ones rarer.
 """
 
 import threading
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 
 FAITHFUL_AFTER = 2
 REMEMBERED_CLIENTS = 10_000
+FEWEST_SKIPPED, MOST_SKIPPED = 4, 64
 
 
 class Member(Protocol):
@@ -56,6 +59,8 @@ class Batcher:
         self._found_waiting = False
         self._held_since: float | None = None
         self._expected: set[Hashable] = set()
+        self._vain = 0
+        self._skip = 0
         self._last_answered = 0.0
         self._seen: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
         self._closed = False
@@ -137,7 +142,12 @@ class Batcher:
                 if self._is_full():
                     return self._leave("full")
                 held = self._held_since is not None
+                if self._expected and not held and self._skip:
+                    self._skip -= 1
+                    self._expected.clear()
                 if not self._expected:
+                    if held:
+                        self._vain = 0
                     reason = "clients_back" if held else "upstream_free" if self._found_waiting else "idle"
                     return self._leave(reason)
                 now = self._clock()
@@ -148,7 +158,10 @@ class Batcher:
                     for client in self._expected:
                         self._seen.pop(client, None)
                     self._expected.clear()
-                    return self._leave("wait_over" if held else "idle")
+                    if not held:
+                        return self._leave("idle")
+                    self._vain = self._skip = min(MOST_SKIPPED, max(FEWEST_SKIPPED, 2 * self._vain))
+                    return self._leave("wait_over")
                 self._ready.wait(left)
             elif self._closed and not self._length:
                 return None

@@ -214,6 +214,21 @@ def test_it_waits_no_longer_than_the_setting(bench: Callable[..., Bench]) -> Non
     assert each.calls.next()[:2] == (["a"], "idle")
 
 
+def test_after_a_wait_in_vain_the_next_are_left_out(bench: Callable[..., Bench]) -> None:
+    """Where the clients cannot all be back in time, waiting for them only costs time."""
+    each = bench()
+    faithful(each, "a", "b")
+    each.arrive("a")
+    assert each.calls.none_leaves()
+    each.clock.now += WAIT
+    sent = each.calls.next()
+    assert sent[1] == "wait_over"
+    each.answer(sent[0], sent[2])
+    faithful(each, "a", "b")
+    each.arrive("a")
+    assert each.calls.next()[0] == ["a"]
+
+
 def test_a_lone_client_never_waits(bench: Callable[..., Bench]) -> None:
     """It is the only one that could come back, and it has."""
     each = bench()
