@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+
+from tests.conftest import require
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "monitoring" / "compose.yaml"
@@ -179,3 +186,96 @@ def test_nothing_calls_home() -> None:
     ):
         assert environment[name] == "false"
     assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+
+
+def run_arguments(name: str, variables: dict[str, str]) -> list[str]:
+    """What `docker run` needs to confine a container as its service says; without networks."""
+    service = SERVICES[name]
+    arguments = [
+        "--user",
+        service["user"],
+        "--memory",
+        str(service["mem_limit"]),
+        "--cpus",
+        str(service["cpus"]),
+    ]
+    arguments += [
+        "--pids-limit",
+        str(service["pids_limit"]),
+        *(["--read-only"] if service["read_only"] else []),
+    ]
+    for flag, key in (("--cap-drop", "cap_drop"), ("--security-opt", "security_opt"), ("--tmpfs", "tmpfs")):
+        for value in service[key]:
+            arguments += [flag, value]
+    for key, value in service["environment"].items():
+        arguments += ["--env", f"{key}={expand(str(value), variables)}"]
+    return arguments
+
+
+@pytest.fixture
+def engine() -> Iterator[Callable[..., str]]:
+    """Runs docker commands; what it started and made is removed afterwards."""
+    require("docker")
+    made: list[tuple[str, ...]] = []
+
+    def docker(*arguments: str) -> str:
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+        if arguments[0] == "run":
+            made.append(("rm", "--force", arguments[arguments.index("--name") + 1]))
+        if arguments[:2] == ("network", "create"):
+            made.append(("network", "rm", arguments[-1]))
+        return done.stdout.strip()
+
+    yield docker
+    for arguments in reversed(made):
+        subprocess.run(["docker", *arguments], capture_output=True, check=False)
+
+
+@pytest.mark.real
+def test_model_and_exporter_really_start_as_the_file_says(engine: Callable[..., str]) -> None:
+    """Confined as their services say, on the same kinds of network, and a prediction comes through the port.
+
+    Needs the images of `make image`; STACK_VERSION names theirs (default: the newest here).
+    """
+    images = engine("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+    exporters = [i for i in images if i.rpartition(":")[0].endswith("-exporter") and "/" not in i]
+    version = os.environ.get("STACK_VERSION") or next((i.rpartition(":")[2] for i in exporters), "")
+    pair = [(i.replace("-exporter:", ":"), i) for i in exporters if i.endswith(f":{version}")]
+    if not version or not pair or pair[0][0] not in images:
+        pytest.skip("there are no images of model and exporter on this engine: make image")
+    mark = f"compose-test-{os.getpid()}"
+    serving, front = f"{mark}-serving", f"{mark}-front"
+    engine("network", "create", "--internal", serving)
+    engine("network", "create", front)
+    variables = {"VERSION": version}
+    model, exporter = f"{mark}-model", f"{mark}-exporter"
+    place = ["--network", serving, "--network-alias", "model"]
+    engine("run", "--detach", "--name", model, *place, *run_arguments("model", variables), pair[0][0])
+    wait_healthy(engine, model)
+    port = expand(SERVICES["exporter"]["ports"][0], {"PORT": "0"}).replace(":0:", "::")
+    engine(
+        *("run", "--detach", "--name", exporter, "--network", front, "--publish", port),
+        *run_arguments("exporter", variables),
+        pair[0][1],
+    )
+    engine("network", "connect", serving, exporter)
+    wait_healthy(engine, exporter)
+    address = engine("port", exporter, "8000/tcp").splitlines()[0]
+    reference = json.loads(engine("exec", exporter, "sh", "-c", 'cat "$MODEL_EXPORTER_REFERENCE"'))
+    golden = reference["golden"]
+    body = {"dataframe_split": {"columns": golden["columns"], "data": golden["rows"]}}
+    request = urllib.request.Request(
+        f"http://{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        risks = [row[1] for row in json.load(answer)["predictions"]]
+    assert risks == pytest.approx(golden["scores"], abs=1e-9)
+
+
+def wait_healthy(engine: Callable[..., str], name: str) -> None:
+    """Until the container's own health check says so; it has as long as a slow machine may need."""
+    until = time.monotonic() + 240
+    while engine("inspect", "--format", "{{.State.Health.Status}}", name) != "healthy":
+        assert time.monotonic() < until, engine("logs", name)
+        time.sleep(0.5)
