@@ -10,7 +10,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
 ARGS ?=
 
-.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean release image image-test deploy \
+.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release image pack image-test deploy \
         rollback stack data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
@@ -62,7 +62,9 @@ serve: .venv/installed  ## The champion behind its sidecar on loopback, without 
 release: .venv/installed  ## Export the champion into build/release (ARGS="--version 3" for another)
 	@python -m steps.release $(ARGS)
 
-image: release  ## Images of the champion and of its sidecar, from mlflow models build-docker
+image: release pack  ## Images of the champion and of its sidecar, from mlflow models build-docker
+
+pack: .venv/installed  ## The same of what is in build/release already
 	@python -m monitoring.serving.image
 
 image-test: .venv/installed  ## Start both images as they are meant to run, and compare with the registered model
@@ -98,9 +100,12 @@ store-restore: .venv/installed  ## The store that the last run on Actions kept
 store-save: .venv/installed  ## Keep the store for the next run on Actions
 	@python -m steps.kept_store save
 
-lint-workflows:  ## The workflows: actionlint and zizmor
-	@actionlint
-	@zizmor --offline --config .github/zizmor.yml .github
+lint-workflows: .venv/installed-dev  ## The workflows: actionlint (needs Go) and zizmor
+	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@uv tool run --quiet zizmor@1.32.0 --quiet --offline .github
+
+components:  ## Install the real components that tests need, on Debian or Ubuntu
+	@.ci/components
 
 lock: .venv/installed-dev  ## Renew requirements.lock, requirements-dev.lock and conda.yaml from its pins
 	@.ci/lock

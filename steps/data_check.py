@@ -44,25 +44,32 @@ def check(given: Mapping[str, str], out: summary.Out, project: Path) -> int:
         check=False,
     )
     print(ran.stdout, flush=True)
+    folder = project / CHECKED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     if ran.returncode != 0:
-        out.add(f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n")
+        _report(
+            out, folder, f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n"
+        )
         return 1
     client = store.connect()
     runs = store.finished_runs(client, {"step": "preprocess", "schema": schema.name}, limit=1)
     run_id = runs[0].data.tags.get("reused_from", runs[0].info.run_id)
     tags = client.get_run(run_id).data.tags
-    folder = project / CHECKED
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     for name in ("profile.json", "schema.yaml"):
         client.download_artifacts(run_id, name, str(folder))
     published = tags["data_kind"] in ("synthetic", "public")
     if published:
         client.download_artifacts(run_id, "rows", str(folder))
     profile = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
-    out.add(summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
+    _report(out, folder, summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
     out.set(kind=tags["data_kind"], published=str(published).lower())
     return 0
+
+
+def _report(out: summary.Out, folder: Path, text: str) -> None:
+    out.add(text)
+    (folder / "report.md").write_text(text, encoding="utf-8")
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 NOTHING_NEW = "no new labelled data; nothing trained"
 _TRAINED = ("promoted", "unchanged", "refused")
 EXPERIMENT = "diabetes-risk"
+CANDIDATE = Path("build") / "candidate"
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def arguments(argv: Sequence[str]) -> dict[str, str]:
 
 def retrain(given: dict[str, str], environment: Mapping[str, str], out: summary.Out, project: Path) -> int:
     """Decide, compare, train; the exit code. given: parameters of the chain other than MLProject's."""
-    if environment.get("DATA_URI"):
-        given = {**given, "data": environment["DATA_URI"]}
+    asked = {"data": environment.get("DATA_URI"), "max_evals": environment.get("MAX_EVALS")}
+    given = {**given, **{name: value for name, value in asked.items() if value}}
     values = parameters.parse("main", project, [f"--{name}={value}" for name, value in given.items()])
     schema = load(project / values["schema"])
     client = store.connect()
@@ -139,7 +141,8 @@ def retrain(given: dict[str, str], environment: Mapping[str, str], out: summary.
         out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
         out.set(verdict="crashed")
         return code or 1
-    evaluation = _evaluation(client, verdict)
+    folder = _candidate(client, verdict, project)
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     out.add(summary.trained(verdict, evaluation))
     promoted = verdict["verdict"] == "promoted"
     out.set(
@@ -161,14 +164,15 @@ def _drift(given: Mapping[str, str], project: Path) -> str:
     return summary.drift(take_verdict(project) if code == 0 else None)
 
 
-def _evaluation(client: MlflowClient, verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured of the candidate of a verdict."""
-    document: dict[str, Any] = json.loads(
-        Path(client.download_artifacts(verdict["evaluate_run_id"], "evaluation.json")).read_text(
-            encoding="utf-8"
-        )
-    )
-    return document
+def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) -> Path:
+    """The folder `build/candidate` with what a reader wants of a verdict's candidate, promoted or not."""
+    folder = project / CANDIDATE
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("evaluation.json", "report.html", "model_card.md"):
+        client.download_artifacts(verdict["evaluate_run_id"], name, str(folder))
+    shutil.copy(project / VERDICT, folder)
+    return folder
 
 
 def main() -> int:

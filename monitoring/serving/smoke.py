@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,9 +98,9 @@ def expected(
     return answers
 
 
-def ask(url: str, content: bytes | None = None, seconds: float = 60) -> str:
-    """The text that a container answers; a POST of JSON where there is content."""
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})  # noqa: S310
+def ask(url: str, content: bytes | None = None, seconds: float = 60, kind: str = "application/json") -> str:
+    """The text that a container answers; a POST where there is content."""
+    request = urllib.request.Request(url, content, {"Content-Type": kind})  # noqa: S310
     with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
         return str(answer.read().decode())
 
@@ -232,6 +233,7 @@ def check(folder: Path, allowed: Limits) -> Iterator[Check]:
                 worst <= TOLERANCE,
                 f"largest difference {worst:.1e}",
             )
+        yield from _other_requests(direct, rows, wanted)
         moved = _moved(metrics, before)
         yield Check("drift counters move", moved > 0, f"by {moved:.0f} values")
         text = ask(metrics)
@@ -266,6 +268,22 @@ def _labels(name: str, told: Mapping[str, Any]) -> Iterator[Check]:
         bool(found.get("Healthcheck")),
         "present" if found.get("Healthcheck") else "absent",
     )
+
+
+def _other_requests(
+    url: str, rows: Sequence[Mapping[str, Any]], wanted: Sequence[Sequence[float]]
+) -> Iterator[Check]:
+    names = list(rows[0])
+    lines = [names, *(["" if row[name] is None else str(row[name]) for name in names] for row in rows[:20])]
+    table = "\n".join(",".join(line) for line in lines).encode()
+    worst = largest_difference(ask(f"{url}/invocations", table, kind="text/csv"), wanted[:20])
+    yield Check("a CSV table is answered", worst <= TOLERANCE, f"largest difference {worst:.1e}")
+    try:
+        ask(f"{url}/invocations", b'{"dataframe_split": {"columns": ["none"], "data": [[1]]}}')
+    except urllib.error.HTTPError as refused:
+        yield Check("a bad request is refused", refused.code == 400, f"with {refused.code}")
+    else:
+        yield Check("a bad request is refused", False, "it was answered")
 
 
 def _root(container: str, what: str) -> Check:
