@@ -7,12 +7,13 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Answer(NamedTuple):
-    """Status code, reason phrase, end-to-end headers without Content-Length, body."""
+    """Status code, reason phrase, end-to-end headers without Content-Length, body; what the sidecar adds."""
 
     status: int
     phrase: str
     headers: Headers
     body: bytes
+    added: Headers = ()
 
 
 REFUSALS = {

@@ -136,7 +136,7 @@ class Readiness:
 def _response(answer: Answer) -> Response:
     response = Response(answer.body, status=f"{answer.status} {answer.phrase}")
     response.headers.clear()
-    response.headers.extend(answer.headers)
+    response.headers.extend((*answer.headers, *answer.added))
     response.headers["Content-Length"] = str(len(answer.body))
     return response
 

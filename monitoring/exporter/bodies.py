@@ -51,9 +51,9 @@ def table(body: bytes) -> Table | None:
         if type(columns) is not list or type(rows) is not list or not rows or not columns:
             return None
         width = len(columns)
-        if any(type(name) is not str for name in columns) or len(set(columns)) != width:
+        if set(map(type, columns)) != {str} or len(set(columns)) != width:
             return None
-        if any(type(row) is not list or len(row) != width for row in rows):
+        if set(map(type, rows)) != {list} or set(map(len, rows)) != {width}:
             return None
         return Table(SPLIT, tuple(columns), rows)
     if form == RECORDS and type(part) is list and part and type(part[0]) is dict and part[0]:

@@ -356,7 +356,7 @@ class Proxy:
             self._fail("token", error)
             return answer
         self._metrics.tokens.inc()
-        return answer._replace(headers=(*answer.headers, (TOKEN_HEADER, token)))
+        return answer._replace(added=((TOKEN_HEADER, token),))
 
     def _fail(self, part: str, error: Exception) -> None:
         """Count and log a failure of the sidecar's own by its type alone: a message could hold a value."""

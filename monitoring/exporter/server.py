@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import functools
 import logging
 import socket
 import time
@@ -19,9 +20,9 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error
+from waitress.utilities import Error, build_http_date
 
-from monitoring.exporter.answers import Answer, refusal
+from monitoring.exporter.answers import Answer, Headers, refusal
 from monitoring.exporter.metrics import Metrics
 from monitoring.exporter.proxy import PATHS, Exchange, Proxy, Request
 from monitoring.exporter.settings import Settings
@@ -34,6 +35,7 @@ FLUSH_SECONDS = 2.0
 POLL_SECONDS = 0.05
 HEARTBEAT_SECONDS = 10.0
 CROWDED = 0.9
+BODILESS = (204, 304)
 ERROR_REASONS = {413: "too_large", 431: "too_large", 500: "internal", 503: "stopping"}
 
 
@@ -64,16 +66,11 @@ class AnswerTask(WSGITask):  # type: ignore[misc]
         exchange: Exchange | None = self.channel.exchange
         self.channel.exchange = None
         if exchange is None:
+            if _ends_connection(self.channel):
+                self.set_close_on_finish()
             super().execute()
             return
         _write(self, exchange.answer or refusal("internal"))
-
-    def build_response_header(self) -> bytes:
-        """The head, announcing the end of the connection while the server stops or is crowded."""
-        if self.channel.server.closes_connections and len(self.channel.requests) <= 1:
-            self.set_close_on_finish()
-        head: bytes = super().build_response_header()
-        return head
 
 
 class RefusalTask(ErrorTask):  # type: ignore[misc]
@@ -86,8 +83,9 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
         metrics: Metrics = self.channel.server.metrics
         metrics.refused[reason].inc()
         metrics.requests["other"][f"{answer.status // 100}xx"].inc()
-        self.set_close_on_finish()
-        self.channel.linger()
+        self.close_on_finish = True
+        self.channel.__class__ = LingeringChannel
+        self.channel.lingers_until = time.monotonic() + LINGER_SECONDS
         _write(self, answer)
 
 
@@ -98,38 +96,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = RefusalTask
     parser_class = Parser
     exchange: Exchange | None = None
-    close_when_flushed: bool
-    lingers_until = 0.0
 
-    def linger(self) -> None:
-        """Before closing, read and drop what the client is still sending, for a moment: closed at once, the
-        connection would be reset and the client might never see its answer."""
-        self.lingers_until = time.monotonic() + LINGER_SECONDS
-
-    def handle_write(self) -> None:
-        """Send what is to be sent; when all is sent, end the connection or begin to linger."""
-        if self.close_when_flushed and self.lingers_until and not self.total_outbufs_len:
-            self.close_when_flushed = False
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_WR)
-        super().handle_write()
-
-    def writable(self) -> bool:
-        """Whether there is something to send or to end."""
-        if self.lingers_until and time.monotonic() > self.lingers_until:
-            self.will_close = True
-        return bool(super().writable())
-
-    def handle_read(self) -> None:
-        """Read, or drop what comes while lingering; the client's own end of the connection ends it."""
-        if not self.lingers_until:
-            super().handle_read()
-            return
-        try:
-            if not self.recv(self.adj.recv_bytes):
-                self.will_close = True
-        except OSError:
-            self.will_close = True
+    def readable(self) -> bool:
+        """Whether to read on: not before the request that was read is answered and its answer is sent."""
+        return not (self.requests or self.total_outbufs_len or self.will_close or self.close_when_flushed)
 
     def answer(self, _: Exchange) -> None:
         """Write the answer; called by the proxy, on its thread, when the exchange is settled."""
@@ -140,6 +110,41 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Whether no head was read whose request is not yet answered and sent."""
         reading = self.request is not None and self.request.headers_finished
         return not (reading or self.requests or self.total_outbufs_len)
+
+
+class LingeringChannel(Channel):
+    """A channel whose request was refused before all of it was read. It reads and drops, for a moment, what
+    the client is still sending: closed at once, the connection would be reset and the client might never see
+    its answer. A channel that has to linger takes this class."""
+
+    close_when_flushed: bool
+    lingers_until = 0.0
+
+    def readable(self) -> bool:
+        """Until it ends."""
+        return not self.will_close
+
+    def writable(self) -> bool:
+        """Whether there is something to send or to end."""
+        if time.monotonic() > self.lingers_until:
+            self.will_close = True
+        return bool(super().writable())
+
+    def handle_write(self) -> None:
+        """Send what is to be sent, then end this side of the connection."""
+        if self.close_when_flushed and not self.total_outbufs_len:
+            self.close_when_flushed = False
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+        super().handle_write()
+
+    def handle_read(self) -> None:
+        """Drop what comes; the client's end of the connection ends it."""
+        try:
+            if not self.recv(self.adj.recv_bytes):
+                self.will_close = True
+        except OSError:
+            self.will_close = True
 
 
 class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -292,11 +297,40 @@ class QuietRecords(logging.Filter):
 
 
 def _write(task: AnswerTask | RefusalTask, answer: Answer) -> None:
-    task.status = f"{answer.status} {answer.phrase}"
-    task.response_headers.extend(answer.headers)
-    if all(name.lower() != "content-length" for name, _ in answer.headers):
-        task.content_length = len(answer.body)
-    task.complete = True
-    head = task.build_response_header()
+    """Write an answer in one piece."""
+    channel, request = task.channel, task.request
+    connection = request.headers.get("CONNECTION", "").lower()
+    ends = connection != "keep-alive" if task.version == "1.0" else connection == "close"
+    if ends or _ends_connection(channel):
+        task.close_on_finish = True
+    head = _head(task.version, answer.status, answer.phrase, answer.headers, int(time.time()))
+    for name, value in answer.added:
+        head += f"{name}: {value}\r\n"
+    if task.close_on_finish:
+        head += "Connection: close\r\n"
+    elif task.version == "1.0":
+        head += "Connection: Keep-Alive\r\n"
+    asks_for_head = getattr(request, "command", "GET") == "HEAD"  # what could not be read has no command
+    has_body = answer.status not in BODILESS
+    if has_body and not (asks_for_head and not answer.body):
+        head += f"Content-Length: {len(answer.body)}\r\n"
+    body = answer.body if has_body and not asks_for_head else b""
     task.wrote_header = True
-    task.channel.write_soon(head + answer.body if task.has_body else head)
+    channel.write_soon((head + "\r\n").encode("latin-1") + body)
+
+
+def _ends_connection(channel: Channel) -> bool:
+    """Whether the answer to this channel's first request is its last, for the server's sake."""
+    return bool(channel.server.closes_connections and len(channel.requests) <= 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _head(version: str, status: int, phrase: str, headers: Headers, now: int) -> str:
+    """Status line and header fields; the answers of a batch, and most of a second, have them in common."""
+    lines = [f"HTTP/{version} {status} {phrase}", *[f"{name}: {value}" for name, value in headers]]
+    names = {name.lower() for name, _ in headers}
+    if "date" not in names:
+        lines.append(f"Date: {build_http_date(now)}")
+    if "server" in names:
+        lines.append("Via: waitress")
+    return "\r\n".join(lines) + "\r\n"

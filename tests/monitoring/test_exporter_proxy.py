@@ -203,10 +203,14 @@ def test_the_bearer_token_is_asked_for_and_never_forwarded(start: Start, scripte
         for path in ("/invocations", "/ping"):
             refused = sidecar.ask(path=path, headers=given)
             assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+    head = b"HEAD /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    refused_heads = say(sidecar.port, head + head)
+    assert refused_heads.count(b"HTTP/1.1 401") == 2
+    assert b"error_code" not in refused_heads
     assert container.requests == []
     assert sidecar.ask(body=people(20), headers={**JSON, "Authorization": f"bearer {secret}"}).status == 200
     assert secret.encode() not in container.requests[0][0]
-    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 6
+    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 8
 
 
 def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
