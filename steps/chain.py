@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from steps import fingerprint, parameters, store
 from steps.errors import UserError
 from steps.schema import Schema, load
-from steps.step import Active, Result, StepRun
+from steps.step import NO_DATASETS, Active, Result, StepRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +43,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
         "timeout_minutes",
         "recall",
         "seed",
+        "engine",
     ),
     "evaluate": ("replicates", "recall", "seed"),
     "explore": ("seed",),
@@ -280,6 +281,12 @@ def execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | N
     except KeyboardInterrupt:
         print(f"{step}: stopped; the same command goes on from here", file=sys.stderr, flush=True)
         return 130
+    except Exception as error:
+        told = store.lost(error)
+        if told is None:
+            raise
+        print(f"{step}: error: {told}", file=sys.stderr, flush=True)
+        return 1
 
 
 def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | None) -> int:
@@ -298,10 +305,24 @@ def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | 
         with tempfile.TemporaryDirectory() as scratch:
             active = Active(step, values, schema, client, run_id, PROJECT, chain, cache, Path(scratch), _say)
             active.tag({"step": step, "schema": schema.name})
+            if depth == 0 and store.is_remote(uri):
+                _try_server(active)
             result = _reuse_or_work(active, work) if step in OWN else work(active)
     for line in result.lines:
         _say(line)
     return result.exit_code
+
+
+def _try_server(active: Active) -> None:
+    """Find out what a server lacks before anything is computed: without the registry nothing starts."""
+    if active.name in ("main", "promote"):
+        store.require_registry(active.client, active.schema.name)
+    if not store.keeps_datasets(active.client, active.run_id):
+        os.environ[NO_DATASETS] = "1"
+        _say(
+            "warning: this tracking server keeps no data set records, so the runs go without; the digests of "
+            "the data are in the runs' tags"
+        )
 
 
 def _reuse_or_work(active: Active, work: Callable[[Active], Result]) -> Result:

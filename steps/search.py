@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from steps.errors import UserError
@@ -155,6 +156,123 @@ def search(
     return SearchResult(trials, _best(trials, stopped_by), stopped_by, clock() - started)
 
 
+def search_on_spark(
+    make_objective: Callable[[], Objective],
+    space: Space,
+    spark: Any,
+    *,
+    max_evals: int,
+    parallelism: int,
+    seed: int,
+    timeout_minutes: float | None = None,
+    patience: int | None = None,
+    done: Iterable[Trial] = (),
+    on_trial: Callable[[Trial], None] | None = None,
+    progress: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """As `search`, with the trials on the executors of a Spark session, through hyperopt's SparkTrials.
+
+    The suggestions are those of `search` (each family's defaults, random ones, TPE), made from whatever has
+    finished by then: a cluster is not held up by its slowest trial, so which trials come after the first is
+    not reproducible. A trial whose executor dies is run again by Spark. What `make_objective` reads must be
+    on storage that all executors see.
+    """
+    import numpy as np
+    from hyperopt import SparkTrials, fmin, hp
+
+    started = clock()
+    results = {trial.number: trial for trial in done if trial.number < max_evals}
+    todo = [number for number in range(max_evals) if number not in results]
+    suggester = _Suggester(space, seed)
+    given: dict[int, _Assignment] = {}
+    seconds = None if timeout_minutes is None else max(1, math.ceil(60 * timeout_minutes))
+    trials = SparkTrials(parallelism=parallelism, timeout=seconds, spark_session=spark)
+    branches = [
+        {"family": family, **{one.name: _expression(hp, f"{family}.{one.name}", one) for one in dimensions}}
+        for family, dimensions in space.items()
+    ]
+
+    def suggest(new_ids: Sequence[int], domain: Any, so_far: Any, _: int) -> list[dict[str, Any]]:
+        documents = []
+        for identity in new_ids:
+            number = todo[identity]
+            known = [results[other] for other in sorted(results)]
+            pending = [assignment for other, assignment in given.items() if other not in results]
+            given[number] = _Assignment(number, *suggester.suggest(number, known, pending))
+            documents.append(suggester.new_document(given[number], identity, domain.cmd))
+        return documents
+
+    with _bar(max_evals, progress) as bar:
+        for trial in sorted(results.values(), key=lambda trial: trial.number):
+            bar.show(trial)
+
+        def harvest(so_far: Any, *_: Any) -> tuple[bool, list[Any]]:
+            """Take over what has finished; whether to stop for lack of progress."""
+            for document in list(so_far.trials):
+                number = todo[document["tid"]]
+                answer = _spark_answer(document)
+                if number in results or number not in given or answer is None:
+                    continue
+                results[number] = trial = _trial(given[number], answer)
+                if on_trial is not None:
+                    on_trial(trial)
+                bar.show(trial)
+            prefix = [results[number] for number in sorted(results)]
+            return patience is not None and _is_stalled(prefix, patience), []
+
+        if todo:
+            fmin(
+                partial(_on_executor, make_objective),
+                hp.choice("family", branches),
+                algo=suggest,
+                max_evals=len(todo),
+                trials=trials,
+                rstate=np.random.default_rng(seed),
+                early_stop_fn=harvest,
+                show_progressbar=False,
+                return_argmin=False,
+                verbose=False,
+            )
+            trials.refresh()
+            harvest(trials)
+    stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
+    if trials.fmin_cancelled_reason:
+        stopped_by = "timeout" if "timeout" in trials.fmin_cancelled_reason else "no progress"
+    found = tuple(results[number] for number in sorted(results))
+    return SearchResult(found, _best(found, stopped_by), stopped_by, clock() - started)
+
+
+def _on_executor(make_objective: Callable[[], Objective], point: Mapping[str, Any]) -> dict[str, Any]:
+    """One trial on an executor of Spark, as hyperopt takes its result; what it raises fails this trial
+    alone.
+    """
+    values = dict(point)
+    family = values.pop("family")
+    try:
+        answer = dict(make_objective()(family, values))
+    except Exception as error:
+        return {"status": "fail", "reason": f"{type(error).__name__}: {error}"[:500]}
+    loss = float(answer.get("loss", math.nan))
+    if not math.isfinite(loss):
+        return {"status": "fail", "reason": "the loss is not a finite number"}
+    return {"status": "ok", "loss": loss, "metrics": answer}
+
+
+def _spark_answer(document: Mapping[str, Any]) -> Mapping[str, float] | str | None:
+    """Metrics of a finished trial, the reason of a failed one, None of one that is not done."""
+    from hyperopt import JOB_STATE_DONE, JOB_STATE_ERROR
+
+    if document["state"] == JOB_STATE_ERROR:
+        return f"its Spark task failed: {document['misc'].get('error', ('unknown',))[0]}"
+    if document["state"] != JOB_STATE_DONE:
+        return None
+    result = document["result"]
+    return (
+        dict(result["metrics"]) if result["status"] == "ok" else str(result.get("reason", "no reason given"))
+    )
+
+
 def _trial(assignment: _Assignment, answer: Mapping[str, float] | str) -> Trial:
     if isinstance(answer, str):
         return Trial(assignment.number, assignment.family, assignment.params, None, {}, answer)
@@ -242,20 +360,35 @@ class _Suggester:
         """The trial as hyperopt keeps it; without a loss it counts among the worst."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
+        result = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
+        return self._content(trial, trial.number, self._domain.cmd) | {
+            "result": result,
+            "state": JOB_STATE_DONE,
+        }
+
+    def new_document(self, assignment: _Assignment, identity: int, command: Any) -> dict[str, Any]:
+        """A trial to run, as hyperopt queues it under an identity of its own."""
+        from hyperopt import JOB_STATE_NEW, STATUS_NEW
+
+        return self._content(assignment, identity, command) | {
+            "result": {"status": STATUS_NEW},
+            "state": JOB_STATE_NEW,
+        }
+
+    def _content(self, trial: Trial | _Assignment, identity: int, command: Any) -> dict[str, Any]:
         values: dict[str, list[Value]] = {label: [] for label in self._domain.params}
         values["family"] = [self._families.index(trial.family)]
         values |= {f"{trial.family}.{name}": [value] for name, value in trial.params.items()}
-        result = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
         misc = {
-            "tid": trial.number,
-            "cmd": self._domain.cmd,
+            "tid": identity,
+            "cmd": command,
             "workdir": None,
-            "idxs": {label: [trial.number] * len(drawn) for label, drawn in values.items()},
+            "idxs": {label: [identity] * len(drawn) for label, drawn in values.items()},
             "vals": values,
         }
         return {
-            "tid": trial.number, "spec": None, "result": result, "misc": misc, "state": JOB_STATE_DONE,
-            "exp_key": None, "owner": None, "version": 0, "book_time": None, "refresh_time": None,
+            "tid": identity, "spec": None, "misc": misc, "exp_key": None, "owner": None, "version": 0,
+            "book_time": None, "refresh_time": None,
         }  # fmt: skip
 
 

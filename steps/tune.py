@@ -18,9 +18,9 @@ from steps.step import Result
 if TYPE_CHECKING:
     from steps.step import Active
 
-# They say when a search ends, not what a trial finds: a search with other limits goes on from the same
-# trials.
-_LIMITS = ("max_evals", "patience", "timeout_minutes", "recall")
+# They say when a search ends or where its trials run, not what a trial finds: a search with others goes on
+# from the same trials.
+_LIMITS = ("max_evals", "patience", "timeout_minutes", "recall", "engine")
 
 
 def work(step: Active) -> Result:
@@ -32,25 +32,26 @@ def work(step: Active) -> Result:
     if done:
         step.say(f"tune: goes on after {len(done)} trials that finished earlier")
     record = partial(_record, step, key)
-    found = search.search(
-        partial(
-            crossvalidation.make_objective,
-            step.cache / "datasets" / data.result_digest / "train.parquet",
-            step.project / values["schema"],
-            fold_count=values["folds"],
-            rows=crossvalidation.TRIAL_ROWS,
-            seed=values["seed"],
-        ),
-        space,
-        max_evals=values["max_evals"],
-        parallelism=values["parallelism"],
+    make_objective = partial(
+        crossvalidation.make_objective,
+        step.cache / "datasets" / data.result_digest / "train.parquet",
+        step.project / values["schema"],
+        fold_count=values["folds"],
+        rows=crossvalidation.TRIAL_ROWS,
         seed=values["seed"],
-        timeout_minutes=values["timeout_minutes"],
-        patience=values["patience"],
-        done=done,
-        on_trial=record,
-        progress=True,
     )
+    limits = {
+        name: values[name] for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
+    }
+    if values["engine"] == "spark":
+        from steps import spark
+
+        with spark.session(values["master"], "tune", step.project) as session:
+            found = search.search_on_spark(
+                make_objective, space, session, **limits, done=done, on_trial=record, progress=True
+            )
+    else:
+        found = search.search(make_objective, space, **limits, done=done, on_trial=record, progress=True)
     step.say(
         f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
         f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
