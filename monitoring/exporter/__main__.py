@@ -1,5 +1,9 @@
-"""`python -m monitoring.exporter`: the sidecar, until SIGTERM or SIGINT. Exit code 2 for bad settings."""
+"""`python -m monitoring.exporter`: the sidecar, until SIGTERM or SIGINT. Exit code 2 for bad settings.
 
+`--help` lists the settings, which are environment variables.
+"""
+
+import argparse
 import logging
 import os
 import signal
@@ -16,6 +20,12 @@ SWITCH_SECONDS = 0.0005
 
 def main() -> int:
     """Run the sidecar; the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m monitoring.exporter",
+        description="The sidecar of a served model. Its settings are environment variables:",
+        epilog=settings.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
         chosen = settings.read(os.environ)
         known = reference.load(chosen.reference) if chosen.reference else None

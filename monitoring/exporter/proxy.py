@@ -187,18 +187,21 @@ class Proxy:
         return (table.form, table.columns, kinds, content_type, travelling)
 
     def _guarded(self, exchange: Exchange) -> Answer | None:
-        """The refusal of a request whose rows break the schema, if the guard rejects; else None."""
+        """The refusal of a request whose rows break the schema, if the guard rejects; else None, as for what
+        cannot be read here: the container has the last word on that."""
         if self._settings.guard != "reject" or self._reference is None or not exchange.predicts:
             return None
-        request = exchange.request
-        if exchange.table is not None:
-            columns = bodies.table_columns(exchange.table)
-        else:
-            found = bodies.columns(request.headers.get("CONTENT_TYPE", ""), request.body, self._names)
-            if found is None:
-                return None
-            columns = found
-        broken = guard.violations(self._reference, columns)
+        request, table = exchange.request, exchange.table
+        try:
+            columns = (
+                bodies.columns(request.headers.get("CONTENT_TYPE", ""), request.body, self._names)
+                if table is None
+                else bodies.table_columns(table)
+            )
+            broken = [] if columns is None else guard.violations(self._reference, columns)
+        except Exception as error:
+            self._fail("body", error)
+            return None
         return refusal("guard", violations=[item._asdict() for item in broken]) if broken else None
 
     def _sending(self, send: Send) -> Send:

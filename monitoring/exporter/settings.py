@@ -134,6 +134,16 @@ class Settings:
     log_level: str = _setting("INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level logged")
 
 
+def describe() -> str:
+    """One line for each variable: what it is, what it may be and what it is by default."""
+    lines = []
+    for setting in fields(Settings):
+        default = "none" if setting.default in (None, ()) else setting.default
+        meaning, allowed = setting.metadata["meaning"], setting.metadata["read"].__doc__
+        lines.append(f"{PREFIX}{setting.name.upper()}\n    {meaning}: {allowed} (default: {default})")
+    return "\n".join(lines)
+
+
 def read(environment: Mapping[str, str]) -> Settings:
     """Settings from a mapping of environment variables; other variables than `MODEL_EXPORTER_*` are ignored.
 

@@ -90,6 +90,34 @@ def test_the_answer_comes_back_untouched(start: Start, scripted: Begin) -> None:
     assert answer.headers["content-length"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("wire", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n", b"ab"),
+        (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 204 None\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nab\r\n0\r\nT: 1\r\n\r\n", b"ab"),
+    ],
+)
+def test_answers_of_every_framing_are_read_and_what_follows_them_is_never_used(
+    start: Start, scripted: Begin, wire: bytes, body: bytes
+) -> None:
+    """A second answer that nobody asked for dies with its connection."""
+
+    def script(connection: socket.socket, head: bytes, _: bytes) -> bool:
+        connection.sendall(wire)
+        return b"204" not in wire and b"until" not in wire
+
+    container = scripted(script)
+    sidecar = start(container.port)
+    for _ in range(3):
+        answer = sidecar.ask("GET", "/ping", headers={})
+        assert (answer.status, answer.body) == (204 if b"204" in wire else 200, body)
+
+
 def test_ping_and_version_are_the_containers(start: Start, scripted: Begin) -> None:
     """Any method; other paths are the sidecar's 404, and the traffic port shows no metrics."""
     container = scripted()
@@ -140,6 +168,16 @@ def bad_chunk(connection: socket.socket, head: bytes, body: bytes) -> bool:
     return False
 
 
+def send_all(wire: bytes) -> Any:
+    """A container that answers with these bytes and closes."""
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        connection.sendall(wire)
+        return False
+
+    return script
+
+
 def strange_status(connection: socket.socket, head: bytes, body: bytes) -> bool:
     connection.sendall(b"HTTP/1.1 777 What\r\nContent-Length: 0\r\n\r\n")
     return False
@@ -166,6 +204,17 @@ def drip(connection: socket.socket, head: bytes, body: bytes) -> bool:
         (garble, 502, "garbled"),
         (bad_chunk, 502, "garbled"),
         (strange_status, 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\na"), 502, "garbled"),
+        (
+            send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            502,
+            "garbled",
+        ),
+        (send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 101 Switching\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000), 502, "garbled"),
         (stall, 504, "timeout"),
         (drip, 504, "timeout"),
     ],

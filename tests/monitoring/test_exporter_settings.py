@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -79,6 +80,20 @@ def test_secrets_are_not_shown() -> None:
     shown = repr(Settings(feedback_keys=keys, bearer_token=token, feedback_bearer_token=token))
     assert keys[0] not in shown
     assert token not in shown
+
+
+def test_help_names_every_setting() -> None:
+    """With its range and its default."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "monitoring.exporter", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for setting in fields(Settings):
+        assert f"MODEL_EXPORTER_{setting.name.upper()}\n" in ended.stdout
+    assert "a number from 0 to 100 (default: 3)" in ended.stdout
 
 
 def test_the_two_ports_must_differ() -> None:
