@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
-# What a metric's name may not hold; labels of subgroups come from the schema and hold anything.
-_METRIC_SIGNS = re.compile(r"[^\w\-. :/]", re.ASCII)
+# Set by a chain's leader for the steps that it starts, if the server knows no data set records.
+NO_DATASETS = "CHAIN_NO_DATASETS"
 
-
+# Labels of subgroups come from the schema and hold what MLflow's names may not.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
@@ -113,8 +114,9 @@ class Active:
         """Note which tables (name -> digest, rows) this run made or used: their digests, never where they
         are.
         """
+        if os.environ.get(NO_DATASETS):
+            return
         from mlflow.entities import Dataset, DatasetInput, InputTag
-        from mlflow.exceptions import MlflowException
 
         inputs = [
             DatasetInput(
@@ -129,11 +131,4 @@ class Active:
             )
             for name, (digest, rows) in tables.items()
         ]
-        try:
-            self.client.log_inputs(self.run_id, inputs)
-        except MlflowException as error:
-            if "unsupported endpoint" not in str(error):
-                raise
-            self.say(
-                "warning: this tracking server does not keep dataset records; digests are in the runs' tags"
-            )
+        self.client.log_inputs(self.run_id, inputs)

@@ -36,6 +36,9 @@ _MLFLOW_DEFAULTS = {
 
 _LEADER = "CHAIN_DEPTH"
 
+# With these a registry says that it does not have what was named.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
 
 def connect() -> MlflowClient:
     """A client of the store that the environment names, known to answer.
@@ -56,6 +59,20 @@ def connect() -> MlflowClient:
     except MlflowException as error:
         raise UserError(unreachable(uri, str(error))) from error
     return client
+
+
+def lost(error: Exception) -> UserError | None:
+    """What to tell a person if an error in mid-chain means that a remote store is away, else None."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = mlflow.get_tracking_uri()
+    away = re.compile(
+        r"failed with exception|error code (401|403|429|5\d\d)|Permission denied|not authenticated"
+    )
+    if is_remote(uri) and isinstance(error, MlflowException) and away.search(str(error)):
+        return UserError(unreachable(uri, str(error)))
+    return None
 
 
 def unreachable(uri: str, reason: str) -> str:
@@ -244,9 +261,53 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+        if error.error_code in _ABSENT:
             return None
         raise
+
+
+def require_registry(client: MlflowClient, name: str) -> None:
+    """Find out, before hours of training, that a server keeps registered models and their aliases.
+
+    Aliases are read, and one is set on a version that cannot exist, which every server refuses in words of
+    its own if it knows the call.
+
+    Raises:
+        UserError: it does not, or this user may not.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.search_registered_models(max_results=1)
+        alias_version(client, name, CHAMPION)
+    except MlflowException as error:
+        raise UserError(_no_registry(str(error))) from error
+    try:
+        client.set_registered_model_alias(name, "access-check", "2147483647")
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise UserError(_no_registry(str(error))) from error
+
+
+def _no_registry(reason: str) -> str:
+    return (
+        "the tracking server keeps no registered models with aliases, or refuses them to this user, and "
+        f"promote needs them: {_without_credentials(reason.strip().splitlines()[0][:300])}. Nothing was "
+        "trained. Remedy: another server, or rights to the registry; `mlflow run . -e evaluate` works without"
+    )
+
+
+def keeps_datasets(client: MlflowClient, run_id: str) -> bool:
+    """Whether the server knows the call that notes data sets of a run; DagsHub does not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, [])
+    except MlflowException as error:
+        if "unsupported endpoint" in str(error) or error.error_code == "ENDPOINT_NOT_FOUND":
+            return False
+        raise
+    return True
 
 
 def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str:
