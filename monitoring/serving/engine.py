@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from steps.errors import UserError
 
 
-def docker(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Output of `docker ...`. Raises UserError with the end of what it said if it fails."""
+def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_errors: bool = False) -> str:
+    """Output of `docker ...`, with what went to its other stream if asked.
+
+    Raises UserError with the end of what it said if it fails.
+    """
     try:
         done = subprocess.run(
             ["docker", *arguments], capture_output=True, text=True, check=False, env=environment
@@ -19,7 +22,7 @@ def docker(*arguments: str, environment: Mapping[str, str] | None = None) -> str
     if done.returncode != 0:
         said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
         raise UserError(f"docker {' '.join(arguments[:2])} failed:\n{said}")
-    return done.stdout.strip()
+    return (done.stdout + (done.stderr if also_errors else "")).strip()
 
 
 def has_image(reference: str) -> bool:

@@ -160,23 +160,26 @@ def seconds_to_health(container: str, limit: float) -> float:
         if not state["Running"]:
             break
         time.sleep(0.1)
-    raise UserError(
-        f"a container is not healthy after {limit:g} s; its log ends\n"
-        + docker("logs", "--tail", "15", container)
-    )
+    raise UserError(f"a container is not healthy after {limit:g} s; its log ends\n{_log(container)}")
 
 
-def seconds_to_answer(url: str, limit: float) -> float:
-    """Seconds from now until /ping answers. Raises UserError past the limit."""
+def seconds_to_answer(container: str, url: str, limit: float) -> float:
+    """Seconds from now until /ping answers. Raises UserError with the log past the limit, or if it ended."""
     started = time.monotonic()
     while time.monotonic() - started < limit:
         try:
             ask(f"{url}/ping", seconds=2)
         except OSError:
+            if docker("inspect", "--format", "{{.State.Running}}", container) == "false":
+                break
             time.sleep(0.05)
         else:
             return time.monotonic() - started
-    raise UserError(f"the container does not answer after {limit:g} s")
+    raise UserError(f"no answer after {limit:g} s; the log ends\n{_log(container)}")
+
+
+def _log(container: str) -> str:
+    return "\n".join(docker("logs", "--tail", "15", container, also_errors=True).splitlines()[-15:])
 
 
 def megabytes_used(container: str) -> float:
@@ -217,11 +220,11 @@ def check(folder: Path, allowed: Limits) -> Iterator[Check]:
     with containers(model, exporter) as (serving, sidecar):
         direct, through = address(serving, MODEL_PORT), address(sidecar, EXPORTER_PORT)
         metrics = f"{address(sidecar, METRICS_PORT)}/metrics"
-        answered = seconds_to_answer(direct, allowed.start_seconds)
+        answered = seconds_to_answer(serving, direct, allowed.start_seconds)
         yield Check(
             "model answers /ping", True, f"after {answered:.1f} s (limit {allowed.start_seconds:g} s)"
         )
-        seconds_to_answer(through, allowed.start_seconds)
+        seconds_to_answer(sidecar, through, allowed.start_seconds)
         for url, way in ((direct, "the container"), (through, "the sidecar")):
             before = metric(ask(metrics), "model_feature_values_total") or 0
             worst = max(
