@@ -122,7 +122,9 @@ def fit(
     # Histogram boosting gives the same bits with any number of threads; sums of BLAS do not, and gain no time
     # here.
     with threadpool_limits({"openmp": threads or len(os.sched_getaffinity(0)), "blas": 1}):
-        return models.build(family, params, schema, seed).fit(X, y)
+        model = models.build(family, params, schema, seed).fit(X, y)
+    models.forget_extremes(model, schema)
+    return model
 
 
 def calibrate_if_better(model: Any, validation: pd.DataFrame, schema: Schema) -> Calibrated:

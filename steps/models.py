@@ -186,6 +186,21 @@ def _logistic_regression(
     return ColumnTransformer(transformers), model
 
 
+def forget_extremes(model: Pipeline, schema: Schema) -> None:
+    """Put the schema's range in the place of the smallest and largest value that a fitted model remembers.
+
+    The ranks of a logistic regression end at the extreme training values, and those are somebody's.
+    """
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import QuantileTransformer
+
+    for _, transformer, names in model.named_steps["columns"].transformers_:
+        for ranks in transformer.named_steps.values() if isinstance(transformer, Pipeline) else ():
+            if isinstance(ranks, QuantileTransformer):
+                ranks.quantiles_[0] = [schema.column(name).minimum for name in names]
+                ranks.quantiles_[-1] = [schema.column(name).maximum for name in names]
+
+
 def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> tuple[ColumnTransformer, Any]:
     """Trees on numbers, ordered levels and one indicator a nominal level; leaves of at least 20 rows."""
     from sklearn.compose import ColumnTransformer
