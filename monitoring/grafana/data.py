@@ -153,6 +153,12 @@ def _drift() -> list[Panel]:
     ]
 
 
+def _sortable(expr: str) -> str:
+    """The same with bins "2" and "[2,5)" written "02" and "[02,5)", since Grafana sorts them as text."""
+    padded = f'label_replace({expr}, "bin", "0$1", "bin", "([0-9])")'
+    return f'label_replace({padded}, "bin", "[0$1", "bin", "\\\\[([0-9][,.].*)")'
+
+
 def _one_feature() -> list[Panel]:
     one = 'feature=~"$one"'
     now = f'feature_bin_window:model_feature_values:ratio{{{one},window="$window"}} * {CURRENT}'
@@ -164,8 +170,8 @@ def _one_feature() -> list[Panel]:
             "Share of the rows in each bin of the chosen feature, in the chosen window and among the "
             "training rows.",
             {
-                "now": f"sum by (bin) ({now})",
-                "training": f"sum by (bin) ({training})",
+                "now": _sortable(f"sum by (bin) ({now})"),
+                "training": _sortable(f"sum by (bin) ({training})"),
             },
             by="bin",
             width=14,
@@ -176,7 +182,7 @@ def _one_feature() -> list[Panel]:
             "The same over time: a step is a change of the source, a slope one of the people.",
             [
                 query(
-                    f"sum by (bin) ({now})",
+                    _sortable(f"sum by (bin) ({now})"),
                     "{{bin}}",
                 )
             ],

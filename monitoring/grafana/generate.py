@@ -23,7 +23,8 @@ FOLDER = Path(__file__).resolve().parent
 def find_panel(boards: Sequence[Panel], uid: str, title: str) -> Panel:
     """The panel of this title on the dashboard of this uid; LookupError if there is none."""
     for board in boards:
-        for panel in board["panels"]:
+        panels: list[Panel] = board["panels"]
+        for panel in panels:
             if board["uid"] == uid and panel["title"] == title and panel["type"] != "row":
                 return panel
     raise LookupError(f"the dashboard {uid!r} has no panel {title!r}")
