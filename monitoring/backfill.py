@@ -29,8 +29,9 @@ from monitoring.prometheus.generate import Rule
 from steps.errors import UserError
 
 Floats = NDArray[np.float64]
-# Samples of the past are sparse, so an instant query looks back further than the default of 5 minutes.
-LOOKBACK_SECONDS = 2400
+# Samples of the past are sparse, so a query looks back further than the default of 5 minutes: over an hour.
+LOOKBACK_SECONDS = 3700
+QUERY_SECONDS = 3600
 LONGEST_BLOCK = "24000h"
 START_SECONDS = 120
 
@@ -130,6 +131,7 @@ class Server:
                 "--storage.tsdb.retention.time=1000d",
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 f"--query.lookback-delta={LOOKBACK_SECONDS}s",
+                f"--query.timeout={QUERY_SECONDS}s",
                 "--log.level=warn",
             ],
             stdout=self._log,
@@ -167,7 +169,7 @@ class Server:
     def _ask(self, verb: str, arguments: Mapping[str, str]) -> list[dict[str, Any]]:
         body = urllib.parse.urlencode(arguments).encode()
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{verb}", body, timeout=300) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/api/v1/{verb}", body, timeout=QUERY_SECONDS) as answer:  # noqa: S310
                 return list(json.load(answer)["data"]["result"])
         except urllib.error.HTTPError as error:
             problem = json.load(error).get("error", "")

@@ -63,7 +63,7 @@ def backfill(
     add_blocks(openmetrics(history.times, history.series), store)
     fine = times[-1] - FINE_SECONDS
     long = times[-1] - times[0] > RESOLUTION_DAYS * world.DAY
-    grids = [(times[0], fine - FINE_STEP, RULE_STEP * (2 if long else 1)), (fine, times[-1], FINE_STEP)]
+    grids = [(times[0], fine - FINE_STEP, RULE_STEP * (4 if long else 1)), (fine, times[-1], FINE_STEP)]
     labelled = plan.label_share > 0
     record(
         store,
