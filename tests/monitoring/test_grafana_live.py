@@ -1,7 +1,7 @@
 """The files in a real Grafana, wherever `GRAFANA_URL` points (user and password in `GRAFANA_USER`).
 
-It must have been started with this repository's `provisioning/` and `dashboards/`, and on this machine, so that
-notifications reach the listeners here.
+It must have been started with this repository's `provisioning/` and `dashboards/`, and on this machine, so
+that notifications reach the listeners here.
 """
 
 from __future__ import annotations
