@@ -1,0 +1,161 @@
+"""Spark for real: a local cluster of two executors gives what one machine gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steps import fitting, models, scoring, search, sources, spark, validate
+from steps.errors import UserError
+from steps.models import Family, Hyperparameter, Value
+from steps.schema import Schema
+from tests.conftest import ROOT, require
+from tests.steps.clinic import clinic_rows, clinic_schema
+
+SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
+    "logistic_regression": models.SPACE["logistic_regression"],
+    "random_forest": models.SPACE["random_forest"],
+}
+
+
+def test_without_pyspark_the_person_is_told_what_to_install() -> None:
+    """Spark is an extra: asking for it without having it is a sentence, not a traceback."""
+    try:
+        import pyspark  # noqa: F401
+    except ImportError:
+        with pytest.raises(UserError, match=r"requirements-spark\.txt"), spark.session("", "score", ROOT):
+            pass
+
+
+def test_the_output_is_a_new_folder(tmp_path: Path) -> None:
+    """An existing one is never touched, and a missing name is asked for."""
+    with pytest.raises(UserError, match="exists"):
+        spark.check_target(str(tmp_path), tmp_path)
+    with pytest.raises(UserError, match="name the folder"):
+        spark.check_target("", tmp_path)
+    assert spark.check_target("risks", tmp_path) == tmp_path / "risks"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two executors of one core; their warnings about pandas 3 are answered by the tests below."""
+    require("java")
+    pytest.importorskip("pyspark", reason="pyspark is not installed: see requirements-spark.txt")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    with spark.session("local-cluster[2,1,1024]", "test", ROOT) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Schema:
+    return clinic_schema(tmp_path_factory.mktemp("schema"))
+
+
+def _rows(count: int) -> pd.DataFrame:
+    rows = clinic_rows(count)
+    rows["glucose"] = rows["glucose"].astype(object)
+    rows["patient"] = range(count)
+    return rows
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema: Schema) -> None:
+    """To 1e-12, rows that break the schema with the same reasons in the same places."""
+    raw = _rows(3000).assign(__file__=pd.Categorical(["a"] * 3000))
+    valid = validate.check(raw, schema, "readmitted", ("yes",)).valid
+    fitted = fitting.fit_model(
+        "logistic_regression", {}, valid[:2000], valid[2000:], schema, recall=0.8, seed=0, threads=1
+    )
+    models.save(fitted.model, tmp_path / "model", schema, {})
+    rows = _rows(2000).astype({"glucose": float})
+    rows.loc[700, "glucose"] = 4000.0
+    rows.loc[1500, "ward"] = "C9"
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows[:1200].to_parquet(folder / "a.parquet", index=False)
+    rows[1200:].to_parquet(folder / "b.parquet", index=False)
+    located = sources.locate(str(folder), schema, tmp_path, tmp_path)
+    scored = spark.score(cluster, located, tmp_path / "cluster", tmp_path / "model", schema)
+    scoring.score(
+        located, tmp_path / "one.parquet", lambda frame: models.predict_risk(fitted.model, frame), schema
+    )
+    found = pd.read_parquet(tmp_path / "cluster").sort_values(["file", "row"]).reset_index(drop=True)
+    expected = pd.read_parquet(tmp_path / "one.parquet")
+    assert (scored.rows, scored.broken) == (2000, 2)
+    assert found["patient"].tolist() == expected["patient"].tolist()
+    assert found["reason"].dropna().to_dict() == expected["reason"].dropna().to_dict()
+    assert found["risk"].isna().to_numpy().nonzero()[0].tolist() == [700, 1500]
+    assert np.nanmax(np.abs(found["risk"] - expected["risk"])) <= 1e-12
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def quick_objective() -> search.Objective:
+    """An objective whose best is known: C near 1, and forests always worse."""
+    return _quick
+
+
+def _quick(family: Family, params: Mapping[str, Value]) -> Mapping[str, float]:
+    time.sleep(0.3)
+    if family == "random_forest":
+        return {"loss": 0.5 + float(params["max_features"])}
+    return {"loss": 0.3 + abs(np.log10(float(params["C"])))}
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -> None:
+    """Defaults first as on one machine, each trial handed over once, and the next call takes up what is
+    there.
+    """
+    recorded: list[search.Trial] = []
+    limits: dict[str, Any] = {"parallelism": 2, "seed": 3, "on_trial": recorded.append}
+    found = search.search_on_spark(quick_objective, SPACE, cluster, max_evals=8, **limits)
+    assert [trial.number for trial in found.trials] == list(range(8))
+    assert sorted(trial.number for trial in recorded) == list(range(8))
+    for number, family in enumerate(SPACE):
+        assert found.trials[number].family == family
+        assert found.trials[number].params == models.default_params(family)
+    assert found.best.family == "logistic_regression"
+    longer = search.search_on_spark(
+        quick_objective, SPACE, cluster, max_evals=11, done=found.trials, **limits
+    )
+    assert longer.trials[:8] == found.trials
+    assert len(longer.trials) == len(recorded) == 11
+    assert longer.best.loss is not None
+    assert found.best.loss is not None
+    assert longer.best.loss <= found.best.loss
+
+
+def _executors() -> list[int]:
+    """Process ids of this test's executors, children of its Java process."""
+    import psutil
+
+    return [
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())
+    ]
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
+    """kill -9 of one of the two while trials run: all come back finished."""
+    running = _executors()
+    assert len(running) == 2
+    killer = threading.Timer(2.0, os.kill, (running[0], signal.SIGKILL))
+    killer.start()
+    found = search.search_on_spark(quick_objective, SPACE, cluster, max_evals=10, parallelism=2, seed=1)
+    killer.join()
+    assert [trial.number for trial in found.trials] == list(range(10))
+    assert all(trial.finished for trial in found.trials)
