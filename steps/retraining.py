@@ -129,8 +129,8 @@ def retrain(given: dict[str, str], environment: Mapping[str, str], out: summary.
     last = last_digest(client, schema)
     reason = why_train(started, digest, last)
     out.add(summary.occasion(started.event, started.reason, reason or NOTHING_NEW, digest, last))
-    out.set(trained=str(reason is not None).lower(), verdict="nothing_new", promoted="false")
     if reason is None:
+        out.set(trained="false", verdict="nothing_new", promoted="false")
         return 0
     if last is not None and digest != last:
         out.add(_drift(given, project))
@@ -139,13 +139,14 @@ def retrain(given: dict[str, str], environment: Mapping[str, str], out: summary.
     verdict = take_verdict(project)
     if verdict is None:
         out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
-        out.set(verdict="crashed")
+        out.set(trained="true", verdict="crashed", promoted="false")
         return code or 1
     folder = _candidate(client, verdict, project)
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     out.add(summary.trained(verdict, evaluation))
     promoted = verdict["verdict"] == "promoted"
     out.set(
+        trained="true",
         verdict=verdict["verdict"],
         promoted=str(promoted).lower(),
         name=verdict["model"],

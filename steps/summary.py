@@ -144,8 +144,8 @@ def _calibration(evaluation: Mapping[str, Any]) -> str:
     bins = evaluation["curves"]["calibration"]
     highest = max([0.1, *(max(part["predicted"], part["observed"]) for part in bins)])
     return _chart(
-        "Calibration: observed share (bars) and predicted risk (line) by risk group",
-        [f"{part['predicted']:.2f}" for part in bins],
+        "Calibration: observed share (bars) and predicted risk (line), groups by rising risk",
+        [str(i + 1) for i in range(len(bins))],
         "risk",
         highest,
         bars=[part["observed"] for part in bins],

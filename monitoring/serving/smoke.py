@@ -75,6 +75,16 @@ def made_rows(reference: Mapping[str, Any], count: int, seed: int) -> list[dict[
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """One column of rows as an array: doubles with NaN for missing, or texts."""
+    import numpy as np
+
+    values = [row[name] for row in rows]
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object)
+    return np.array([np.nan if value is None else value for value in values])
+
+
 def body(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A request's body in the `dataframe_split` form."""
     names = list(rows[0])
@@ -90,10 +100,7 @@ def expected(
     import mlflow.pyfunc
     import pandas as pd
 
-    frame = pd.DataFrame(rows)
-    for feature in reference["features"]:
-        if feature["type"] == "double":
-            frame[feature["name"]] = frame[feature["name"]].astype("float64")
+    frame = pd.DataFrame({part["name"]: column(rows, part["name"]) for part in reference["features"]})
     answers: list[list[float]] = mlflow.pyfunc.load_model(str(model)).predict(frame).tolist()
     return answers
 
