@@ -433,6 +433,8 @@ def mlserver(
     requests = tuple(v2_body(json.loads(body)["dataframe_split"]) for body in bodies)
     for most, wait in MLSERVER_BATCHES:
         folder, port = Path(tempfile.mkdtemp()), free_port()
+        shutil.copytree(chosen.model, folder / "files")
+        add_outputs(folder / "files")
         settings = {
             "http_port": port,
             "host": "127.0.0.1",
@@ -443,7 +445,7 @@ def mlserver(
         model = {
             "name": "risk",
             "implementation": "mlserver_mlflow.MLflowRuntime",
-            "parameters": {"uri": str(Path(chosen.model).resolve())},
+            "parameters": {"uri": str(folder / "files")},
             **({"max_batch_size": most, "max_batch_time": wait} if most else {}),
         }
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -456,6 +458,18 @@ def mlserver(
             found.update(closed_loops([target], CLIENTS, rounds, seconds))
         shutil.rmtree(folder)
     return found
+
+
+def add_outputs(folder: Path) -> None:
+    """Say in a model's signature what it answers, which MLServer's runtime cannot do without."""
+    import numpy as np
+    from mlflow.models import ModelSignature, get_model_info, set_signature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = get_model_info(str(folder)).signature
+    if signature.outputs is None:
+        outputs = Schema([TensorSpec(np.dtype("float64"), (-1, 2))])
+        set_signature(str(folder), ModelSignature(signature.inputs, outputs))
 
 
 def v2_body(split: dict[str, Any]) -> bytes:
