@@ -596,22 +596,24 @@ def _candidates(
                     Block(codes, len(edges) + 2),
                 )
             )
-    yes = [c for c in columns if c.column.kind == "binary" and len(c.labels) == 2]
-    if len(yes) >= 3:
-        total = np.add.reduce([(column.codes == 1).astype(np.intp) for column in yes])
-        found.append(
-            (
-                "number of second answers",
-                f"how many of {len(yes)} two-level columns",
-                Block(total, len(yes) + 1),
-            )
-        )
+    alike = _alike(columns)
+    if len(alike) >= 3:
+        total = np.add.reduce([(column.codes == 1).astype(np.intp) for column in alike])
+        name = f"number of “{alike[0].labels[1]}” answers"
+        found.append((name, f"of {len(alike)} two-level columns", Block(total, len(alike) + 1)))
     lacking = np.add.reduce([(column.codes == column.missing).astype(np.intp) for column in columns])
     if lacking.any():
         found.append(
             ("number of missing answers", "how many columns are empty", Block(lacking, len(columns) + 1))
         )
     return found
+
+
+def _alike(columns: Sequence[Coded]) -> list[Coded]:
+    """The two-level columns whose second level has the commonest name: those that can be counted together."""
+    two = [column for column in columns if column.column.kind == "binary" and len(column.labels) == 2]
+    names = [column.labels[1] for column in two]
+    return [column for column in two if column.labels[1] == max(names, key=names.count)]
 
 
 def _boosted(
