@@ -7,34 +7,23 @@ between (i-2p+1..i-1) enter as if they had failed, known or not, so that TPE doe
 again before it has heard from it (the "constant liar": Ginsbourger et al. 2010, Kriging is well-suited to
 parallelize optimization). Whether to stop for lack of progress is decided from trials 0..i-2p too.
 
-Trials run in spawned processes of one thread each (OpenMP threads times processes must never exceed the
-cores). A process builds its objective once and then receives parameters and returns metrics. A trial that
-raises is a failed trial with its reason; a process that dies (out of memory, say) costs its trial one retry,
-then fails it.
+Trials run in the processes of `steps.workers`. A trial that raises is a failed trial with its reason; a
+process that dies costs its trial one retry, then fails it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from steps.errors import UserError
 from steps.models import Family, Hyperparameter, Value
-from steps.trials import Space, Trial
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import SpawnProcess
-
-Objective = Callable[[Family, Mapping[str, Value]], Mapping[str, float]]
+from steps.trials import Space, Trial, failure_reason
+from steps.workers import Assignment, Objective, Pool, SearchError
 
 # Trials drawn at random (after each family's defaults) before TPE has anything to model.
 _RANDOM_TRIALS = 9
@@ -43,14 +32,6 @@ _MINIMUM_GAIN = 1e-5
 # So many processes dying one after the other, with no trial finished between, is a sick machine, not a bad
 # trial.
 _DEATHS_IN_A_ROW = 6
-_SINGLE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
-    "1",
-)
-
-
-class SearchError(UserError):
-    """No trial could be finished, or the worker processes cannot live on this machine."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +61,7 @@ def search(
     """Look for the family and hyperparameters of least loss, and return every trial.
 
     make_objective: picklable; called once in each worker process. The objective takes a family and its
-    parameters
-        and returns metrics, "loss" among them; whatever it raises fails that trial only.
+        parameters and returns metrics, "loss" among them; whatever it raises fails that trial only.
     done: trials finished earlier; they are taken as they are and not run again.
     on_trial: called in this process as soon as a trial has finished or failed.
     patience: stop when so many trials in a row brought no gain of 1e-5; None never does.
@@ -97,12 +77,12 @@ def search(
     suggester = _Suggester(space, seed)
     stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
     limit, upcoming, deaths = max_evals, 0, 0
-    given: dict[int, _Assignment] = {}
-    retries: list[_Assignment] = []
+    given: dict[int, Assignment] = {}
+    retries: list[Assignment] = []
     retried: set[int] = set()
 
     with (
-        _Pool(make_objective, min(parallelism, max_evals - len(results))) as pool,
+        Pool(make_objective, min(parallelism, max_evals - len(results))) as pool,
         _bar(max_evals, progress) as bar,
     ):
         for trial in sorted(results.values(), key=lambda trial: trial.number):
@@ -122,7 +102,7 @@ def search(
                     limit, stopped_by = upcoming, "no progress"
                     break
                 pending = [results.get(number) or given[number] for number in range(known, upcoming)]
-                given[upcoming] = _Assignment(upcoming, *suggester.suggest(upcoming, prefix, pending))
+                given[upcoming] = Assignment(upcoming, *suggester.suggest(upcoming, prefix, pending))
                 pool.submit(given[upcoming])
                 upcoming += 1
             if not pool.busy:
@@ -185,7 +165,7 @@ def search_on_spark(
     results = {trial.number: trial for trial in done if trial.number < max_evals}
     todo = [number for number in range(max_evals) if number not in results]
     suggester = _Suggester(space, seed)
-    given: dict[int, _Assignment] = {}
+    given: dict[int, Assignment] = {}
     seconds = None if timeout_minutes is None else max(1, math.ceil(60 * timeout_minutes))
     trials = SparkTrials(parallelism=parallelism, timeout=seconds, spark_session=spark)
     branches = [
@@ -199,7 +179,7 @@ def search_on_spark(
             number = todo[identity]
             known = [results[other] for other in sorted(results)]
             pending = [assignment for other, assignment in given.items() if other not in results]
-            given[number] = _Assignment(number, *suggester.suggest(number, known, pending))
+            given[number] = Assignment(number, *suggester.suggest(number, known, pending))
             documents.append(suggester.new_document(given[number], identity, domain.cmd))
         return documents
 
@@ -244,15 +224,13 @@ def search_on_spark(
 
 
 def _on_executor(make_objective: Callable[[], Objective], point: Mapping[str, Any]) -> dict[str, Any]:
-    """One trial on an executor of Spark, as hyperopt takes its result; what it raises fails this trial
-    alone.
-    """
+    """One trial on an executor of Spark, as hyperopt takes its result; an error fails this one alone."""
     values = dict(point)
     family = values.pop("family")
     try:
         answer = dict(make_objective()(family, values))
     except Exception as error:
-        return {"status": "fail", "reason": f"{type(error).__name__}: {error}"[:500]}
+        return {"status": "fail", "reason": failure_reason(error)}
     loss = float(answer.get("loss", math.nan))
     if not math.isfinite(loss):
         return {"status": "fail", "reason": "the loss is not a finite number"}
@@ -273,23 +251,17 @@ def _spark_answer(document: Mapping[str, Any]) -> Mapping[str, float] | str | No
     )
 
 
-def _trial(assignment: _Assignment, answer: Mapping[str, float] | str) -> Trial:
+def _trial(assignment: Assignment, answer: Mapping[str, float] | str) -> Trial:
+    what = (assignment.number, assignment.family, assignment.params)
     if isinstance(answer, str):
-        return Trial(assignment.number, assignment.family, assignment.params, None, {}, answer)
+        return Trial(*what, None, {}, answer)
     loss = float(answer.get("loss", math.nan))
     if not math.isfinite(loss):
-        return Trial(
-            assignment.number,
-            assignment.family,
-            assignment.params,
-            None,
-            {},
-            "the loss is not a finite number",
-        )
+        return Trial(*what, None, {}, "the loss is not a finite number")
     metrics = {
         name: float(value) for name, value in answer.items() if name != "loss" and math.isfinite(value)
     }
-    return Trial(assignment.number, assignment.family, assignment.params, loss, metrics)
+    return Trial(*what, loss, metrics)
 
 
 def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
@@ -302,9 +274,7 @@ def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
 
 
 def _is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
-    """Whether the last `patience` trials of the prefix improved the best loss by less than the minimum
-    gain.
-    """
+    """Whether none of the prefix's last `patience` trials improved the best loss by the minimum gain."""
     best, since = math.inf, 0
     for trial in prefix:
         if trial.loss is not None and trial.loss < best - _MINIMUM_GAIN:
@@ -330,7 +300,7 @@ class _Suggester:
         self._domain = Domain(lambda _: 0.0, hp.choice("family", branches))
 
     def suggest(
-        self, number: int, prefix: Sequence[Trial], pending: Sequence[Trial | _Assignment]
+        self, number: int, prefix: Sequence[Trial], pending: Sequence[Trial | Assignment]
     ) -> tuple[Family, dict[str, Value]]:
         """Family and parameters of a trial. The first trials are each family's defaults.
 
@@ -356,7 +326,7 @@ class _Suggester:
         family = self._families[int(values["family"])]
         return family, {d.name: d.round(float(values[f"{family}.{d.name}"])) for d in self._space[family]}
 
-    def _document(self, trial: Trial | _Assignment, loss: float | None) -> dict[str, Any]:
+    def _document(self, trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
         """The trial as hyperopt keeps it; without a loss it counts among the worst."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
@@ -366,7 +336,7 @@ class _Suggester:
             "state": JOB_STATE_DONE,
         }
 
-    def new_document(self, assignment: _Assignment, identity: int, command: Any) -> dict[str, Any]:
+    def new_document(self, assignment: Assignment, identity: int, command: Any) -> dict[str, Any]:
         """A trial to run, as hyperopt queues it under an identity of its own."""
         from hyperopt import JOB_STATE_NEW, STATUS_NEW
 
@@ -375,7 +345,7 @@ class _Suggester:
             "state": JOB_STATE_NEW,
         }
 
-    def _content(self, trial: Trial | _Assignment, identity: int, command: Any) -> dict[str, Any]:
+    def _content(self, trial: Trial | Assignment, identity: int, command: Any) -> dict[str, Any]:
         values: dict[str, list[Value]] = {label: [] for label in self._domain.params}
         values["family"] = [self._families.index(trial.family)]
         values |= {f"{trial.family}.{name}": [value] for name, value in trial.params.items()}
@@ -396,170 +366,6 @@ def _expression(hp: Any, label: str, one: Hyperparameter) -> Any:
     if one.log:
         return hp.loguniform(label, math.log(one.low), math.log(one.high))
     return hp.uniform(label, one.low, one.high)
-
-
-@dataclass(frozen=True)
-class _Assignment:
-    number: int
-    family: Family
-    params: Mapping[str, Value]
-
-
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    connection: Connection
-    assignment: _Assignment | None = None
-
-
-class _Pool:
-    """Single-threaded worker processes with one assignment each; one that dies is replaced."""
-
-    def __init__(self, make_objective: Callable[[], Objective], size: int) -> None:
-        self._make_objective = make_objective
-        self._size = size
-        self._workers: list[_Worker] = []
-
-    def __enter__(self) -> _Pool:
-        try:
-            for _ in range(self._size):
-                self._workers.append(self._start())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.join()
-            worker.process.close()
-            worker.connection.close()
-        self._workers.clear()
-
-    @property
-    def idle(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.assignment is None]
-
-    @property
-    def busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.assignment is not None]
-
-    def submit(self, assignment: _Assignment) -> None:
-        """Give the assignment to an idle worker; should that one have died, its answer says so."""
-        worker = self.idle[0]
-        worker.assignment = assignment
-        with contextlib.suppress(OSError):
-            worker.connection.send(assignment)
-
-    def answers(
-        self, timeout: float | None
-    ) -> Iterator[tuple[_Assignment, Mapping[str, float] | str | None]]:
-        """What arrives next: an assignment with its metrics, the reason of its failure, or None if its
-        process died.
-
-        Yields nothing when the timeout (seconds) passes first. Raises SearchError if an objective cannot be
-        made.
-        """
-        from multiprocessing.connection import wait
-
-        busy = {worker.connection: worker for worker in self.busy}
-        for connection in wait(list(busy), timeout):
-            worker = busy[connection]  # type: ignore[index]
-            assignment, worker.assignment = worker.assignment, None
-            assert assignment is not None
-            try:
-                status, answer = worker.connection.recv()
-            except (EOFError, OSError):
-                worker.process.join()
-                worker.process.close()
-                worker.connection.close()
-                self._workers[self._workers.index(worker)] = self._start()
-                yield assignment, None
-                continue
-            if status == "unusable":
-                raise SearchError(f"a worker process could not prepare the trials: {answer}")
-            yield assignment, answer
-
-    def _start(self) -> _Worker:
-        from multiprocessing import get_context
-
-        context = get_context("spawn")
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, self._make_objective), daemon=True)
-        with _without_interrupts(), _environment(_SINGLE_THREAD):
-            process.start()
-        there.close()
-        return _Worker(process, here)
-
-
-def _work(connection: Connection, make_objective: Callable[[], Objective]) -> None:
-    """Body of a worker process: build the objective, then answer one assignment after the other."""
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent.join,), daemon=True).start()
-    objective: Objective | None = None
-    while True:
-        try:
-            assignment: _Assignment = connection.recv()
-        except (EOFError, OSError):
-            return
-        answer: tuple[str, Mapping[str, float] | str]
-        if objective is None:
-            try:
-                objective = make_objective()
-            except Exception as error:
-                connection.send(("unusable", f"{type(error).__name__}: {error}"))
-                return
-        try:
-            answer = ("ok", dict(objective(assignment.family, assignment.params)))
-        except Exception as error:
-            answer = ("fail", f"{type(error).__name__}: {error}"[:500])
-        try:
-            connection.send(answer)
-        except OSError:
-            return
-
-
-def _end_with(wait_for_parent: Callable[[], None]) -> None:
-    """Leave no orphan: when the parent is gone (kill -9), so is this process, in the middle of a fit or
-    not.
-    """
-    wait_for_parent()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, from their first instruction on; this one sees it
-    afterwards.
-    """
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must be running already
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class _Bar:

@@ -13,6 +13,7 @@ Space = Mapping[Family, Sequence[Hyperparameter]]
 
 # A family needs so many finished trials before the importance of its hyperparameters means anything.
 _ENOUGH_TRIALS = 8
+_REASON_LENGTH = 500
 
 
 class RecordError(UserError):
@@ -29,6 +30,22 @@ class Trial:
     loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+
+
+def failure_reason(error: BaseException) -> str:
+    """Why a trial failed, without any value of a row.
+
+    Messages of this project and of the operating system hold none and are kept. Those of libraries may quote
+    one ("could not convert string to float: ..."), so of other errors only type and place are told.
+    """
+    kind = type(error).__name__
+    if isinstance(error, UserError | OSError):
+        return f"{kind}: {error}"[:_REASON_LENGTH]
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        place = f" in {trace.tb_frame.f_globals.get('__name__', '?')}.{trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return f"{kind}{place}"[:_REASON_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -100,10 +117,9 @@ def importance(trials: Sequence[Trial], space: Space) -> dict[Family, dict[str, 
 
     A random forest learns the ranks of the finished trials' losses from their hyperparameters on the scale of
     the search; a hyperparameter counts by how much worse the forest gets when its values are shuffled
-    (permutation
-    importance: Breiman 2001, Random Forests; for hyperparameters, as in Hutter et al. 2014 with fANOVA).
-    Ranks keep one disastrous trial from drowning the rest. Families with fewer than 8 finished trials are
-    left out. It describes where the search has looked, and says nothing of what was never tried.
+    (permutation importance: Breiman 2001, Random Forests; for hyperparameters, as in Hutter et al. 2014 with
+    fANOVA). Ranks keep one disastrous trial from drowning the rest. Families with fewer than 8 finished
+    trials are left out. It describes where the search has looked, and says nothing of what was never tried.
     """
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor

@@ -31,7 +31,7 @@ def make_bowl(jitter: float = 0.0) -> Objective:
 def make_failing(families: tuple[Family, ...]) -> Objective:
     def objective(family: Family, params: Mapping[str, Value]) -> dict[str, float]:
         if family in families:
-            raise ValueError("the matrix is singular")
+            raise ValueError("could not convert string to float: 'heavy'")
         return {"loss": bowl(family, params)}
 
     return objective
