@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps import figures
-from steps.gates import Gate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from steps.gates import Gate
+
+READS = ("templates/report.html", "templates/report.css", "templates/model_card.md")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -66,7 +69,7 @@ def render_report(
     evaluations: Sequence[Mapping[str, Any]],
     *,
     comparison: Mapping[str, Any] | None = None,
-    gates: Sequence[Gate] = (),
+    gates: Sequence["Gate"] = (),
 ) -> str:
     """The report as one HTML document.
 
@@ -101,7 +104,7 @@ def render_report(
     )
 
 
-def render_card(evaluation: Mapping[str, Any], *, gates: Sequence[Gate] = ()) -> str:
+def render_card(evaluation: Mapping[str, Any], *, gates: Sequence["Gate"] = ()) -> str:
     """The model card (Mitchell et al. 2019) as Markdown."""
     return _environment().get_template("model_card.md").render(**_shared(evaluation), gates=gates)
 
