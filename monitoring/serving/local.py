@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,8 +53,12 @@ def serving(folder: Path, traffic: int, model: int, metrics: int) -> Iterator[li
     """Both processes, ready for requests; stopped afterwards.
 
     Raises:
-        UserError: one of them ended or is not ready in time; its output said why.
+        UserError: a port is taken, or one of them ended or is not ready in time; its output said why.
     """
+    for number in (traffic, model, metrics):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", number)) == 0:
+                raise UserError(f"port {number} is taken; PORT, MODEL_PORT and METRICS_PORT choose others")
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command, needs in commands(folder, traffic, model, metrics):
