@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from monitoring.grafana import alerts, generate, lint, runbook
 
@@ -61,3 +62,15 @@ def test_variables_of_the_stack_are_explained_where_people_look() -> None:
     compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
     taken = set(re.findall(r"\$\{(\w+)", compose)) - {"MODEL_IMAGE", "EXPORTER_IMAGE"}
     assert {name for name in taken if name not in MARKDOWN} == set()
+
+
+def test_the_dispatch_sends_what_the_retrain_workflow_takes() -> None:
+    """GitHub refuses inputs that the workflow does not declare."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text(encoding="utf-8"))
+    # YAML 1.1 reads the key `on` as true.
+    declared = set(workflow[True]["workflow_dispatch"]["inputs"])
+    (template,) = [item["template"] for _, item in lint.read().items("templates")]
+    dispatch = template.partition('define "alert.retrain"')[2]
+    sent = set(re.findall(r'"(\w+)" \(?[.p]', dispatch.partition('"inputs"')[2]))
+    assert sent == {"reason", "source"}
+    assert sent <= declared
