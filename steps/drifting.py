@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from monitoring.exporter.reference import Feature, Reference
 from steps import coded, evidence, metrics
 from steps.coded import Floats
+from steps.suppression import SMALLEST_CELL, hidden_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Verdict = Literal["quiet", "watch", "retrain"]
 VERDICTS: tuple[Verdict, ...] = ("quiet", "watch", "retrain")
 
-SMALLEST_CELL = 10
 # Rows of either side that the classifier of old and new sees at most.
 _DOMAIN_ROWS = 20_000
 _FEWEST_DOMAIN_ROWS = 500
@@ -157,7 +157,7 @@ def _feature(
         change["counts"] = bool(
             change["evidence"] >= certain and abs(change["now"] - change["then"]) >= limits.share_change
         )
-    hidden = (new > 0) & (new < SMALLEST_CELL)
+    hidden = hidden_counts(new)
     return {
         "name": feature.name,
         "kind": feature.kind,
@@ -369,15 +369,20 @@ def _subgroups(
     """Share of each subgroup then and now, and its figures now; small ones without."""
     found = []
     outcome = incoming.outcome
-    for group in schema.subgroups:
-        mask = np.asarray(group.mask(incoming.frame))
+    masks = [np.asarray(group.mask(incoming.frame)) for group in schema.subgroups]
+    sizes = np.array([mask.sum() for mask in masks], dtype=np.float64)
+    hidden = np.zeros(len(masks), dtype=np.bool_)
+    for name in {group.column for group in schema.subgroups}:
+        own = np.array([group.column == name for group in schema.subgroups])
+        hidden[own] = hidden_counts(sizes[own])
+    for group, mask, hide in zip(schema.subgroups, masks, hidden, strict=True):
         rows = int(mask.sum())
         entry: dict[str, Any] = {"name": group.name, "headline": group.headline, "then": None}
         if trained_on is not None:
             entry["then"] = float(np.mean(group.mask(trained_on)))
         else:
             entry["then"] = _share_of_levels(reference, group.column, group.values)
-        if 0 < rows < SMALLEST_CELL:
+        if hide:
             found.append({**entry, "hidden": True, "now": None, "risk": None, "observed": None})
             continue
         low, high = metrics.wilson_interval(rows, len(mask))

@@ -20,6 +20,7 @@ from steps import additive, associations, coded, evidence, metrics, row_order, s
 from steps.additive import Additive, Block
 from steps.coded import Coded, Floats
 from steps.files import FILE_COLUMN, TARGET_COLUMN
+from steps.suppression import SMALLEST_CELL, hidden_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from steps.validate import Problem
 
 FORMAT = 1
-SMALLEST_CELL = 10
 # Held-out ROC AUC of one column alone from which it probably holds the outcome itself.
 LEAK_AUC = 0.95
 # Share of one outcome in a level from which the level gives the outcome away, with its Wilson interval.
@@ -229,21 +229,6 @@ def _level(
     low, high = metrics.wilson_interval(positives, known)
     rate = positives / known if known else math.nan
     return {**entry, "rate": _number(rate), "low": _number(low), "high": _number(high)}
-
-
-def hidden_cells(rows: Floats, known: Floats, positives: Floats) -> NDArray[np.bool_]:
-    """Which cells may not be shown: fewer than 10 rows, or fewer than 10 of one outcome but not none of the
-    other.
-
-    A cell hidden alone could be had by subtraction, so then the next smallest goes too.
-    """
-    rare = np.minimum(positives, known - positives)
-    hidden = (rows > 0) & ((rows < SMALLEST_CELL) | ((known > 0) & (rare < SMALLEST_CELL)))
-    if hidden.sum() == 1:
-        rest = np.where(hidden | (rows == 0), np.inf, rows)
-        if np.isfinite(rest).any():
-            hidden[int(np.argmin(rest))] = True
-    return hidden
 
 
 def _repeats(keys: NDArray[np.uint64], outcome: Floats, answers: NDArray[np.intp] | None) -> dict[str, Any]:

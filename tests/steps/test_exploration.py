@@ -10,7 +10,17 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from steps import additive, associations, coded, exploration, exploration_report, metrics, row_order, validate
+from steps import (
+    additive,
+    associations,
+    coded,
+    exploration,
+    exploration_report,
+    metrics,
+    row_order,
+    suppression,
+    validate,
+)
 from steps.additive import Block
 from steps.exploration import Table
 from steps.schema import Schema, load
@@ -189,9 +199,9 @@ def test_small_cells_are_hidden_and_cannot_be_had_by_subtraction() -> None:
     """Fewer than 10 of either outcome hide a cell; one hidden alone takes the next smallest along."""
     rows = np.array([500.0, 200.0, 40.0, 0.0])
     positives = np.array([100.0, 50.0, 3.0, 0.0])
-    assert exploration.hidden_cells(rows, rows, positives).tolist() == [False, True, True, False]
+    assert suppression.hidden_cells(rows, rows, positives).tolist() == [False, True, True, False]
     positives[2] = 12
-    assert not exploration.hidden_cells(rows, rows, positives).any()
+    assert not suppression.hidden_cells(rows, rows, positives).any()
 
 
 def test_no_value_of_a_single_row_is_in_the_document_or_the_report(schema: Schema) -> None:
