@@ -48,7 +48,7 @@ def firing(history: History, reference: Reference, at: float) -> Alerts:
 
 def breaching(history: History, reference: Reference, at: float) -> Alerts:
     """Alerts of data and model whose condition holds at time `at`, with the features that they name."""
-    counts = _Counts(history, at)
+    counts = _Counts(history, at, len(reference.score.bins))
     limit = evidence.evidence_limit(len(reference.features) + 2)
     drifted = frozenset(
         feature.name for feature in reference.features if _feature_drift(counts, feature) >= limit
@@ -87,8 +87,9 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
 class _Counts:
     """Increases of the exporter's counters up to a moment, by window."""
 
-    def __init__(self, history: History, at: float) -> None:
+    def __init__(self, history: History, at: float, score_bins: int) -> None:
         self._history, self._at = history, at
+        self._score_bins = [score_bin_label(index) for index in range(score_bins)]
 
     def plain(self, name: str, window: str, **labels: str) -> float:
         """Of a counter that does not depend on the model."""
@@ -113,20 +114,19 @@ class _Counts:
     def scores(self, window: str) -> tuple[Floats, Floats]:
         """Rows and sums of their risks by score bin."""
         names = ("model_scores_total", "model_score_sum_total")
-        rows, sums = (np.array([self.increase(n, window, bin=b) for b in _SCORE_BINS]) for n in names)
+        rows, sums = (np.array([self.increase(n, window, bin=b) for b in self._score_bins]) for n in names)
         return rows, sums
 
     def labels(self, window: str) -> tuple[Floats, Floats]:
         """Labels and sums of their risks, each of shape (score bins, 2) by bin and outcome."""
         found = (
-            np.array([[self.increase(n, window, bin=b, outcome=o) for o in ("0", "1")] for b in _SCORE_BINS])
+            np.array(
+                [[self.increase(n, window, bin=b, outcome=o) for o in ("0", "1")] for b in self._score_bins]
+            )
             for n in ("model_feedback_total", "model_feedback_risk_sum_total")
         )
         labels, risks = found
         return labels, risks
-
-
-_SCORE_BINS = [score_bin_label(index) for index in range(20)]
 
 
 def _feature_drift(counts: _Counts, feature: Feature) -> float:
