@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def _outcome(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     return {"digest": version.tags["model_digest"], "metrics": metrics}
 
 
+def _like(champion: Any, folder: Path) -> Checkout:
+    """A fresh checkout of the very files that the champion was made with."""
+    made = champion.checkout.folder
+    shutil.copytree(
+        made, folder, ignore=shutil.ignore_patterns("mlflow.db*", "mlruns", ".cache", "verdict.json")
+    )
+    return Checkout(folder)
+
+
 CANARY = "37.4241"
 
 
@@ -129,7 +139,7 @@ def test_the_chain_on_dagshub_s_surface_gives_the_same_champion(
     champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 404 for everything else and a password: one warning, the same model and metrics, no row sent."""
-    checkout = check_out(tmp_path / "project")
+    checkout = _like(champion, tmp_path / "project")
     _plant(CANARY, checkout.folder)
     with mlflow_server(tmp_path / "server") as real:
         surface = Proxy(
@@ -180,7 +190,7 @@ def test_the_chain_on_a_server_with_basic_authentication(
                 "REQUIRE_REAL=1, and flask-wtf, which `mlflow server --app-name basic-auth` needs, is absent"
             )
         pytest.skip("flask-wtf, which `mlflow server --app-name basic-auth` needs, is not installed")
-    checkout = check_out(tmp_path / "project")
+    checkout = _like(champion, tmp_path / "project")
     with mlflow_server(tmp_path / "server", basic_auth=True) as server:
         with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD"):
             _connect(monkeypatch, server)
