@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import Checkout, check_out
+from steps import chain
+from steps import preprocess as preprocess_step
+from tests.conftest import ROOT, check_out
 from tests.steps.clinic import SCHEMA
 
 # A glucose that nobody else has, and a column that no schema knows.
@@ -20,9 +23,7 @@ CANARY, CANARY_NAME = 33.3712345678, "Canary Finch"
 
 
 def clinic_people(count: int) -> pd.DataFrame:
-    """People whose readmission follows from glucose, ward and stage; a few have no outcome, one is the
-    canary.
-    """
+    """Readmission follows from glucose, ward and stage; a few have no outcome, and one is the canary."""
     rng = np.random.default_rng(5)
     glucose = np.where(rng.random(count) < 0.1, 0.0, rng.uniform(2, 40, count).round(1))
     ward, stage = rng.choice(["A1", "B2", "NA", "?"], count), rng.choice([1, 2, 3, 9], count)
@@ -91,30 +92,99 @@ def test_another_data_set_runs_from_its_schema_alone_and_no_row_leaves_the_cache
     assert any((frame.get("glucose") == CANARY).any() for frame in cached), "the canary was never there"
 
 
+Preprocess = Callable[[Path], tuple[int, str]]
+
+
+@pytest.fixture
+def preprocess(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Preprocess]:
+    """Exit code and output of the step with a file as its data; a traceback would fail the test."""
+    uri = f"sqlite:///{store_folder / 'mlflow.db'}"
+    monkeypatch.chdir(store_folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("ROWS_CACHE", str(store_folder / "cache"))
+    mlflow.set_tracking_uri(uri)
+
+    def ask(path: Path) -> tuple[int, str]:
+        code = chain.execute("preprocess", preprocess_step.work, ["--data", str(path)])
+        out, err = capfd.readouterr()
+        return code, out + err
+
+    yield ask
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    return check_out(tmp_path_factory.mktemp("plain") / "project")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    return pd.read_parquet(ROOT / "data" / "cohort.parquet").head(3000)
+
+
+def written(frame: pd.DataFrame, folder: Path) -> Path:
+    path = folder / "people.csv"
+    frame.to_csv(path, index=False)
+    return path
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda frame: frame.drop(columns="BMI"), "BMI"),
-        (lambda frame: frame.assign(BMI=["heavy"] * 500 + [27] * (len(frame) - 500)), "BMI"),
-        (lambda frame: frame.assign(Diabetes_012=0), "one"),
-        (lambda frame: frame.head(0), "no row"),
+        (lambda frame: frame.drop(columns="BMI"), "- BMI"),
+        (
+            lambda frame: frame.assign(BMI=["heavy"] * 500 + [27] * (len(frame) - 500)),
+            "BMI: not a number: 500",
+        ),
+        (lambda frame: frame.assign(Diabetes_012=0), "needs both outcomes"),
+        (lambda frame: frame.head(0), "no rows"),
     ],
     ids=["missing column", "text in a number", "one outcome only", "no rows"],
 )
-def test_data_that_cannot_be_used_is_an_error_that_names_the_thing(
-    plain: Checkout, tmp_path: Path, change: object, said: str
+def test_rows_that_cannot_be_used_are_an_error_that_names_the_thing(
+    preprocess: Preprocess, people: pd.DataFrame, tmp_path: Path, change: Any, said: str
 ) -> None:
-    """Exit code 1, one message, no traceback."""
-    frame = pd.read_parquet(plain.folder / "data" / "cohort.parquet")
-    path = tmp_path / "bad.csv"
-    change(frame).to_csv(path, index=False)
-    code, output = plain.run("python", "-m", "steps.preprocess", "--data", str(path))
+    """Exit code 1, one message, no traceback and no value of anybody's."""
+    code, output = preprocess(written(change(people), tmp_path))
     assert code == 1, output
-    assert "preprocess: error:" in output
     assert said in output.partition("preprocess: error:")[2]
-    assert "Traceback" not in output
+    assert "heavy" not in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty (0 bytes)"),
+        ("BMI,Größe\n1,2\n".encode("latin-1"), "is not UTF-8 text"),
+        (None, "there is no file, folder or match"),
+    ],
+    ids=["empty", "not UTF-8", "absent"],
+)
+def test_a_file_that_cannot_be_read_is_an_error_that_says_why(
+    preprocess: Preprocess, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    """Exit code 1 and the remedy."""
+    path = tmp_path / "people.csv"
+    if content is not None:
+        path.write_bytes(content)
+    code, output = preprocess(path)
+    assert code == 1, output
+    assert said in output.partition("preprocess: error:")[2]
+
+
+def test_a_column_too_many_is_told_and_an_impossible_value_set_apart(
+    preprocess: Preprocess, people: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Neither stops the chain: the one is ignored with a warning, the other counted, with its reason kept."""
+    frame = people.assign(Nickname="Finch")
+    frame["BMI"] = frame["BMI"].astype(float)
+    frame.loc[frame.index[5], "BMI"] = 412.5
+    code, output = preprocess(written(frame, tmp_path))
+    assert code == 0, output
+    assert "columns that the schema does not know were ignored: Nickname" in output
+    assert "BMI: out of range 12 to 99: 1 row" in output
+    assert "412" not in output
+    assert "Finch" not in output
