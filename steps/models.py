@@ -1,5 +1,4 @@
-"""The model families: pipelines that take raw indicators, derived from the schema and saved so that scikit-
-learn alone can load them.
+"""The model families: pipelines from raw indicators to a risk, derived from the schema.
 
 Missing codes, nulls, unseen categories and scaling are handled inside the pipeline, with scikit-learn's own
 classes only: the served image holds no module of this project, and skops loads no type that `TRUSTED_TYPES`
@@ -55,8 +54,7 @@ _DEPTH = 14
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyperparameter of a family: from `low` to `high` inclusive, searched evenly or evenly in its
-    logarithm.
+    """One hyperparameter of a family: from `low` to `high` inclusive, searched evenly or in its logarithm.
 
     `default` is what a model that was not tuned uses, and the first trial of a search.
     """
@@ -158,9 +156,7 @@ def build(family: Family, params: Mapping[str, Any], schema: Schema, seed: int) 
 def _logistic_regression(
     values: Mapping[str, Value], schema: Schema, seed: int
 ) -> tuple[ColumnTransformer, Any]:
-    """One indicator a level, a cubic spline a number: log odds need not be straight in age, weight or
-    income.
-    """
+    """One indicator a level, a cubic spline a number: log odds need not be straight in age or weight."""
     import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import MissingIndicator, SimpleImputer
@@ -252,9 +248,7 @@ def _histogram_gradient_boosting(
 def _number_transformers(
     schema: Schema, encoded_elsewhere: Sequence[Column] = ()
 ) -> list[tuple[str, Any, list[str]]]:
-    """Every column as one number or NaN: untouched where its values say it all, else as the place of its
-    level.
-    """
+    """Every column as one number or NaN: as it is where that says it all, else as the place of its level."""
     from sklearn.pipeline import make_pipeline
 
     columns = [column for column in schema.columns if column not in encoded_elsewhere]

@@ -1,6 +1,4 @@
-"""A fitted model as a run keeps it: the MLflow model, its `reference.json`, and what validation rows say of
-it.
-"""
+"""A fitted model as a run keeps it: the MLflow model, its `reference.json`, figures of validation rows."""
 
 from __future__ import annotations
 

@@ -73,8 +73,7 @@ class Prepared:
 def prepare(
     raw: pd.DataFrame | Iterable[pd.DataFrame], schema: Schema, located: Located, max_rejected: float
 ) -> Prepared:
-    """Validate, split and profile raw rows, given at once or chunk by chunk (memory then holds only valid
-    ones).
+    """Validate, split and profile raw rows, at once or chunk by chunk (memory then holds only valid ones).
 
     `max_rejected` is the largest tolerated share of rows that break the schema; rows without a target are set
     aside and do not count. Raises ValidationError: a missing column, too many rejected rows, one class only.
@@ -317,9 +316,7 @@ def _published(count: int) -> int | None:
 
 
 def _published_together(counts: Sequence[int]) -> list[int | None]:
-    """Counts whose sum is known. Where a single one is hidden, the next smallest is too, or it could be
-    inferred.
-    """
+    """Counts whose sum is known: where one alone is hidden, so is the next smallest, else it would follow."""
     shown = [_published(count) for count in counts]
     if sum(count is None for count in shown) == 1:
         rest = [(count, place) for place, count in enumerate(shown) if count]
@@ -329,9 +326,7 @@ def _published_together(counts: Sequence[int]) -> list[int | None]:
 
 
 def _outcomes(target: NDArray[np.int8]) -> dict[str, Any]:
-    """Rows, positives and prevalence; the latter two only if neither outcome is rare enough to point at
-    people.
-    """
+    """Rows, positives and prevalence; the last two only if no outcome is rare enough to point at people."""
     positives = int(target.sum())
     hidden = None in (_published(positives), _published(len(target) - positives))
     return {
@@ -396,9 +391,7 @@ def _column_profile(values: Any, column: Column) -> dict[str, Any]:
 
 
 def _decile_edges(present: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
-    """Inner deciles, rounded to a hundredth of the schema's range or coarser, so that none is a person's own
-    value.
-    """
+    """Inner deciles, rounded to a hundredth of the schema's range or coarser: none is a person's value."""
     if len(present) == 0:
         return []
     grain = 10.0 ** np.floor(np.log10((maximum - minimum) / 100)) if maximum > minimum else 1.0

@@ -1,6 +1,4 @@
-"""Pictures of a search, as PNG bytes: how it went, what each family reached, which hyperparameters
-mattered.
-"""
+"""Pictures of a search, as PNG bytes: how it went, what each family reached, which hyperparameters matter."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ def pictures(trials: Sequence[Trial], space: Space) -> dict[str, bytes]:
 
 
 def history(trials: Sequence[Trial]) -> bytes:
-    """Loss of each trial and the best so far; trials worse than the axis are marked at its top, failed ones
-    too.
-    """
+    """Loss of each trial and the best so far; failed ones, and those beyond the axis, stand at its top."""
     from matplotlib.ticker import MaxNLocator
 
     finished = [trial for trial in trials if trial.loss is not None]
@@ -125,9 +121,7 @@ def families(trials: Sequence[Trial]) -> bytes:
 
 
 def importance(shares: Mapping[Family, Mapping[str, float]]) -> bytes:
-    """Share of each hyperparameter in its family's loss, one panel a family; `shares` as `trials.importance`
-    says.
-    """
+    """Share of each hyperparameter in its family's loss (`trials.importance`), one panel a family."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -47,8 +47,7 @@ class Located:
 
 
 def locate(data: str, schema: Schema, cache: Path, base: Path, patience: Patience | None = None) -> Located:
-    """The files that `data` names: a source of the schema, a URL, or a file, folder or glob relative to
-    `base`.
+    """The files that `data` names: a source of the schema, a URL, or a path or glob relative to `base`.
 
     Downloads land in `cache`. Rows count as synthetic or public only if every file is, by sha256, a source of
     that kind. Raises SourceError.

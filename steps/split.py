@@ -59,8 +59,7 @@ def row_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's output function: a bijection of 64-bit values in which every input bit moves every output
-    bit.
+    """SplitMix64's output function: a bijection of 64 bits in which each input bit moves every output bit.
 
     Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def work(step: Active) -> Result:
-    """Fit, with MLflow's autologging as the logger of parameters and metrics, and keep the model as
-    artifacts.
-    """
+    """Fit, with autologging as the logger of parameters and metrics, and keep the model as artifacts."""
     family = step.values["family"]
     given = models.check_params(family, step.values["hyperparameters"])
     tables = preparation.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))

@@ -28,9 +28,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_plain_mlflow_run_works_where_conda_is_on_the_path(
     checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`mlflow run . -e preprocess` asks conda for the environment of conda.yaml and runs the step inside
-    it.
-    """
+    """`mlflow run . -e preprocess` asks conda for the environment of conda.yaml and runs inside it."""
     home = tmp_path / "conda"
     home.mkdir()
     (home / "conda").write_text(CONDA % {"home": home})

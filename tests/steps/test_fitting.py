@@ -1,6 +1,4 @@
-"""Folds, calibration and threshold: what validation rows decide, and that repeats of a row never tell on each
-other.
-"""
+"""Folds, calibration and threshold: what validation rows decide, and that repeats keep together."""
 
 from __future__ import annotations
 

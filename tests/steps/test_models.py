@@ -1,6 +1,4 @@
-"""Each family takes raw rows of any schema, and the saved model answers as the fitted one, with scikit-learn
-alone.
-"""
+"""Each family takes raw rows of any schema; saved, it answers as when fitted, by scikit-learn alone."""
 
 from __future__ import annotations
 

@@ -56,9 +56,7 @@ def test_another_seed_gives_other_trials(plain: SearchResult) -> None:
 
 
 def test_a_suggestion_knows_exactly_the_trials_before_it_less_2p_minus_1(plain: SearchResult) -> None:
-    """Another loss of trial 8 changes nothing up to trial 11, and with 2 trials at once something from 12
-    on.
-    """
+    """Another loss of trial 8 changes nothing up to trial 11, and with 2 at once something afterwards."""
     tampered = [replace(t, loss=-50.0 if t.number == 8 else t.loss) for t in plain.trials if t.number <= 8]
     after = run(objectives.make_bowl, done=tampered, max_evals=30)
     before = run(objectives.make_bowl, done=plain.trials, max_evals=30)
@@ -68,9 +66,7 @@ def test_a_suggestion_knows_exactly_the_trials_before_it_less_2p_minus_1(plain: 
 
 
 def test_it_goes_on_from_any_trials_that_finished(plain: SearchResult) -> None:
-    """Trials handed in are not run again, gaps among them are filled, and the result is as if never
-    interrupted.
-    """
+    """Trials handed in are not run again, gaps are filled, and the result is as if never interrupted."""
     done = [trial for trial in plain.trials if trial.number in (0, 1, 2, 4, 7)]
     ran: list[Trial] = []
     resumed = run(objectives.make_bowl, done=done, on_trial=ran.append)
