@@ -521,6 +521,10 @@ def advice(document: Mapping[str, Any]) -> list[str]:
         found.append(
             "Retrain with labelled rows of the new kind; the gates decide whether the result is better."
         )
+    if document["verdict"] == "watch" and not document["broken"]:
+        found.append(
+            "Compare again with the next data; if the shift stays, gather labelled rows of the new kind."
+        )
     if not document["realised"]:
         found.append(
             "Without labels nobody can see whether the same answers still mean the same risk "
