@@ -47,7 +47,7 @@ lint: .venv/installed-dev  ## Style and types
 	@mypy
 
 soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
-	@python -m pytest -m soak --durations=0 $(ARGS)
+	@python -m benchmarks.soak $(ARGS)
 
 real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, Docker); one that is missing is a failure
 	@REQUIRE_REAL=1 python -m pytest -m real $(ARGS)
