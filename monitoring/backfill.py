@@ -56,6 +56,8 @@ class History:
         found = dict(others)
         for family in registry.collect():
             for sample in family.samples:
+                if sample.name.endswith("_created"):  # the sidecar exports none
+                    continue
                 key = (sample.name, tuple(sample.labels.items()))
                 if key not in self._names:
                     self._names[key] = series_text(sample.name, {**sample.labels, **labels})

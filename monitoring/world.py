@@ -44,7 +44,7 @@ CONTAINERS = (
     ("prometheus", 3e8, 0.03),
     ("grafana", 1.5e8, 0.01),
 )
-# Milliseconds a call of the model takes, the median and the spread of its logarithm.
+# A call of the model takes so many seconds: the median, and the spread of its logarithm.
 CALL_SECONDS, CALL_SPREAD = 0.018, 0.35
 AGE_AT_START = 10 * DAY
 SPAN_DAYS = 0.25
