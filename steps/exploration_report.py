@@ -194,8 +194,7 @@ def _order(e: Mapping[str, Any]) -> Answer:
     text = (
         f"Yes. The averages of {len(order['ordered'])} of {order['columns']} columns ({named}) change "
         "along the file, "
-        f"in about {len(order['breaks']) + 1} distinct stretches, as in a file sorted by place, state "
-        "or date. "
+        f"in about {len(order['breaks']) + 1} distinct stretches, as in a file sorted by place or date. "
         "Never take its head as a sample, nor its tail as a test."
     )
     return Answer(question, text, "mind")

@@ -104,18 +104,26 @@ def _champion(step: Active, kind: str) -> Chosen:
             if name != own:
                 step.say(f"note: {own} has no champion; {name} is used instead")
             return _version(step, name, version)
+    return _made(step)
+
+
+def _made(step: Active) -> Chosen:
+    """A champion made now: the chain with its defaults, on the data that they name."""
+    from steps.chain import Chain
+
     step.say("there is no champion yet: one is made with the chain's defaults")
     declared = parameters.declared(step.project)["promote"]
-    values = {**parameters.check(declared), "schema": step.values["schema"]}
-    needs = {name: step.chain.ensure(name, values) for name in ("preprocess", "train", "tune", "evaluate")}
-    step.chain.launch("promote", values, needs)
-    made = registered_name(step.schema, needs["preprocess"].tags["data_kind"])
-    version = store.alias_version(step.client, made, store.CHAMPION)
+    values = {**parameters.check(declared, "promote"), "schema": step.values["schema"]}
+    chain = Chain(step.client, values, step.schema, step.cache, step.say)
+    needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune", "evaluate")}
+    chain.launch("promote", values, needs)
+    name = registered_name(step.schema, needs["preprocess"].tags["data_kind"])
+    version = store.alias_version(step.client, name, store.CHAMPION)
     if version is None:
         raise UserError(
             "the chain with its defaults promoted no model: run `mlflow run .` and look at its verdict"
         )
-    return _version(step, made, version)
+    return _version(step, name, version)
 
 
 def _version(step: Active, name: str, version: str) -> Chosen:

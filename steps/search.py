@@ -166,6 +166,7 @@ def search_on_spark(
     todo = [number for number in range(max_evals) if number not in results]
     suggester = _Suggester(space, seed)
     given: dict[int, Assignment] = {}
+    lost: list[BaseException] = []
     seconds = None if timeout_minutes is None else max(1, math.ceil(60 * timeout_minutes))
     trials = SparkTrials(parallelism=parallelism, timeout=seconds, spark_session=spark)
     branches = [
@@ -188,18 +189,28 @@ def search_on_spark(
             bar.show(trial)
 
         def harvest(so_far: Any, *_: Any) -> tuple[bool, list[Any]]:
-            """Take over what has finished; whether to stop for lack of progress."""
+            """Take over what has finished; whether to stop, for lack of progress or because that failed.
+
+            It runs in a thread of hyperopt, where an exception would be lost and leave the search waiting.
+            """
+            try:
+                take_over(so_far)
+            except BaseException as error:
+                lost.append(error)
+            prefix = [results[number] for number in sorted(results)]
+            return bool(lost) or (patience is not None and _is_stalled(prefix, patience)), []
+
+        def take_over(so_far: Any) -> None:
             for document in list(so_far.trials):
                 number = todo[document["tid"]]
                 answer = _spark_answer(document)
                 if number in results or number not in given or answer is None:
                     continue
-                results[number] = trial = _trial(given[number], answer)
+                trial = _trial(given[number], answer)
+                results[number] = trial
                 if on_trial is not None:
                     on_trial(trial)
                 bar.show(trial)
-            prefix = [results[number] for number in sorted(results)]
-            return patience is not None and _is_stalled(prefix, patience), []
 
         if todo:
             fmin(
@@ -215,7 +226,10 @@ def search_on_spark(
                 verbose=False,
             )
             trials.refresh()
-            harvest(trials)
+            if not lost:
+                take_over(trials)
+    if lost:
+        raise lost[0]
     stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
     if trials.fmin_cancelled_reason:
         stopped_by = "timeout" if "timeout" in trials.fmin_cancelled_reason else "no progress"

@@ -21,6 +21,9 @@ from steps.schema import Schema
 from tests.conftest import ROOT, require
 from tests.steps.clinic import clinic_rows, clinic_schema
 
+# A warning of Spark, of hyperopt or of their threads is no finding here, and as an error would stop a thread.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
     "logistic_regression": models.SPACE["logistic_regression"],
     "random_forest": models.SPACE["random_forest"],
@@ -68,7 +71,6 @@ def _rows(count: int) -> pd.DataFrame:
 
 
 @pytest.mark.real
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema: Schema) -> None:
     """To 1e-12, rows that break the schema with the same reasons in the same places."""
     raw = _rows(3000).assign(__file__=pd.Categorical(["a"] * 3000))
@@ -112,7 +114,6 @@ def _quick(family: Family, params: Mapping[str, Value]) -> Mapping[str, float]:
 
 
 @pytest.mark.real
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -> None:
     """Defaults first as on one machine, each trial handed over once, and the next call takes up what is
     there.
@@ -124,7 +125,7 @@ def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -
     assert sorted(trial.number for trial in recorded) == list(range(8))
     for number, family in enumerate(SPACE):
         assert found.trials[number].family == family
-        assert found.trials[number].params == models.default_params(family)
+        assert found.trials[number].params == models.check_params(family, {})
     assert found.best.family == "logistic_regression"
     longer = search.search_on_spark(
         quick_objective, SPACE, cluster, max_evals=11, done=found.trials, **limits
@@ -134,6 +135,19 @@ def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -
     assert longer.best.loss is not None
     assert found.best.loss is not None
     assert longer.best.loss <= found.best.loss
+
+
+@pytest.mark.real
+def test_a_record_that_cannot_be_kept_ends_the_search(cluster: Any) -> None:
+    """The error comes out; it is not lost in a thread, with the search waiting for ever."""
+
+    def fails(trial: search.Trial) -> None:
+        raise OSError("the store is away")
+
+    with pytest.raises(OSError, match="the store is away"):
+        search.search_on_spark(
+            quick_objective, SPACE, cluster, max_evals=4, parallelism=2, seed=1, on_trial=fails
+        )
 
 
 def _executors() -> list[int]:
@@ -148,7 +162,6 @@ def _executors() -> list[int]:
 
 
 @pytest.mark.real
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
     """kill -9 of one of the two while trials run: all come back finished."""
     running = _executors()

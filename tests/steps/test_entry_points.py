@@ -1,0 +1,104 @@
+"""explore, score and drift as processes, against the store of a finished chain."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import Champion, Checkout
+
+
+@pytest.fixture(scope="module")
+def checkout(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A copy of the champion's checkout, so that its store stays as it is."""
+    folder = tmp_path_factory.mktemp("entry-points") / "project"
+    shutil.copytree(champion.checkout.folder, folder, ignore=shutil.ignore_patterns("__pycache__", "mlruns"))
+    yield Checkout(folder)
+
+
+def _step(checkout: Checkout, step: str, **values: object) -> tuple[int, str]:
+    given = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    return checkout.run(sys.executable, "-m", f"steps.{step}", *given)
+
+
+def test_explore_writes_its_report_once(checkout: Checkout) -> None:
+    """A canary in a private file is in no artifact, and the same again is reused."""
+    data = checkout.folder / "rows.csv"
+    rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(1500).astype({"BMI": float})
+    rows.loc[7, "BMI"] = 55.9173
+    rows.to_csv(data, index=False)
+    code, output = _step(checkout, "explore", data="rows.csv")
+    assert code == 0, output
+    assert "rows, outcome" in output
+    run = output.rsplit("explore.html is in run ", 1)[1].split()[0]
+    artifacts = _artifacts(checkout, run)
+    assert {"exploration.json", "explore.html"} <= {path.name for path in artifacts.iterdir()}
+    assert "55.91" not in "".join(path.read_text() for path in artifacts.iterdir())
+    assert "nothing to do" in _step(checkout, "explore", data="rows.csv")[1]
+
+
+def test_score_writes_risks_with_the_champion(checkout: Checkout, champion: Champion) -> None:
+    """The output stands where it was asked for, a bad row in its place, and the model is named."""
+    rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(500)
+    rows["BMI"] = rows["BMI"].astype(float)
+    rows.loc[250, "BMI"] = 400
+    rows.to_parquet(checkout.folder / "new.parquet")
+    code, output = _step(checkout, "score", data="new.parquet", out="risks.csv")
+    assert code == 0, output
+    assert f"{champion.name} version {champion.version}" in output
+    assert "rows a second" in output
+    found = pd.read_csv(checkout.folder / "risks.csv")
+    assert len(found) == 500
+    assert found["risk"].isna().to_numpy().nonzero()[0].tolist() == [250]
+    assert found.loc[250, "reason"] == "BMI: out of range 12 to 99"
+
+
+def test_score_says_what_is_missing_without_a_traceback(checkout: Checkout) -> None:
+    """No output named, no such model: a sentence and exit code 1."""
+    for values, said in (
+        ({"data": "cohort"}, "name the file to write"),
+        ({"data": "cohort", "out": "r.csv", "model": "models:/nobody/7"}, "no such model"),
+    ):
+        code, output = _step(checkout, "score", **values)
+        assert code == 1
+        assert said in output
+        assert "Traceback" not in output
+    assert not (checkout.folder / "r.csv").exists()
+
+
+def test_drift_leaves_its_verdict_beside_the_project_and_in_the_run(checkout: Checkout) -> None:
+    """The cohort that the champion comes from is quiet, jointly too; heavier people are not."""
+    code, output = _step(checkout, "drift", data="cohort")
+    assert code == 0, output
+    verdict = json.loads((checkout.folder / "verdict.json").read_text())
+    assert verdict["verdict"] == "quiet"
+    assert verdict["roc_auc"]["domain"] == pytest.approx(0.5, abs=0.05)
+    assert "quiet. The data are what the model knows." in output
+    rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(4000)
+    rows["BMI"] = (rows["BMI"] + 8).clip(upper=99)
+    rows.to_parquet(checkout.folder / "heavier.parquet")
+    code, output = _step(checkout, "drift", data="heavier.parquet")
+    assert code == 0, output
+    verdict = json.loads((checkout.folder / "verdict.json").read_text())
+    assert verdict["verdict"] == "retrain"
+    assert verdict["drifted"] == ["BMI"]
+    artifacts = _artifacts(checkout, verdict["drift_run_id"])
+    assert {"drift.html", "drift.json", "verdict.json"} <= {path.name for path in artifacts.iterdir()}
+    import mlflow
+
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    tags = client.get_run(verdict["drift_run_id"]).data.tags
+    assert (tags["verdict"], tags["drifted"], tags["synthetic"]) == ("retrain", "BMI", "true")
+
+
+def _artifacts(checkout: Checkout, run_id: str) -> Path:
+    import mlflow
+
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    return Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
