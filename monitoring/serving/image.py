@@ -85,7 +85,9 @@ def build(folder: Path) -> dict[str, str]:
     told = read_facts(folder)
     model, exporter = names(told)
     stock = f"{told['name']}-stock:{told['version']}"
-    base = f"python:{python_version(folder / 'model')}-slim"
+    python = python_version(folder / "model")
+    base = f"python:{python}-slim"
+    site = f"/usr/local/lib/python{'.'.join(python.split('.')[:2])}/site-packages"
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     stamped = [
         part
@@ -97,7 +99,8 @@ def build(folder: Path) -> dict[str, str]:
     stock_seconds = time.monotonic() - started
     docker(
         *("build", "--tag", model, *stamped, "--file", str(SERVING / "Dockerfile")),
-        *("--build-arg", f"STOCK={stock}", "--build-arg", f"BASE={base}", str(SERVING)),
+        *("--build-arg", f"STOCK={stock}", "--build-arg", f"BASE={base}", "--build-arg", f"SITE={site}"),
+        str(SERVING),
     )
     model_seconds = time.monotonic() - started
     sidecar = f"{told['name']}-sidecar:{told['version']}"
