@@ -103,11 +103,6 @@ SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
 FAMILIES: tuple[Family, ...] = tuple(SPACE)
 
 
-def default_params(family: Family) -> dict[str, Value]:
-    """Hyperparameters of a model of this family that was not tuned."""
-    return {hyperparameter.name: hyperparameter.default for hyperparameter in SPACE[family]}
-
-
 def check_params(family: str, params: Mapping[str, Any]) -> dict[str, Value]:
     """The family's defaults with the given values in their place.
 

@@ -87,29 +87,8 @@ def from_record(
     return Trial(number, family, values, loss, others, tags.get("trial_reason", ""))
 
 
-@dataclass(frozen=True)
-class FamilySummary:
-    """What the trials of one family came to; `best` is None where none finished."""
-
-    family: Family
-    trials: int
-    failed: int
-    best: Trial | None
-
-
-def by_family(trials: Sequence[Trial]) -> list[FamilySummary]:
-    """One summary for each family that was tried, the best first."""
-    summaries = []
-    for family in dict.fromkeys(trial.family for trial in trials):
-        own = [trial for trial in trials if trial.family == family]
-        finished = [trial for trial in own if trial.loss is not None]
-        best = min(finished, key=_loss) if finished else None
-        summaries.append(FamilySummary(family, len(own), len(own) - len(finished), best))
-    return sorted(summaries, key=lambda summary: (summary.best is None, _loss(summary.best)))
-
-
-def _loss(trial: Trial | None) -> float:
-    return float("inf") if trial is None or trial.loss is None else trial.loss
+def _loss(trial: Trial) -> float:
+    return float("inf") if trial.loss is None else trial.loss
 
 
 def importance(trials: Sequence[Trial], space: Space) -> dict[Family, dict[str, float]]:

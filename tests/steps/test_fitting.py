@@ -46,7 +46,7 @@ def test_an_objective_reads_its_table_and_measures_every_figure(schema: Schema, 
     objective = crossvalidation.make_objective(
         tmp_path / "train.parquet", tmp_path / "clinic.yaml", fold_count=3, rows=10_000, seed=0
     )
-    result = objective("logistic_regression", models.default_params("logistic_regression"))
+    result = objective("logistic_regression", models.check_params("logistic_regression", {}))
     scores = [
         f"{s}_{part}"
         for s in ("log_loss", "roc_auc", "average_precision", "brier")
@@ -55,7 +55,7 @@ def test_an_objective_reads_its_table_and_measures_every_figure(schema: Schema, 
     assert set(result) == {"loss", *scores, "fit_seconds", "rows_per_second"}
     assert result["loss"] == result["log_loss_mean"]
     assert 0.6 < result["roc_auc_mean"] < 0.9
-    again = objective("logistic_regression", models.default_params("logistic_regression"))
+    again = objective("logistic_regression", models.check_params("logistic_regression", {}))
     assert again["loss"] == result["loss"]
 
 
@@ -113,7 +113,7 @@ def test_a_fitted_model_knows_all_its_hyperparameters_and_reaches_its_recall(sch
         seed=0,
         threads=1,
     )
-    assert fitted.params == {**models.default_params("histogram_gradient_boosting"), "max_iter": 60}
+    assert fitted.params == {**models.check_params("histogram_gradient_boosting", {}), "max_iter": 60}
     risk = models.predict_risk(fitted.model, validation[list(schema.feature_names)])
     assert metrics.confusion(validation["__target__"], risk, fitted.threshold).recall >= 0.8
 
