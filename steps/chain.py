@@ -32,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 # The parameters that change a step's own result; those of the steps above it act through their results.
 OWN: Mapping[str, tuple[str, ...]] = {
-    "preprocess": ("max_rejected",),
+    "preprocess": ("max_rejected", "publish_rows"),
     "train": ("family", "hyperparameters", "recall", "seed"),
     "tune": (
         "families",
@@ -204,10 +204,10 @@ class Chain:
         return self._known[key]
 
     def launch(self, step: str, values: Mapping[str, Any], needs: Mapping[str, StepRun]) -> Run:
-        """Run a step's entry point as a nested MLflow Project run and return the run, finished.
+        """Run a step's entry point as a nested MLflow Project run; returns the run that has the result.
 
-        Raises:
-            UserError: it failed.
+        That is another one where somebody else finished the same step meanwhile. `needs` is what the step
+        gets by `handed_over`. Raises UserError if it failed.
         """
         import mlflow
         from mlflow.exceptions import ExecutionException
@@ -227,13 +227,17 @@ class Chain:
             raise UserError(f"{step} failed; what it printed above says why ({error})") from error
         finally:
             os.environ.pop(_UPSTREAM, None)
-        return self.client.get_run(submitted.run_id)
+        run = self.client.get_run(submitted.run_id)
+        earlier = run.data.tags.get("reused_from")
+        return self.client.get_run(earlier) if earlier else run
+
+    def handed_over(self) -> dict[str, str]:
+        """Run ids of results by name, from the chain that started this process; empty where none did."""
+        return dict(json.loads(os.environ.get(_UPSTREAM, "{}")))
 
     def given_upstream(self, step: str, values: Mapping[str, Any]) -> dict[str, StepRun]:
-        """The results above a step: those named by the chain that started this process, or found and made
-        now.
-        """
-        named = json.loads(os.environ.get(_UPSTREAM, "{}"))
+        """The results above a step: those that were handed over, or found and made now."""
+        named = self.handed_over()
         found = {}
         for name in upstream_of(step, values):
             found[name] = (

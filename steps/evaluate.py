@@ -1,5 +1,4 @@
-"""Measure one model on the test split: figures with intervals, subgroups, point scores, report and model
-card.
+"""Measure one model on the test split: figures with intervals, subgroups, point scores, report and card.
 
 It reads no alias, so that its result depends on the model and the rows alone and can be reused.
 """
@@ -10,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from steps import evaluation, figures, models, preparation, report
+from steps.files import TARGET_COLUMN
 from steps.fingerprint import digest
 from steps.step import Result
 
@@ -26,7 +26,7 @@ def work(step: Active) -> Result:
     test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     measured = evaluation.evaluate(
-        test["__target__"].to_numpy(),
+        test[TARGET_COLUMN].to_numpy(),
         models.predict_risk(model, features),
         test,
         step.schema,

@@ -9,43 +9,40 @@ from typing import TYPE_CHECKING, Any
 
 from steps import store
 from steps.errors import UserError
-from steps.step import VERDICT, Result
+from steps.step import BESIDE, VERDICT, Result
 
 if TYPE_CHECKING:
     from steps.step import Active, StepRun
 
 
 def work(step: Active) -> Result:
-    """Bring every step's result about, reusing what is there, then let promote judge; print what came of
-    it.
-    """
+    """Bring every step's result about, reusing what is there; let promote judge; print what came of it."""
+    (step.project / VERDICT).unlink(missing_ok=True)  # an earlier chain's: whatever fails now leaves none
     values = dict(step.values)
     other = "baseline" if values["model"] == "tuned" else "tuned"
     chain = step.chain
     needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune")}
     compared = {other: chain.ensure("evaluate", {**values, "model": other})}
     compared[values["model"]] = needs["evaluate"] = chain.ensure("evaluate", values)
-    verdict = _promote(step, values, needs)
+    verdict = _promote(step, values, {**needs, BESIDE: compared[other]})
     told = {name: needs["preprocess"].tags[name] for name in ("synthetic", "data_digest")}
-    step.tag({"verdict": verdict, **told})
-    return Result(lines=_summary(step, compared, verdict), exit_code=1 if verdict == "refused" else 0)
+    step.tag({"verdict": verdict["verdict"], **told})
+    exit_code = 1 if verdict["verdict"] == "refused" else 0
+    return Result(lines=_summary(step, compared, verdict), exit_code=exit_code)
 
 
-def _promote(step: Active, values: Mapping[str, Any], needs: Mapping[str, StepRun]) -> str:
-    """The verdict of a promotion. A refusal fails its run as a crash does; only `verdict.json` tells them
-    apart.
-    """
+def _promote(step: Active, values: Mapping[str, Any], needs: Mapping[str, StepRun]) -> dict[str, Any]:
+    """What promote wrote into `verdict.json`, which alone tells a refusal (its run fails) from a crash."""
     written = step.project / VERDICT
-    written.unlink(missing_ok=True)
     try:
         step.chain.launch("promote", values, needs)
     except UserError:
         if not written.exists():
             raise
-    return str(json.loads(written.read_text(encoding="utf-8"))["verdict"])
+    return dict(json.loads(written.read_text(encoding="utf-8")))
 
 
-def _summary(step: Active, compared: Mapping[str, StepRun], verdict: str) -> list[str]:
+def _summary(step: Active, compared: Mapping[str, StepRun], verdict: Mapping[str, Any]) -> list[str]:
     columns = (
         "roc_auc",
         "average_precision",
@@ -62,8 +59,8 @@ def _summary(step: Active, compared: Mapping[str, StepRun], verdict: str) -> lis
     lines.append("")
     if any(run.tags["synthetic"] == "true" for run in compared.values()):
         lines.append("These figures are of synthetic people: they say nothing of anybody's health.")
-    report = step.client.get_run(compared[step.values["model"]].run_id).info.artifact_uri
-    lines.append(f"verdict: {verdict} ({VERDICT})")
+    report = step.client.get_run(verdict["report_run_id"]).info.artifact_uri
+    lines.append(f"verdict: {verdict['verdict']} ({VERDICT})")
     lines.append(f"report:  {store.shown_location(report, step.project)}/report.html, model card beside it")
     lines.append("look:    `make ui`, then http://127.0.0.1:5000")
     return lines

@@ -2,7 +2,8 @@
 
 The only step that reads or moves an alias. It is never reused, and doing it twice changes nothing. What
 came of it is in `verdict.json` (beside MLProject and in the run) and in the run's tag `verdict`: promoted,
-unchanged, refused or rolled_back. A crash leaves no `verdict.json`.
+unchanged, refused or rolled_back. A crash leaves no `verdict.json`. A model that was judged gets its report
+and card here as well, with gates and comparisons in them; `report_run_id` says which run has the fullest.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from steps import evaluation, gates, models, preparation, store
+from steps import evaluation, gates, models, preparation, report, store
 from steps.errors import UserError
+from steps.files import TARGET_COLUMN
 from steps.schema import registered_name
-from steps.step import VERDICT, Result
+from steps.step import BESIDE, VERDICT, Result
 
 if TYPE_CHECKING:
     from steps.step import Active, StepRun
@@ -33,20 +35,29 @@ def work(step: Active) -> Result:
     name = registered_name(step.schema, data.tags["data_kind"])
     champion = store.alias_version(step.client, name, store.CHAMPION)
     tags = step.client.get_model_version(name, champion).tags if champion else {}
+    told: dict[str, Any] = {
+        "model": name,
+        "champion": champion,
+        "champion_before": champion,
+        "candidate_run_id": fitted.run_id,
+        "evaluate_run_id": evaluated.run_id,
+        "report_run_id": step.run_id,
+    }
     if tags.get("model_digest") == fitted.result_digest:
         line = f"promote: version {champion} of {name} is @champion already; nothing to change"
-        return _conclude(step, "unchanged", name, champion, champion, (fitted, evaluated), lines=[line])
+        told["report_run_id"] = tags.get("promote_run_id", evaluated.run_id)
+        return _conclude(step, "unchanged", told, [line])
 
     measured = step.fetch_json(evaluated.run_id, "evaluation.json")
     comparison, why_not = _compare(step, name, champion, tags, data, fitted)
     judged = gates.judge(measured, comparison, step.schema, not_compared=why_not)
+    _describe(step, measured, judged, comparison)
+    told |= {"gates": [asdict(gate) for gate in judged], "comparison": comparison}
     lines = ["promote: gates", gates.format_table(judged)]
     if not gates.passed(judged):
         keeps = f"version {champion} stays @champion" if champion else "there is no champion yet"
         lines.append(f"promote: refused. {gates.failures(judged)}. {keeps} of {name}")
-        return _conclude(
-            step, "refused", name, champion, champion, (fitted, evaluated), judged, comparison, lines
-        )
+        return _conclude(step, "refused", told, lines)
 
     version = store.register(
         step.client, name, fitted.run_id, _version_tags(step, data, fitted, evaluated, measured)
@@ -57,9 +68,7 @@ def work(step: Active) -> Result:
         f"promote: version {version} of {name} is @champion now"
         + (f", version {champion} @previous" if champion else "")
     )
-    return _conclude(
-        step, "promoted", name, version, champion, (fitted, evaluated), judged, comparison, lines
-    )
+    return _conclude(step, "promoted", {**told, "champion": version}, lines)
 
 
 def _roll_back(step: Active) -> Result:
@@ -73,7 +82,8 @@ def _roll_back(step: Active) -> Result:
         raise UserError(f"{name} has no @previous version to go back to")
     store.move_champion(step.client, name, previous)
     line = f"promote: version {previous} of {name} is @champion again, version {champion} @previous"
-    return _conclude(step, "rolled_back", name, previous, champion, None, lines=[line])
+    told = {"model": name, "champion": previous, "champion_before": champion}
+    return _conclude(step, "rolled_back", told, [line])
 
 
 def _compare(
@@ -91,11 +101,25 @@ def _compare(
         models.predict_risk(models.load(step.fetch(run, "model")), features)
         for run in (fitted.run_id, run_id)
     )
-    outcome = test["__target__"].to_numpy()
+    outcome = test[TARGET_COLUMN].to_numpy()
     compared = evaluation.compare(
         outcome, new, old, step.values["seed"], replicates=step.values["replicates"]
     )
     return compared, ""
+
+
+def _describe(
+    step: Active,
+    measured: Mapping[str, Any],
+    judged: Sequence[gates.Gate],
+    comparison: Mapping[str, Any] | None,
+) -> None:
+    """Report and card again, with what only promotion knows: gates, champion, in a chain the baseline."""
+    other = step.chain.handed_over().get(BESIDE)
+    beside = [step.fetch_json(other, "evaluation.json")] if other else []
+    page = report.render_report([measured, *beside], comparison=comparison, gates=judged)
+    step.log_text("report.html", page)
+    step.log_text("model_card.md", report.render_card(measured, gates=judged))
 
 
 def _version_tags(
@@ -109,32 +133,26 @@ def _version_tags(
         "data_kind": data.tags["data_kind"],
         "synthetic": data.tags["synthetic"],
         "evaluate_run_id": evaluated.run_id,
+        "promote_run_id": step.run_id,
         "schema": step.schema.name,
         "roc_auc": f"{evaluation.scalars(measured)['roc_auc']:.4f}",
     }
 
 
-def _conclude(
-    step: Active,
-    verdict: str,
-    name: str,
-    version: str | None,
-    before: str | None,
-    candidate: tuple[StepRun, StepRun] | None,
-    judged: Sequence[gates.Gate] = (),
-    comparison: Mapping[str, Any] | None = None,
-    lines: Sequence[str] = (),
-) -> Result:
+def _conclude(step: Active, verdict: str, told: Mapping[str, Any], lines: Sequence[str]) -> Result:
+    """Leave the verdict where callers look for it; what is not told does not apply to it."""
     document = {
         "verdict": verdict,
-        "model": name,
-        "champion": version,
-        "champion_before": before,
-        "candidate_run_id": candidate[0].run_id if candidate else None,
-        "evaluate_run_id": candidate[1].run_id if candidate else None,
+        "model": None,
+        "champion": None,
+        "champion_before": None,
+        "candidate_run_id": None,
+        "evaluate_run_id": None,
         "promote_run_id": step.run_id,
-        "gates": [asdict(gate) for gate in judged],
-        "comparison": comparison,
+        "report_run_id": None,
+        "gates": [],
+        "comparison": None,
+        **told,
     }
     text = json.dumps(document, indent=1) + "\n"
     step.log_text(VERDICT, text)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
+# Under this name main hands the other model's evaluation to promote, which shows it in the report.
+BESIDE = "evaluate other"
+
 # Set by a chain's leader for the steps that it starts, if the server knows no data set records.
 NO_DATASETS = "CHAIN_NO_DATASETS"
 
@@ -111,9 +114,7 @@ class Active:
         self.client.log_batch(self.run_id, metrics=finite)
 
     def log_datasets(self, tables: Mapping[str, tuple[str, int]]) -> None:
-        """Note which tables (name -> digest, rows) this run made or used: their digests, never where they
-        are.
-        """
+        """Note which tables (name -> digest, rows) this run made or used, never where they are."""
         if os.environ.get(NO_DATASETS):
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag

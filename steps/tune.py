@@ -31,7 +31,8 @@ def work(step: Active) -> Result:
     done = _recorded(step, key, space)
     if done:
         step.say(f"tune: goes on after {len(done)} trials that finished earlier")
-    record = partial(_record, step, key)
+    experiment = step.client.get_run(step.run_id).info.experiment_id
+    record = partial(_record, step, key, experiment)
     make_objective = partial(
         crossvalidation.make_objective,
         step.cache / "datasets" / data.result_digest / "train.parquet",
@@ -98,14 +99,13 @@ def _recorded(step: Active, key: str, space: trials.Space) -> list[trials.Trial]
     return [trials.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
 
 
-def _record(step: Active, key: str, trial: trials.Trial) -> None:
+def _record(step: Active, key: str, experiment: str, trial: trials.Trial) -> None:
     """Keep a trial as a nested run: three calls, tens of milliseconds."""
     import time
 
     from mlflow.entities import Metric, Param, RunTag
 
     record = trials.to_record(trial)
-    experiment = step.client.get_run(step.run_id).info.experiment_id
     run = step.client.create_run(
         experiment,
         run_name=f"trial {trial.number:03d} {trial.family}",

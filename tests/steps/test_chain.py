@@ -1,6 +1,4 @@
-"""The chain by its real commands: what runs, what is reused, what is refused, and what a kill leaves
-behind.
-"""
+"""The chain by its real commands: what runs, what is reused, what is refused, what a kill leaves behind."""
 
 from __future__ import annotations
 
@@ -57,6 +55,11 @@ def client_of(checkout: Checkout) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
 
 
+def artifact(checkout: Checkout, run_id: str, name: str) -> str:
+    folder = client_of(checkout).get_run(run_id).info.artifact_uri.removeprefix("file://")
+    return (Path(folder) / name).read_text(encoding="utf-8")
+
+
 def champion_version(checkout: Checkout, name: str = NAME) -> str:
     return str(client_of(checkout).get_model_version_by_alias(name, "champion").version)
 
@@ -76,10 +79,23 @@ def test_the_chain_ends_with_a_promoted_champion_and_says_so(champion: Champion)
     assert all(gate["passed"] for gate in verdict["gates"])
 
 
+def test_the_promoted_models_report_and_card_show_the_gates(champion: Champion) -> None:
+    """Promotion knows what evaluate cannot: the verdict of each gate, and the baseline beside the model."""
+    verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
+    assert verdict["report_run_id"] == verdict["promote_run_id"]
+    page, card = (
+        artifact(champion.checkout, verdict["report_run_id"], name)
+        for name in ("report.html", "model_card.md")
+    )
+    assert "there is no champion yet" in page
+    assert "Beside other models on the same rows" in page
+    assert "Baseline" in page
+    assert "## Gates" in card
+    assert f"{verdict['report_run_id']}/artifacts/report.html" in champion.output
+
+
 def test_every_step_is_a_nested_run_that_carries_what_it_depended_on(champion: Champion) -> None:
-    """One parent, seven children, trials below the tuning; each reusable step has a fingerprint and a
-    result.
-    """
+    """One parent, its children, trials below the tuning; reusable steps have a fingerprint and a result."""
     client = client_of(champion.checkout)
     runs = client.search_runs(["0"], "", max_results=100)
     by_step: dict[str, list[mlflow.entities.Run]] = {}
@@ -107,9 +123,7 @@ def test_every_step_is_a_nested_run_that_carries_what_it_depended_on(champion: C
 
 
 def test_the_baseline_is_logged_by_autologging(champion: Champion) -> None:
-    """Parameters and training metrics of the baseline come from MLflow's autologging, without a model of
-    its own.
-    """
+    """Parameters and training metrics of the baseline come from autologging, without a model of its own."""
     (run,) = client_of(champion.checkout).search_runs(["0"], "tags.step = 'train'")
     assert any(name.endswith("C") for name in run.data.params)
     assert any(name.startswith("training_") for name in run.data.metrics)
@@ -149,6 +163,7 @@ def test_plan_names_the_module_or_the_parameter_that_changed(
     assert plan()["tune"].startswith("perhaps if preprocess comes to another result")
 
     assert "max_rejected 0.01 -> 0.02" in plan(max_rejected=0.02)["preprocess"]
+    assert "publish_rows false -> true" in plan(publish_rows="true")["preprocess"]
 
 
 def test_a_step_that_runs_again_with_the_same_result_stops_there(copy: Checkout) -> None:
@@ -173,19 +188,29 @@ def test_a_deleted_cached_result_is_made_again_by_the_step_that_made_it(
 
 
 def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout) -> None:
-    """A failing gate ends with a non-zero exit code, a verdict that is no crash, and the champion in its
-    place.
-    """
+    """A failing gate: an exit code that is not 0, a verdict that is no crash, the champion in its place."""
     edit(copy, "data/brfss2015.yaml", "roc_auc_min: 0.", "roc_auc_min: 0.9 # was 0.")
-    edit(copy, "steps/evaluate.py", "def work(", "A_CHANGE = True\n\n\ndef work(")
-    values = {**QUICK, "families": "histogram_gradient_boosting", "max_evals": 1}
-    code, output = copy.mlflow_run(**values)
+    code, output = copy.mlflow_run(**QUICK, model="baseline")
     assert code != 0
+    assert "evaluate baseline: reused from run" in output  # a change of the gates changes no figure
     assert "Traceback" not in output
     assert "promote: refused. ROC AUC" in output
     assert "version 1 stays @champion" in output
     assert champion_version(copy) == "1"
-    assert json.loads((copy.folder / "verdict.json").read_text())["verdict"] == "refused"
+    verdict = json.loads((copy.folder / "verdict.json").read_text())
+    assert verdict["verdict"] == "refused"
+    assert verdict["report_run_id"] == verdict["promote_run_id"]
+    assert "Against the champion" in artifact(copy, verdict["report_run_id"], "report.html")
+
+
+def test_a_chain_that_fails_leaves_no_verdict_of_an_earlier_one(copy: Checkout) -> None:
+    """Data that cannot be used: exit code not 0, and no `verdict.json` that could be taken for its own."""
+    assert (copy.folder / "verdict.json").exists()
+    code, output = copy.mlflow_run(data="no/such/file.csv", **QUICK)
+    assert code != 0
+    assert "there is no file, folder or match at no/such/file.csv" in output
+    assert "Traceback" not in output
+    assert not (copy.folder / "verdict.json").exists()
 
 
 def test_rollback_goes_back_and_forth_between_champion_and_previous(copy: Checkout) -> None:
@@ -208,8 +233,7 @@ def test_rollback_goes_back_and_forth_between_champion_and_previous(copy: Checko
 def kill_and_go_on(
     checkout: Checkout, values: dict[str, object], until: Callable[[], bool], group: bool
 ) -> None:
-    """Start a chain, kill -9 it (its whole process group, or the leader alone) once `until` says so, run it
-    again.
+    """Start a chain, kill -9 it (the whole process group, or the leader alone) once `until` says so, go on.
 
     Then there must be a champion, and nothing that had finished may have been done twice.
     """
@@ -245,12 +269,32 @@ def test_a_chain_whose_leader_is_killed_goes_on_from_the_last_finished_trial(cop
     kill_and_go_on(copy, values, two_more_trials, group=False)
 
 
+@pytest.mark.parametrize(
+    ("step", "values"),
+    [
+        ("evaluate", {"model": "baseline", "replicates": 100}),
+        pytest.param("train", {}, marks=pytest.mark.soak),
+        pytest.param("tune", {"max_evals": 2}, marks=pytest.mark.soak),
+        pytest.param("evaluate", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
+        pytest.param("promote", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
+    ],
+)
+def test_a_step_alone_on_a_fresh_checkout_makes_what_it_needs(
+    tmp_path: Path, step: str, values: dict[str, object]
+) -> None:
+    """`mlflow run . -e evaluate` finds no store, no cache and no earlier run, and ends with its result."""
+    checkout = check_out(tmp_path / "project")
+    code, output = checkout.mlflow_run(step, **values)
+    assert code == 0, output
+    assert "preprocess: runs, because it has not run before" in output
+    runs = client_of(checkout).search_runs(["0"], f"tags.step = '{step}'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(20))
 def test_chains_killed_at_random_moments_go_on(tmp_path: Path, number: int) -> None:
-    """Twenty chains from nothing, killed at random moments: ten with all their processes, ten the leader
-    alone.
-    """
+    """Twenty chains from nothing, killed at random: ten with all their processes, ten the leader alone."""
     checkout = check_out(tmp_path / "project")
     end = time.monotonic() + random.Random(number).uniform(5, 60)
     values = {**QUICK, "families": "logistic_regression", "replicates": 100}

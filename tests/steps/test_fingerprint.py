@@ -100,3 +100,13 @@ def test_each_step_depends_on_its_own_computation_and_not_on_the_chain() -> None
         assert not {"steps/chain.py", "steps/store.py", "steps/main.py", "steps/promote.py"} & set(files)
     assert "steps/split.py" in code("steps.preprocess", ROOT)
     assert "steps/evaluate.py" not in code("steps.promote", ROOT)
+
+
+def test_every_template_is_code_of_a_step() -> None:
+    """A template that no module names in READS could change without a report being made again."""
+    steps = ("evaluate", "explore", "drift")
+    found = {file for step in steps for file in code(f"steps.{step}", ROOT) if "/templates/" in file}
+    assert found == {f"steps/templates/{path.name}" for path in (ROOT / "steps" / "templates").iterdir()}
+    evaluated = code("steps.evaluate", ROOT)
+    assert {"steps/templates/report.html", "steps/templates/model_card.md"} <= set(evaluated)
+    assert "steps/gates.py" not in evaluated
