@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from steps import crossvalidation, fitting, metrics, models
 from steps import schema as schemas
-from steps.crossvalidation import TARGET
+from steps.files import TARGET_COLUMN
 from steps.schema import Schema
 from steps.search import search
 
@@ -99,9 +99,9 @@ def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.flo
         stop = lightgbm.early_stopping(50, verbose=False)
         model.fit(
             train[names],
-            train[TARGET],
+            train[TARGET_COLUMN],
             eval_X=validation[names],
-            eval_y=validation[TARGET],
+            eval_y=validation[TARGET_COLUMN],
             eval_metric="binary_logloss",
             callbacks=[stop],
         )
@@ -160,7 +160,7 @@ def main() -> None:
     schema = schemas.load(values.schema)
     our_risk, our_cost = ours(values.folder, values.schema, schema, values.trials)
     their_risk, their_cost = theirs(values.folder, schema, our_cost["seconds"])
-    y = pd.read_parquet(values.folder / "test.parquet", columns=[TARGET])[TARGET].to_numpy()
+    y = pd.read_parquet(values.folder / "test.parquet", columns=[TARGET_COLUMN])[TARGET_COLUMN].to_numpy()
     figures = compare(y, {"ours": our_risk, "theirs": their_risk}, values.replicates)
     print(json.dumps({"cost": {"ours": our_cost, "theirs": their_cost}, **figures}, indent=1))
 

@@ -286,7 +286,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
 
     from monitoring.exporter import reference as reader
     from steps import fitting, models, preparation, sources
-    from steps.crossvalidation import TARGET
+    from steps.files import TARGET_COLUMN
     from steps.reference import build_reference
     from steps.schema import load
 
@@ -295,7 +295,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
     train, validation = prepared.tables["train"], prepared.tables["validation"]
     model = models.build("logistic_regression", {}, schema, 0)
-    model.fit(train[list(schema.feature_names)], train[TARGET])
+    model.fit(train[list(schema.feature_names)], train[TARGET_COLUMN])
     info = {
         "name": schema.name,
         "version": None,
@@ -305,7 +305,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
         "synthetic": True,
     }
     info |= {"kind": located.kind, "data_digest": prepared.digest}
-    y = validation[TARGET].to_numpy()
+    y = validation[TARGET_COLUMN].to_numpy()
     risk = models.predict_risk(model, validation[list(schema.feature_names)])
     threshold = fitting.choose_threshold(y, risk, 0.80)
     document = build_reference(model, train, validation, schema, threshold=threshold, info=info)

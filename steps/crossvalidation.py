@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steps import metrics, models, split
+from steps.files import TARGET_COLUMN
 from steps.models import Family, Value
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from steps.schema import Schema
-
-TARGET = "__target__"
 
 # A trial sees about so many training rows at most: beyond, more rows cost time and hardly change which
 # hyperparameters win. The refit of the winner uses all rows.
@@ -61,7 +60,7 @@ def cross_validate(
         "average_precision": metrics.average_precision,
         "brier": metrics.brier,
     }
-    X, y = frame[list(schema.feature_names)], frame[TARGET].to_numpy()
+    X, y = frame[list(schema.feature_names)], frame[TARGET_COLUMN].to_numpy()
     found: dict[str, list[float]] = {name: [] for name in scores}
     fit_seconds, predict_seconds = 0.0, 0.0
     numbers = np.unique(fold)
@@ -96,7 +95,7 @@ def make_objective(
     from steps import schema as schemas
 
     schema = schemas.load(schema_path)
-    frame = pd.read_parquet(table, columns=[*schema.feature_names, TARGET])
+    frame = pd.read_parquet(table, columns=[*schema.feature_names, TARGET_COLUMN])
     frame = sample(frame, schema, rows)
     fold = folds(frame, schema, fold_count)
 

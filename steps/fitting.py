@@ -14,6 +14,7 @@ import numpy as np
 
 from steps import crossvalidation, metrics, models
 from steps.errors import UserError
+from steps.files import TARGET_COLUMN
 from steps.models import Family
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def fit_model(
     seconds = time.perf_counter() - started
     calibrated = calibrate_if_better(model, validation, schema)
     risk = models.predict_risk(calibrated.model, validation[list(schema.feature_names)])
-    threshold = choose_threshold(validation[crossvalidation.TARGET].to_numpy(), risk, recall)
+    threshold = choose_threshold(validation[TARGET_COLUMN].to_numpy(), risk, recall)
     complete = models.check_params(family, params)
     return Fitted(
         calibrated.model, family, complete, threshold, calibrated.method, calibrated.log_losses, seconds
@@ -106,7 +107,7 @@ def fit(
 
     from threadpoolctl import threadpool_limits
 
-    y = train[crossvalidation.TARGET].to_numpy()
+    y = train[TARGET_COLUMN].to_numpy()
     if len(np.unique(y)) < 2:
         raise UserError(
             "the training rows hold one outcome only, so there is nothing to learn: look at the target "
@@ -137,7 +138,7 @@ def calibrate_if_better(model: Any, validation: pd.DataFrame, schema: Schema) ->
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
-    X, y = validation[list(schema.feature_names)], validation[crossvalidation.TARGET].to_numpy()
+    X, y = validation[list(schema.feature_names)], validation[TARGET_COLUMN].to_numpy()
     plain = metrics.log_losses(y, models.predict_risk(model, X))
     log_losses: dict[str, float] = {"none": float(plain.mean())}
     if min(np.sum(y == 1), np.sum(y == 0)) < _ENOUGH_OF_EACH:

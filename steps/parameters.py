@@ -1,6 +1,4 @@
-"""The parameters of every entry point: what kind of value each takes. Their defaults are in MLProject
-alone.
-"""
+"""The parameters of every entry point: what kind of value each takes. MLProject alone has their defaults."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.errors import UserError
+from steps.models import FAMILIES
 
 Parse = Callable[[str], Any]
 
@@ -57,9 +56,6 @@ def _text(text: str) -> str:
     if not text:
         raise ValueError("it is empty")
     return text
-
-
-FAMILIES = ("logistic_regression", "random_forest", "histogram_gradient_boosting")
 
 
 def _families(text: str) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 Feature bins come from training rows; score bins, threshold and figures from validation rows, which the model
 did not see. Rows are counted by `monitoring.exporter.reference`, the reader itself, so both bin alike. The
-document
-holds counts, sums and bin edges, no row: outer edges and the golden rows come from the schema.
+document holds counts, sums and bin edges, no row: outer edges and the golden rows come from the schema.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 from monitoring.exporter import reference as reader
 from steps import metrics, models
-from steps.crossvalidation import TARGET
+from steps.files import TARGET_COLUMN
 from steps.schema import Column, Schema, format_code
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def build_reference(
     and ReferenceError of the reader if it would not read the document.
     """
     names = list(schema.feature_names)
-    y, risk = validation[TARGET].to_numpy(), models.predict_risk(model, validation[names])
+    y, risk = validation[TARGET_COLUMN].to_numpy(), models.predict_risk(model, validation[names])
     golden = models.example_rows(schema, _GOLDEN_ROWS, nulls=True)
     document = {
         "format": reader.FORMAT,
