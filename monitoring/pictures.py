@@ -169,8 +169,8 @@ def grafana_pages(url: str, since: str, until: str, suffix: str) -> list[Page]:
     return pages
 
 
-def prometheus_pages(url: str, suffix: str) -> list[Page]:
-    """Targets, rules, and a graph each of request rate, latency, evidence and ROC AUC.
+def prometheus_pages(url: str, span: str, suffix: str) -> list[Page]:
+    """Targets, rules, and a graph each, over `span`, of request rate, latency, evidence and ROC AUC.
 
     Debian's Prometheus has its pages under /classic, and sends there whoever asks for the first one.
     """
@@ -188,7 +188,7 @@ def prometheus_pages(url: str, suffix: str) -> list[Page]:
         *(
             Page(
                 f"prometheus-{name}{suffix}",
-                f"{url}/graph?g0.expr={expr}&g0.tab=0&g0.range_input=1d",
+                f"{url}/graph?g0.expr={expr}&g0.tab=0&g0.range_input={span}",
                 DESK,
                 900,
             )
@@ -204,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user", default=os.environ.get("GRAFANA_USER", "admin:admin"), help="name:password")
     parser.add_argument("--from", dest="since", default="now-24h", help="start of the time range")
     parser.add_argument("--to", dest="until", default="now", help="its end")
+    parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to now")
     parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
     parser.add_argument("--only", nargs="*", help="names of the pictures to take (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -217,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.grafana:
         pages += grafana_pages(args.grafana.rstrip("/"), args.since, args.until, args.suffix)
     if args.prometheus:
-        pages += prometheus_pages(args.prometheus.rstrip("/"), args.suffix)
+        pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.suffix)
     args.out.mkdir(parents=True, exist_ok=True)
     authorization = f"Basic {base64.b64encode(args.user.encode()).decode()}" if args.grafana else None
     try:
