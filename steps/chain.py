@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ RESULTS: Mapping[str, tuple[str, ...]] = {
 }
 
 _UPSTREAM = "CHAIN_UPSTREAM"
+_NEVER = "it has not run before"
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,28 @@ class Chain:
     def _reasons(
         self, step: str, wanted: fingerprint.Fingerprint, values: Mapping[str, Any]
     ) -> tuple[str, ...]:
+        earlier = self._earlier(step, values)
+        return tuple(wanted.changes_since(earlier[0])) if earlier else (_NEVER,)
+
+    def own_changes(self, step: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is new about a step's own parameters, code and versions; empty where an earlier run had it.
+
+        For a step whose input is not known yet: with such a change it runs, whatever that comes to.
+        """
+        wanted = self.fingerprint_of(step, values, {})
+        earlier = self._earlier(step, values)
+        unlike = [replace(wanted, inputs=one.inputs).changes_since(one) for one in earlier]
+        return () if [] in unlike else tuple(unlike[0]) if unlike else (_NEVER,)
+
+    def _earlier(self, step: str, values: Mapping[str, Any]) -> list[fingerprint.Fingerprint]:
+        """Fingerprints of a step's finished runs, newest first."""
         tags = {"step": step, "schema": self.schema.name}
         if step == "evaluate":
             tags["model"] = values["model"]
-        for run in store.finished_runs(self.client, tags, limit=50):
-            if "fingerprint" in run.data.tags:
-                return tuple(wanted.changes_since(fingerprint.Fingerprint.from_tags(run.data.tags)))
-        return ("it has not run before",)
+        runs = store.finished_runs(self.client, tags, limit=50)
+        return [
+            fingerprint.Fingerprint.from_tags(run.data.tags) for run in runs if "fingerprint" in run.data.tags
+        ]
 
     def tagged_runs(self, tags: Mapping[str, str]) -> list[Run]:
         """Runs of the store, of any status, that carry all these tags."""

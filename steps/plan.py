@@ -35,7 +35,9 @@ def plan(argv: Sequence[str]) -> list[str]:
         if values["fresh"]:
             lines.append(f"{label:18} run     fresh=true")
         elif waiting:
-            lines.append(f"{label:18} perhaps if {' or '.join(waiting)} comes to another result")
+            changes = seen.own_changes(step, {**values, "model": model})
+            perhaps = f"perhaps if {' or '.join(waiting)} comes to another result"
+            lines.append(f"{label:18} " + (f"run     {', '.join(changes)}" if changes else perhaps))
         else:
             decision = seen.decide(step, {**values, "model": model}, {name: results[name] for name in needs})
             if decision.reusable is None:

@@ -158,9 +158,14 @@ def test_plan_names_the_module_or_the_parameter_that_changed(
     assert all(said[step].startswith("reuse") for step in steps[:3])
     assert all(said[step] == "run     steps/evaluate.py changed" for step in steps[3:])
 
+    edit(copy, "steps/preprocess.py", "def work(", "A_CHANGE = True\n\n\ndef work(")
+    said = plan()
+    assert said["preprocess"] == "run     steps/preprocess.py changed"
+    assert said["tune"].startswith("perhaps if preprocess comes to another result")
+    assert said["evaluate tuned"] == "run     steps/evaluate.py changed"
+
     edit(copy, "steps/preparation.py", "def prepare(", "A_CHANGE = True\n\n\ndef prepare(")
-    assert plan()["preprocess"] == "run     steps/preparation.py changed"
-    assert plan()["tune"].startswith("perhaps if preprocess comes to another result")
+    assert plan()["tune"] == "run     steps/preparation.py changed"
 
     assert "max_rejected 0.01 -> 0.02" in plan(max_rejected=0.02)["preprocess"]
     assert "publish_rows false -> true" in plan(publish_rows="true")["preprocess"]
