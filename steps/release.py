@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 RELEASE = Path("build") / "release"
 FACTS = "release.json"
-_EVALUATED = ("report.html", "model_card.md", "evaluation.json")
 _COMMIT_TAG = "mlflow.source.git.commit"
 
 
@@ -115,8 +114,9 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     run_id = str(found.run_id)
     for path in ("model", "reference.json"):
         client.download_artifacts(run_id, path, str(partial))
-    for path in _EVALUATED:
-        client.download_artifacts(found.tags["evaluate_run_id"], path, str(partial))
+    client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(partial))
+    for path in ("report.html", "model_card.md"):  # promote's, which show the gates
+        client.download_artifacts(found.tags["promote_run_id"], path, str(partial))
     told = facts(
         name,
         version,

@@ -170,8 +170,9 @@ def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) 
     folder = project / CANDIDATE
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in ("evaluation.json", "report.html", "model_card.md"):
-        client.download_artifacts(verdict["evaluate_run_id"], name, str(folder))
+    client.download_artifacts(verdict["evaluate_run_id"], "evaluation.json", str(folder))
+    for name in ("report.html", "model_card.md"):
+        client.download_artifacts(verdict["report_run_id"], name, str(folder))
     shutil.copy(project / VERDICT, folder)
     return folder
 

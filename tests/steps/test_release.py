@@ -62,6 +62,7 @@ def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     assert (exported / "model" / "MLmodel").exists()
     for name in publishing.ATTACHED:
         assert (exported / name).stat().st_size > 0
+    assert "## Gates" in (exported / "model_card.md").read_text(encoding="utf-8")
 
 
 def test_a_release_s_reference_names_its_version(exported: Path, champion: Any) -> None:
