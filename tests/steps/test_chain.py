@@ -277,8 +277,7 @@ def test_a_chain_whose_leader_is_killed_goes_on_from_the_last_finished_trial(cop
 @pytest.mark.parametrize(
     ("step", "values"),
     [
-        ("evaluate", {"model": "baseline", "replicates": 100}),
-        pytest.param("train", {}, marks=pytest.mark.soak),
+        ("train", {}),
         pytest.param("tune", {"max_evals": 2}, marks=pytest.mark.soak),
         pytest.param("evaluate", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
         pytest.param("promote", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
@@ -287,7 +286,7 @@ def test_a_chain_whose_leader_is_killed_goes_on_from_the_last_finished_trial(cop
 def test_a_step_alone_on_a_fresh_checkout_makes_what_it_needs(
     tmp_path: Path, step: str, values: dict[str, object]
 ) -> None:
-    """`mlflow run . -e evaluate` finds no store, no cache and no earlier run, and ends with its result."""
+    """`mlflow run . -e train` finds no store, no cache and no earlier run, and ends with its result."""
     checkout = check_out(tmp_path / "project")
     code, output = checkout.mlflow_run(step, **values)
     assert code == 0, output
