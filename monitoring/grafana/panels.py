@@ -26,11 +26,6 @@ def above(warn: float | None, alarm: float | None = None) -> tuple[Step, ...]:
     return (*steps, (alarm, RED)) if alarm is not None else tuple(steps)
 
 
-def below(alarm: float, warn: float | None = None) -> tuple[Step, ...]:
-    """Thresholds of a figure that is good while large: red under `alarm`, orange under `warn`."""
-    return ((None, RED), (alarm, GREEN)) if warn is None else ((None, RED), (alarm, ORANGE), (warn, GREEN))
-
-
 def query(expr: str, legend: str = "", *, instant: bool = False, form: str = "time_series") -> Panel:
     """One Prometheus query; its letter is set by the panel that holds it."""
     return {
@@ -42,19 +37,6 @@ def query(expr: str, legend: str = "", *, instant: bool = False, form: str = "ti
         "instant": instant,
         "range": not instant,
     }
-
-
-def value_words(words: dict[float | str, tuple[str, str]]) -> list[Panel]:
-    """Mapping of single values to (word, colour); the key "nodata" names what an empty answer says."""
-    options = {
-        ("null+nan" if value == "nodata" else f"{value:g}"): {"text": text, "color": colour, "index": index}
-        for index, (value, (text, colour)) in enumerate(words.items())
-    }
-    special = options.pop("null+nan", None)
-    mappings: list[Panel] = [{"type": "value", "options": options}] if options else []
-    if special is not None:
-        mappings.append({"type": "special", "options": {"match": "null+nan", "result": special}})
-    return mappings
 
 
 def range_words(ranges: list[Range], nothing: str) -> list[Panel]:
@@ -395,6 +377,7 @@ def chart(
             "xField": by,
             "xTickLabelRotation": 0,
             "xTickLabelSpacing": 100,
+            "xTickLabelMaxLength": 12,
             "showValue": "never",
             "stacking": "none",
             "groupWidth": 0.8,
@@ -463,39 +446,6 @@ def _joined(names: list[str], by: str, labels: tuple[str, ...] = ()) -> list[Pan
     ]
 
 
-def timeline(
-    title: str,
-    description: str,
-    queries: list[Panel],
-    *,
-    mappings: list[Panel],
-    width: int = 24,
-    height: int = 5,
-) -> Panel:
-    """States over time, as coloured bands."""
-    return _panel(
-        "state-timeline",
-        title,
-        description,
-        queries,
-        width=width,
-        height=height,
-        defaults={
-            "mappings": mappings,
-            "color": {"mode": "thresholds"},
-            "custom": {"fillOpacity": 80, "lineWidth": 0},
-        },
-        options={
-            "mergeValues": True,
-            "showValue": "auto",
-            "alignValue": "left",
-            "rowHeight": 0.85,
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
-            "tooltip": {"mode": "single", "sort": "none"},
-        },
-    )
-
-
 def alert_list(
     title: str, description: str, *, width: int = 24, height: int = 6, matching: str = ""
 ) -> Panel:
@@ -514,7 +464,15 @@ def alert_list(
             "sortOrder": 3,
             "viewMode": "list",
             "showInactiveAlerts": False,
-            "stateFilter": {"firing": True, "pending": True, "noData": True, "normal": False, "error": True},
+            "showInstances": True,
+            "stateFilter": {
+                "recovering": True,
+                "firing": True,
+                "pending": True,
+                "noData": True,
+                "normal": False,
+                "error": True,
+            },
         },
     }
 
