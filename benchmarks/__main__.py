@@ -18,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+# Exit code of a benchmark that measured what it should and found less than is promised: a result as well.
+MISSED = 3
 SURVEY = ROOT.parent / "shared" / "data" / "brfss2015.parquet"
 
 
@@ -35,6 +37,7 @@ def prepared(place: Path) -> Path:
 # Name -> arguments, given the folder of a prepared data set.
 BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
     "reuse": lambda folder: [],
+    "survey": lambda folder: [],
     "preprocess": lambda folder: [],
     "tuning": lambda folder: ["--train", str(folder / "train.parquet")],
     "against_optuna": lambda folder: ["--folder", str(folder)],
@@ -66,7 +69,7 @@ def measure(name: str, arguments: Sequence[str]) -> int:
         print(line, end="", flush=True)
         lines.append(line)
     code = process.wait()
-    if code == 0:
+    if code in (0, MISSED):
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.txt").write_text(f"{heading()}\n\n{''.join(lines)}", encoding="utf-8")
     return code
@@ -75,7 +78,8 @@ def measure(name: str, arguments: Sequence[str]) -> int:
 def main() -> int:
     """Exit code 1 if a benchmark failed or missed what it promises."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", default=list(BENCHMARKS), help=f"of {', '.join(BENCHMARKS)}")
+    possible = [name for name in BENCHMARKS if name != "survey" or SURVEY.exists()]
+    parser.add_argument("names", nargs="*", default=possible, help=f"of {', '.join(BENCHMARKS)}")
     chosen = parser.parse_args().names
     unknown = sorted(set(chosen) - set(BENCHMARKS))
     if unknown:

@@ -4,8 +4,7 @@
     python -m benchmarks.against_optuna --folder .cache/datasets/<digest> --schema data/brfss2015.yaml
 
 Ours searches first, with its defaults; its seconds are then Optuna's timeout. Optuna's TPE tunes LightGBM by
-the
-log loss on the validation rows with early stopping and refits nothing: the booster of its best trial is
+the log loss on the validation rows with early stopping and refits nothing: the booster of its best trial is
 scored, as its users do. Both are scored on the test rows; the interval is that of the paired difference of
 the ROC AUCs (ours minus theirs) over bootstrap replicates of those rows. Prints one JSON object.
 """
@@ -15,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.__main__ import MISSED
 from steps import crossvalidation, fitting, metrics, models
 from steps import schema as schemas
 from steps.files import TARGET_COLUMN
@@ -148,7 +149,8 @@ def compare(y: NDArray[np.int8], risks: dict[str, NDArray[np.float64]], replicat
     return {**figures, "roc_auc_difference": [low, high], "reaches_above": -0.001, "passed": high > -0.001}
 
 
-def main() -> None:
+def main() -> int:
+    """Exit code 3 where the interval does not reach above -0.001."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--folder", type=Path, required=True, help="a prepared data set: train, validation, test"
@@ -163,7 +165,8 @@ def main() -> None:
     y = pd.read_parquet(values.folder / "test.parquet", columns=[TARGET_COLUMN])[TARGET_COLUMN].to_numpy()
     figures = compare(y, {"ours": our_risk, "theirs": their_risk}, values.replicates)
     print(json.dumps({"cost": {"ours": our_cost, "theirs": their_cost}, **figures}, indent=1))
+    return 0 if figures["passed"] else MISSED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

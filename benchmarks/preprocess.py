@@ -17,7 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.__main__ import MISSED
+
 PROJECT = Path(__file__).resolve().parents[1]
+# Rows -> most seconds and MB on two cores.
+LIMITS = {250_000: (5.0, 1_500.0), 5_000_000: (120.0, 6_000.0)}
 
 
 def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
@@ -50,7 +54,8 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def main() -> None:
+def main() -> int:
+    """Exit code 3 where a size takes longer, or more memory, than is promised."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.preprocess", description=__doc__.split("\n")[0]
     )
@@ -62,7 +67,8 @@ def main() -> None:
     if options.measure is not None:
         cache = options.measure.parent / "cache"
         print(json.dumps(measure(options.measure, options.schema, cache)))
-        return
+        return 0
+    kept = True
     print("      rows   format  find s  prepare s  store s  total s  peak MB")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +80,10 @@ def main() -> None:
             f"{found['rows']:>10,.0f} {options.format:>8} {found['find']:>7.1f} {found['prepare']:>10.1f} "
             f"{found['store']:>8.1f} {found['total']:>8.1f} {found['peak_mb']:>8,.0f}"
         )
+        seconds, megabytes = LIMITS.get(rows, (float("inf"), float("inf")))
+        kept = kept and found["total"] <= seconds and found["peak_mb"] <= megabytes
+    return 0 if kept else MISSED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
