@@ -53,7 +53,7 @@ real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, 
 	@REQUIRE_REAL=1 python -m pytest -m real $(ARGS)
 
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
-	@python -m benchmarks
+	@python -m benchmarks $(ARGS)
 
 serve: .venv/installed  ## The champion behind its sidecar on loopback, without Docker
 	@python -m steps.release $(ARGS)
