@@ -150,8 +150,7 @@ def test_a_failing_model_ends_it_without_output(tmp_path: Path, schema: Schema) 
 
 
 def test_only_a_few_chunks_are_under_way_at_once(tmp_path: Path, schema: Schema) -> None:
-    """Memory stays flat because reading waits for writing: while the first chunk is held, few others start.
-    """
+    """Memory stays flat because reading waits for writing: while the first chunk is held, few start."""
     data = tmp_path / "in.csv"
     _rows(2000).to_csv(data, index=False)
     held, started = threading.Event(), []

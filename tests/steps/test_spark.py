@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ import pytest
 
 from steps import fitting, models, scoring, search, sources, spark, validate
 from steps.errors import UserError
-from steps.models import Family, Hyperparameter, Value
+from steps.models import Family, Hyperparameter
 from steps.schema import Schema
 from tests.conftest import ROOT, require
 from tests.steps.clinic import clinic_rows, clinic_schema
+from tests.steps.search_objectives import make_bowl
 
 # A warning of Spark, of hyperopt or of their threads is no finding here, and as an error would stop a thread.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
-    "logistic_regression": models.SPACE["logistic_regression"],
-    "random_forest": models.SPACE["random_forest"],
-}
+# Two families with one hyperparameter; the bowl's best place is x = 3 of the first.
+_X = (Hyperparameter("x", 0.0, 10.0, default=8.0),)
+SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {"logistic_regression": _X, "random_forest": _X}
+BOWL = partial(make_bowl, 0.3)
 
 
 def test_without_pyspark_the_person_is_told_what_to_install() -> None:
@@ -101,18 +102,6 @@ def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def quick_objective() -> search.Objective:
-    """An objective whose best is known: C near 1, and forests always worse."""
-    return _quick
-
-
-def _quick(family: Family, params: Mapping[str, Value]) -> Mapping[str, float]:
-    time.sleep(0.3)
-    if family == "random_forest":
-        return {"loss": 0.5 + float(params["max_features"])}
-    return {"loss": 0.3 + abs(np.log10(float(params["C"])))}
-
-
 @pytest.mark.real
 def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -> None:
     """Defaults first as on one machine, each trial handed over once, and the next call takes up what is
@@ -120,16 +109,14 @@ def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -
     """
     recorded: list[search.Trial] = []
     limits: dict[str, Any] = {"parallelism": 2, "seed": 3, "on_trial": recorded.append}
-    found = search.search_on_spark(quick_objective, SPACE, cluster, max_evals=8, **limits)
+    found = search.search_on_spark(BOWL, SPACE, cluster, max_evals=8, **limits)
     assert [trial.number for trial in found.trials] == list(range(8))
     assert sorted(trial.number for trial in recorded) == list(range(8))
     for number, family in enumerate(SPACE):
         assert found.trials[number].family == family
         assert found.trials[number].params == models.check_params(family, {})
     assert found.best.family == "logistic_regression"
-    longer = search.search_on_spark(
-        quick_objective, SPACE, cluster, max_evals=11, done=found.trials, **limits
-    )
+    longer = search.search_on_spark(BOWL, SPACE, cluster, max_evals=11, done=found.trials, **limits)
     assert longer.trials[:8] == found.trials
     assert len(longer.trials) == len(recorded) == 11
     assert longer.best.loss is not None
@@ -145,9 +132,7 @@ def test_a_record_that_cannot_be_kept_ends_the_search(cluster: Any) -> None:
         raise OSError("the store is away")
 
     with pytest.raises(OSError, match="the store is away"):
-        search.search_on_spark(
-            quick_objective, SPACE, cluster, max_evals=4, parallelism=2, seed=1, on_trial=fails
-        )
+        search.search_on_spark(BOWL, SPACE, cluster, max_evals=4, parallelism=2, seed=1, on_trial=fails)
 
 
 def _executors() -> list[int]:
@@ -168,7 +153,7 @@ def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
     assert len(running) == 2
     killer = threading.Timer(2.0, os.kill, (running[0], signal.SIGKILL))
     killer.start()
-    found = search.search_on_spark(quick_objective, SPACE, cluster, max_evals=10, parallelism=2, seed=1)
+    found = search.search_on_spark(BOWL, SPACE, cluster, max_evals=10, parallelism=2, seed=1)
     killer.join()
     assert [trial.number for trial in found.trials] == list(range(10))
     assert all(trial.finished for trial in found.trials)
