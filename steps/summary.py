@@ -204,4 +204,5 @@ def _count(rows: object) -> str:
 
 def _harmless(text: str) -> str:
     """Text from outside on one line, without what Markdown or HTML would act on."""
-    return "".join(c for c in " ".join(text.split())[:500] if c.isprintable() and c not in "`<>[]|\\")
+    plain = "".join(" " if c in "`<>[]|\\" or not c.isprintable() else c for c in text)
+    return " ".join(plain.split())[:500]

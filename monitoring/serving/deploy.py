@@ -1,9 +1,11 @@
 """`make stack`, `make deploy VERSION=`, and the second half of `make rollback`: which version Docker runs.
 
-Model and sidecar move together: the sidecar stops first and finishes what it has, then the model is
-replaced, and the sidecar of the new version starts once the model is healthy. Between the two nothing
-answers, so no request ever meets one version's model with another's reference. If the new pair does not get
-healthy the old one comes back. What runs is written into `monitoring/.env`, where `docker compose` finds it.
+Model and sidecar move together. The new model starts beside the old one, under a network name that holds its
+version; once it is healthy the sidecar is replaced, which finishes what it has and is away for the moment
+that its successor needs to start; then the old model goes. Each sidecar knows only the model of its own
+version, so no request ever meets one version's model with another's reference. A new model that does not
+get healthy is taken away and nobody notices; a new sidecar that does not gives way to the old one. What runs
+is written into `monitoring/.env`, where `docker compose` finds it.
 """
 
 from __future__ import annotations
@@ -61,14 +63,37 @@ def fetch(wanted: Mapping[str, str]) -> None:
             raise UserError(f"there is no image {image} here or in a registry: {remedy}") from error
 
 
-def move(wanted: Mapping[str, str]) -> float:
-    """Replace the running pair; seconds in which nothing answered. Raises UserError if it stays unhealthy."""
-    environment = {**os.environ, **wanted}
-    started = time.monotonic()
-    docker(*COMPOSE, "stop", "exporter", environment=environment)
-    docker(*COMPOSE, "up", "--detach", "--wait", "--no-deps", "model", environment=environment)
-    docker(*COMPOSE, "up", "--detach", "--wait", "--no-deps", "exporter", environment=environment)
-    return time.monotonic() - started
+def models() -> set[str]:
+    """Ids of the model containers that run now."""
+    # The settings file names a pair, or compose.yaml would ask for one.
+    return set(docker(*COMPOSE, "ps", "--quiet", "model").split())
+
+
+def move(wanted: Mapping[str, str], before: Mapping[str, str]) -> float:
+    """Put a pair in the place of the one that runs, `before`; seconds in which nothing answered.
+
+    Raises:
+        UserError: the new model or its sidecar does not get healthy; the old pair serves.
+    """
+    new, old = {**os.environ, **wanted}, {**os.environ, **before}
+    up = ("up", "--detach", "--wait", "--no-deps")
+    running = models() if before else set()
+    beside = ("--no-recreate", "--scale", f"model={len(running) + 1}")
+    try:
+        docker(*COMPOSE, *up, *beside, "model", environment=new)
+        started = time.monotonic()
+        docker(*COMPOSE, *up, "exporter", environment=new)
+    except UserError:
+        for container in models() - running if before else ():
+            docker("rm", "--force", container)
+        if before:
+            docker(*COMPOSE, *up, "exporter", environment=old)
+        raise
+    seconds = time.monotonic() - started
+    for container in running:
+        docker("stop", container)
+        docker("rm", container)
+    return seconds
 
 
 def deploy(wanted: Mapping[str, str], settings: Path) -> str:
@@ -78,16 +103,12 @@ def deploy(wanted: Mapping[str, str], settings: Path) -> str:
     before = remembered(text)
     shown = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
     try:
-        seconds = move(wanted)
+        seconds = move(wanted, before)
     except UserError as error:
-        if not before or before == dict(wanted):
-            raise
-        move(before)
-        raise UserError(
-            f"{shown} did not get healthy; version {before['VERSION']} serves again. {error}"
-        ) from None
+        still = f"; version {before['VERSION']} still serves" if before else ""
+        raise UserError(f"{shown} did not get healthy{still}. {error}") from None
     remember(settings, with_pair(text, wanted))
-    return f"{shown} serves; nothing answered for {seconds:.1f} s"
+    return f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
 
 
 def remember(settings: Path, text: str) -> None:

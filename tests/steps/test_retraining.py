@@ -63,7 +63,7 @@ def test_words_from_outside_cannot_act_in_a_summary() -> None:
     """An alert's text is one line without markup."""
     text = summary.occasion("alert", "drift\n## no | `x` <img src=a> [l](h)", "because", "d" * 64, None)
     words = next(line for line in text.splitlines() if line.startswith("| in its words"))
-    assert words == "| in its words | `drift ## no x img src=a l(h)` |"
+    assert words == "| in its words | `drift ## no x img src=a l (h)` |"
 
 
 def test_a_summary_shows_gates_measures_and_pictures(champion: Any) -> None:

@@ -1,0 +1,232 @@
+"""Deploying: model and sidecar move together; the old pair serves until, and unless, the new one can."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.serving import deploy, smoke
+from monitoring.serving.engine import docker
+from steps import archive
+from steps.errors import UserError
+from tests.conftest import ROOT, check_out, require
+from tests.steps.mlflow_servers import free_port
+
+OLD, NEW = deploy.pair("diabetes-risk", "1"), deploy.pair("diabetes-risk", "2")
+
+
+@dataclass
+class Engine:
+    """Docker's command line with one running model, `fails` on what a test says."""
+
+    fails: Callable[[str, str], bool] = lambda service, version: False
+    models: list[str] = field(default_factory=lambda: ["old"])
+    said: list[str] = field(default_factory=list)
+
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
+        action, service = arguments[3 if arguments[0] == "compose" else 0], arguments[-1]
+        version = (environment or {}).get("VERSION", "")
+        self.said.append(" ".join(part for part in (action, service, version) if part))
+        if action == "ps":
+            return "\n".join(self.models)
+        if action == "up" and service == "model":
+            self.models.append("new")
+        if action == "up" and self.fails(service, version):
+            raise UserError("unhealthy")
+        if action == "rm":
+            self.models.remove(service)
+        return ""
+
+
+def test_the_new_model_is_healthy_before_the_sidecar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the old model goes."""
+    engine = Engine()
+    monkeypatch.setattr(deploy, "docker", engine)
+    deploy.move(NEW, OLD)
+    assert engine.said == ["ps model", "up model 2", "up exporter 2", "stop old", "rm old"]
+
+
+def test_a_model_that_does_not_get_healthy_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old pair was never touched."""
+    engine = Engine(fails=lambda service, version: service == "model")
+    monkeypatch.setattr(deploy, "docker", engine)
+    with pytest.raises(UserError, match="unhealthy"):
+        deploy.move(NEW, OLD)
+    assert engine.models == ["old"]
+    assert "up exporter 2" not in engine.said
+
+
+def test_a_sidecar_that_does_not_get_healthy_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one comes back beside its own model, which still runs."""
+    engine = Engine(fails=lambda service, version: (service, version) == ("exporter", "2"))
+    monkeypatch.setattr(deploy, "docker", engine)
+    with pytest.raises(UserError, match="unhealthy"):
+        deploy.move(NEW, OLD)
+    assert engine.models == ["old"]
+    assert engine.said[-1] == "up exporter 1"
+
+
+def test_the_settings_file_changes_only_after_success(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It says what runs, is for its owner's eyes, and the error says what still serves."""
+    settings = tmp_path / ".env"
+    deploy.remember(settings, deploy.with_pair("PORT=9000\n", OLD))
+    assert settings.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(deploy, "fetch", lambda wanted: None)
+    monkeypatch.setattr(deploy, "docker", Engine(fails=lambda service, version: version == "2"))
+    with pytest.raises(UserError, match=r"version 2 .* did not get healthy; version 1 still serves"):
+        deploy.deploy(NEW, settings)
+    assert deploy.remembered(settings.read_text()) == OLD
+    monkeypatch.setattr(deploy, "docker", Engine())
+    deploy.deploy(NEW, settings)
+    assert deploy.remembered(settings.read_text()) == NEW
+    assert "PORT=9000" in settings.read_text()
+
+
+# ---------------------------------------------------------------- on a real engine, under load
+
+
+def _compose() -> None:
+    require("docker")
+    try:
+        docker("compose", "version")
+    except UserError:
+        if os.environ.get("REQUIRE_REAL") == "1":
+            pytest.fail(
+                "REQUIRE_REAL=1, and `docker compose` is absent: install the plugin, version 2.24 or newer"
+            )
+        pytest.skip("`docker compose` is not installed")
+
+
+def _token_version(token: str | None) -> str | None:
+    if token is None:
+        return None
+    head = struct.Struct(">BI8sBB")
+    text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    *_, name, version = head.unpack(text[: head.size])
+    return text[head.size + name : head.size + name + version].decode()
+
+
+@pytest.mark.real
+def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path: Path) -> None:
+    """Every answer is one version's, and so is the sidecar that passed it on; failures are counted."""
+    _compose()
+    import mlflow
+
+    checkout = check_out(tmp_path / "project")
+    archive.save(champion.checkout.folder, tmp_path / "store.tar.gz")
+    archive.restore(tmp_path / "store.tar.gz", checkout.folder)
+    shutil.copytree(champion.checkout.folder / ".cache", checkout.folder / ".cache")
+    shutil.copy(ROOT / "CHANGELOG.md", checkout.folder)
+    compose = checkout.folder / "monitoring" / "compose.yaml"
+    if tuple(int(part) for part in docker("version", "--format", "{{.Server.APIVersion}}").split(".")) < (
+        1,
+        44,
+    ):
+        compose.write_text(re.sub(r" *start_interval:.*\n", "", compose.read_text()))  # engines before 25
+    code, output = checkout.mlflow_run(
+        "promote", model="baseline", family="histogram_gradient_boosting", replicates=100
+    )
+    assert code == 0, output
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    wanted: dict[str, list[list[float]]] = {}
+    for version in ("1", "2"):
+        for command in (("steps.release", "--version", version), ("monitoring.serving.image",)):
+            code, output = checkout.run("python", "-m", *command)
+            assert code == 0, output
+        known = json.loads((checkout.folder / "build" / "release" / "reference.json").read_text())
+        rows = smoke.made_rows(known, 1, seed=2)
+        client.get_model_version(champion.name, version)
+        wanted[version] = smoke.expected(checkout.folder / "build" / "release" / "model", rows, known)
+    assert wanted["1"] != wanted["2"]
+
+    port = free_port()
+    environment = {
+        **checkout.environment,
+        "COMPOSE_PROJECT_NAME": f"deploy-test-{os.getpid()}",
+        "PORT": str(port),
+        "FEEDBACK_KEYS": "a key of a test only".replace(" ", "-"),
+    }
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "monitoring.serving.deploy", *words]
+        return subprocess.run(
+            command, cwd=checkout.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    seen: Counter[tuple[str, str | None]] = Counter()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            try:
+                connection.request(
+                    "POST", "/invocations", smoke.body(rows), {"Content-Type": "application/json"}
+                )
+                answer = connection.getresponse()
+                text = answer.read().decode()
+            except (OSError, http.client.HTTPException):
+                seen["no answer", None] += 1
+                time.sleep(0.05)
+                continue
+            finally:
+                connection.close()
+            if answer.status != 200:
+                seen[str(answer.status), None] += 1
+                continue
+            fitting = [
+                v for v, risks in wanted.items() if smoke.largest_difference(text, risks) <= smoke.TOLERANCE
+            ]
+            seen[
+                fitting[0] if fitting else "wrong", _token_version(answer.headers["Model-Feedback-Token"])
+            ] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    try:
+        done = call("deploy", "1")
+        assert done.returncode == 0, done.stderr
+        for thread in threads:
+            thread.start()
+        for version in ("2", "1"):
+            done = call("deploy", version)
+            assert done.returncode == 0, done.stderr
+        missing = call("deploy", "99")
+        assert missing.returncode == 1
+        assert "there is no image" in missing.stderr
+    finally:
+        stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        down = [
+            "docker",
+            "compose",
+            "--file",
+            "monitoring/compose.yaml",
+            "down",
+            "--volumes",
+            "--timeout",
+            "5",
+        ]
+        subprocess.run(down, cwd=checkout.folder, env=environment, capture_output=True, check=False)
+    print(dict(seen))
+    assert {version for version, _ in seen} >= {"1", "2"}
+    assert {pair for pair in seen if pair[0] in ("wrong", "1", "2")} == {("1", "1"), ("2", "2")}
