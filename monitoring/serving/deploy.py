@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from monitoring.serving.engine import docker, has_image
+from monitoring.serving.smoke import seconds_to_health
 from steps.chain import PROJECT
 from steps.errors import UserError
 from steps.release import RELEASE, read_facts
@@ -25,6 +26,7 @@ from steps.step import VERDICT
 
 COMPOSE = ("compose", "--file", "monitoring/compose.yaml")
 SETTINGS = Path("monitoring") / ".env"
+START_SECONDS = 240.0
 RUNNING = ("MODEL_IMAGE", "EXPORTER_IMAGE", "VERSION")
 
 
@@ -63,10 +65,9 @@ def fetch(wanted: Mapping[str, str]) -> None:
             raise UserError(f"there is no image {image} here or in a registry: {remedy}") from error
 
 
-def models() -> set[str]:
+def models(environment: Mapping[str, str]) -> set[str]:
     """Ids of the model containers that run now."""
-    # The settings file names a pair, or compose.yaml would ask for one.
-    return set(docker(*COMPOSE, "ps", "--quiet", "model").split())
+    return set(docker(*COMPOSE, "ps", "--quiet", "model", environment=environment).split())
 
 
 def move(wanted: Mapping[str, str], before: Mapping[str, str]) -> float:
@@ -76,18 +77,21 @@ def move(wanted: Mapping[str, str], before: Mapping[str, str]) -> float:
         UserError: the new model or its sidecar does not get healthy; the old pair serves.
     """
     new, old = {**os.environ, **wanted}, {**os.environ, **before}
-    up = ("up", "--detach", "--wait", "--no-deps")
-    running = models() if before else set()
+    up = ("up", "--detach", "--no-deps")
+    running = models(old) if before else set()
     beside = ("--no-recreate", "--scale", f"model={len(running) + 1}")
     try:
         docker(*COMPOSE, *up, *beside, "model", environment=new)
+        # Not `--wait`: it would wait for the old model too, which may be too busy to call itself healthy.
+        for container in models(new) - running:
+            seconds_to_health(container, START_SECONDS)
         started = time.monotonic()
-        docker(*COMPOSE, *up, "exporter", environment=new)
+        docker(*COMPOSE, *up, "--wait", "exporter", environment=new)
     except UserError:
-        for container in models() - running if before else ():
-            docker("rm", "--force", container)
         if before:
-            docker(*COMPOSE, *up, "exporter", environment=old)
+            for container in models(new) - running:
+                docker("rm", "--force", container)
+            docker(*COMPOSE, *up, "--wait", "exporter", environment=old)
         raise
     seconds = time.monotonic() - started
     for container in running:

@@ -21,7 +21,7 @@ def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_e
         raise UserError("docker is not installed: https://docs.docker.com/engine/install/") from None
     if done.returncode != 0:
         said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
-        raise UserError(f"docker {' '.join(arguments[:2])} failed:\n{said}")
+        raise UserError(f"docker {' '.join(arguments[:4])} failed:\n{said}")
     return (done.stdout + (done.stderr if also_errors else "")).strip()
 
 
