@@ -106,8 +106,8 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
         found = client.get_model_version(name, version)
     except MlflowException as error:
         raise UserError(f"{name} has no version {version}: see the registry (`make ui`)") from error
-    if "evaluate_run_id" not in found.tags:
-        raise UserError(f"version {version} of {name} was not registered by promote: it has no evaluation")
+    if not {"evaluate_run_id", "promote_run_id"} <= found.tags.keys():
+        raise UserError(f"version {version} of {name} was not registered by this project's promote")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
