@@ -67,10 +67,8 @@ def main() -> int:
             write_rows(people, data, given.many)
             largest = scored(folder, data)["megabytes"]
             print(
-
-                    f"{f'largest memory, {given.many:,} rows':44}{largest:14,.0f} MB (wanted: below "
-                    f"{WANTED_MEGABYTES})"
-
+                f"{f'largest memory, {given.many:,} rows':44}{largest:14,.0f} MB (wanted: below "
+                f"{WANTED_MEGABYTES})"
             )
     return int(ratio < WANTED_RATIO or largest >= WANTED_MEGABYTES)
 
