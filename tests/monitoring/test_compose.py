@@ -186,6 +186,7 @@ def test_nothing_calls_home() -> None:
     ):
         assert environment[name] == "false"
     assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert environment["GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED"] == "true"
 
 
 def run_arguments(name: str, variables: dict[str, str]) -> list[str]:

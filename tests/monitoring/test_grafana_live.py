@@ -48,7 +48,8 @@ def listener() -> Iterator[tuple[str, list[tuple[str, dict[str, str], Any]]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            arrived.append((self.path, dict(self.headers), json.loads(body)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            arrived.append((self.path, headers, json.loads(body)))
             self.send_response(204)
             self.end_headers()
 
@@ -182,9 +183,9 @@ def test_the_dispatch_is_what_githubs_api_takes(grafana: Any, listener: Any) -> 
     )
     ((asked, headers, body),) = arrived
     assert asked == path
-    assert headers["Authorization"] == "Bearer github_pat_x"
-    assert headers["Accept"] == "application/vnd.github+json"
-    assert headers["X-GitHub-Api-Version"] == "2022-11-28"
+    assert headers["authorization"] == "Bearer github_pat_x"
+    assert headers["accept"] == "application/vnd.github+json"
+    assert headers["x-github-api-version"] == "2022-11-28"
     assert set(body) == {"ref", "inputs"}
     assert body["ref"] == "main"
     assert set(body["inputs"]) == {"reason", "source"}
