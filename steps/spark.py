@@ -52,6 +52,8 @@ def session(master: str, name: str, project: Path) -> Iterator[Any]:
     if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
         raise UserError("engine=spark needs Java 17: install it, or set JAVA_HOME")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(f"{project.name} {name}")
     if master:
         builder = builder.master(master)
