@@ -97,6 +97,11 @@ def _compare(
     test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     run_id = str(step.client.get_model_version(name, champion).run_id)
+    if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
+        raise UserError(
+            f"the model of version {champion} of {name}, the champion, is gone from run {run_id[:8]}; none "
+            "can be compared with it. Bring its artifacts back, or go back with -P rollback=true"
+        )
     new, old = (
         models.predict_risk(models.load(step.fetch(run, "model")), features)
         for run in (fitted.run_id, run_id)
