@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", dest="until", default="now", help="its end")
     parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to now")
     parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
+    parser.add_argument("--height", type=int, default=10_000, help="at most so many pixels of a page")
     parser.add_argument("--only", nargs="*", help="names of the pictures to take (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser
@@ -226,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for page in pages:
                 if args.only and page.name not in args.only:
                     continue
+                page = replace(page, height=min(page.height, args.height))
                 file = args.out / f"{page.name}.png"
                 file.write_bytes(small_png(browser.png(page)))
                 print(f"{file} ({file.stat().st_size // 1024} KB)")

@@ -78,7 +78,7 @@ def _well() -> list[Panel]:
             _fate_words(limits.BAD_SHARE),
         ),
         stat(
-            "Rows in the window",
+            "Rows",
             "Rows that the figures below rest on. A few hundred show a large shift, a few thousand a "
             "small one.",
             'max(feature_window:model_feature_values:total{window="$window"})',
@@ -209,6 +209,7 @@ def _bad() -> list[Panel]:
             unit="percentunit",
             width=8,
             steps=above(None, limits.MISSING_SHARE),
+            at_least=2 * limits.MISSING_SHARE,
         ),
         graph(
             "Values out of range",
@@ -217,6 +218,7 @@ def _bad() -> list[Panel]:
             unit="percentunit",
             width=8,
             steps=above(None, limits.BAD_SHARE),
+            at_least=2 * limits.BAD_SHARE,
         ),
         graph(
             "Unknown levels",
@@ -225,6 +227,7 @@ def _bad() -> list[Panel]:
             unit="percentunit",
             width=8,
             steps=above(None, limits.BAD_SHARE),
+            at_least=2 * limits.BAD_SHARE,
         ),
         _features_table(),
         graph(
@@ -236,6 +239,7 @@ def _bad() -> list[Panel]:
                 query("sum(rate(model_missing_columns_total[5m]))", "lacking"),
             ],
             unit="cps",
+            at_least=1,
             width=6,
             height=12,
         ),

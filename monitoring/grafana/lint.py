@@ -69,7 +69,16 @@ _FIELDS: dict[str, set[str]] = {
         *("unit", "noValue", "thresholds", "mappings", "color", "custom", "min", "max", "decimals", "links"),
     },
     "root": {
-        *("apiVersion", "apps", "groups", "contactPoints", "policies", "muteTimes", "templates", "datasources"),
+        *(
+            "apiVersion",
+            "apps",
+            "groups",
+            "contactPoints",
+            "policies",
+            "muteTimes",
+            "templates",
+            "datasources",
+        ),
         *("prune", "providers"),
     },
 }

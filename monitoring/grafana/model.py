@@ -159,6 +159,7 @@ def _ranking() -> list[Panel]:
             ],
             unit="percentunit",
             maximum=1,
+            fill=0,
             overrides=[
                 style("recall on validation rows", dash=True, color=GREY),
                 style("accuracy, at least", dash=True),
@@ -181,6 +182,7 @@ def _ranking() -> list[Panel]:
             ],
             minimum=None,
             decimals=4,
+            fill=0,
             overrides=[*_BAND[:2], style("on validation rows", dash=True, color=GREY)],
         ),
     ]
@@ -409,6 +411,7 @@ def _labels() -> list[Panel]:
             "By reason, in the last hour: forged or expired tokens, repeats, other models.",
             [query("sum by (reason) (increase(model_feedback_refused_total[1h]))", "{{reason}}")],
             unit="short",
+            at_least=5,
             decimals=0,
             width=8,
         ),

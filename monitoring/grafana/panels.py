@@ -191,6 +191,7 @@ def graph(
     decimals: int | None = None,
     minimum: float | None = 0,
     maximum: float | None = None,
+    at_least: float | None = None,
     stacked: bool = False,
     bars: bool = False,
     fill: int = 8,
@@ -199,7 +200,10 @@ def graph(
     legend: str = "bottom",
     links: list[Panel] | None = None,
 ) -> Panel:
-    """Lines over time; the thresholds of `steps` are drawn as dashed lines."""
+    """Lines over time; the thresholds of `steps` are drawn as dashed lines.
+
+    The axis reaches `at_least` so far up, so that nothing but zeros does not look like a scale.
+    """
     custom: Panel = {
         "drawStyle": "bars" if bars else "line",
         "lineWidth": 1 if bars else 2,
@@ -211,6 +215,8 @@ def graph(
         "thresholdsStyle": {"mode": "dashed" if steps else "off"},
         "axisPlacement": "auto",
     }
+    if at_least is not None:
+        custom["axisSoftMax"] = at_least
     if log:
         custom["scaleDistribution"] = {"type": "log", "log": 10}
     defaults: Panel = {"custom": custom, "color": {"mode": "palette-classic"}}
@@ -368,15 +374,16 @@ def chart(
         unit=unit,
         defaults={
             "min": 0,
+            "noValue": "",  # or it would be written under the bars whose label has no room
             "color": {"mode": "palette-classic"},
             "custom": {"fillOpacity": 80, "lineWidth": 0, "axisPlacement": "auto"},
         },
-        overrides=overrides,
+        overrides=[style(by, unit="string"), *(overrides or [])],
         options={
             "orientation": "auto",
             "xField": by,
             "xTickLabelRotation": 0,
-            "xTickLabelSpacing": 100,
+            "xTickLabelSpacing": 0,
             "xTickLabelMaxLength": 12,
             "showValue": "never",
             "stacking": "none",
@@ -464,7 +471,7 @@ def alert_list(
             "sortOrder": 3,
             "viewMode": "list",
             "showInactiveAlerts": False,
-            "showInstances": True,
+            "showInstances": False,
             "stateFilter": {
                 "recovering": True,
                 "firing": True,

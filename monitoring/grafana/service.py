@@ -136,6 +136,7 @@ def _traffic() -> list[Panel]:
             "Answers of the sidecar's own making, by reason; overload is 503, upstream is 502 or 504.",
             [query("sum by (reason) (rate(model_requests_refused_total[5m]))", "{{reason}}")],
             unit="reqps",
+            at_least=1,
             stacked=True,
         ),
         graph(
@@ -143,6 +144,7 @@ def _traffic() -> list[Panel]:
             "Calls of the container that got no answer, by cause.",
             [query("sum by (cause) (rate(model_upstream_failures_total[5m]))", "{{cause}}")],
             unit="cps",
+            at_least=1,
         ),
         graph(
             "Rows",
@@ -272,6 +274,7 @@ def _host() -> list[Panel]:
             "How often each container was started again in the last hour.",
             [query(series.RESTARTED, f"{{{{{_CONTAINER}}}}}")],
             steps=above(1, limits.RESTARTS + 1),
+            at_least=limits.RESTARTS + 2,
             decimals=0,
             width=6,
         ),
@@ -303,16 +306,7 @@ def _host() -> list[Panel]:
 
 def _now() -> list[Panel]:
     return [
-        alert_list("Alerts", "What fires now, or is about to.", width=12, height=7),
-        table(
-            "Served models",
-            "Each model that a sidecar stands before; one line while nothing is being deployed.",
-            {"replicas": "count by (model_version, name, family, data_kind, synthetic) (model_info)"},
-            by="model_version",
-            labels=("name", "family", "data_kind", "synthetic"),
-            width=12,
-            height=7,
-        ),
+        alert_list("Alerts", "What fires now, or is about to."),
     ]
 
 
@@ -325,6 +319,16 @@ def _watching() -> list[Panel]:
             [query("sum(up)", "up", instant=True), query("count(up)", "of", instant=True)],
             text="value_and_name",
             width=6,
+            height=7,
+        ),
+        table(
+            "Served models",
+            "Each model that a sidecar stands before; one line while nothing is being deployed.",
+            {"replicas": "count by (model_version, name, family, data_kind, synthetic) (model_info)"},
+            by="model_version",
+            labels=("name", "family", "data_kind", "synthetic"),
+            width=18,
+            height=7,
         ),
         graph(
             "What the sidecar could not observe",
@@ -332,8 +336,9 @@ def _watching() -> list[Panel]:
             "Forwarding is not touched.",
             [query("sum by (part) (increase(model_collector_failures_total[1h]))", "{{part}}")],
             steps=above(None, 1),
+            at_least=2,
             decimals=0,
-            width=9,
+            width=12,
             height=7,
         ),
         graph(
@@ -345,7 +350,7 @@ def _watching() -> list[Panel]:
             ],
             decimals=2,
             overrides=[style("memory", unit="bytes", right_axis=True)],
-            width=9,
+            width=12,
             height=7,
         ),
     ]
