@@ -19,12 +19,16 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
+# Width of the panel that MLflow opens on a first visit, in pixels.
+_ASSISTANT = 352
 
 
-def photograph(url: str, file: Path, width: int, height: int, wait_ms: int = 20_000) -> None:
-    """A PNG of a page as Chromium shows it once its scripts have settled.
+def photograph(url: str, file: Path, width: int, height: int, *, without_right: int = 0) -> None:
+    """A PNG of a page as Chromium shows it once its scripts have settled, less a strip at the right.
 
     Raises:
         SystemExit: Chromium is not installed or made no picture.
@@ -46,13 +50,16 @@ def photograph(url: str, file: Path, width: int, height: int, wait_ms: int = 20_
             "--hide-scrollbars",
             f"--user-data-dir={profile}",
             f"--window-size={width},{height}",
-            f"--virtual-time-budget={wait_ms}",
+            "--virtual-time-budget=20000",
             f"--screenshot={file}",
             url,
         ]
         subprocess.run(command, check=True, capture_output=True, timeout=240)
     if not file.exists():
         raise SystemExit(f"pictures: chromium made no picture of {url}")
+    if without_right:
+        with Image.open(file) as picture:
+            picture.crop((0, 0, width - without_right, height)).save(file, optimize=True)
     print(file.relative_to(ROOT))
 
 
@@ -97,13 +104,14 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with mlflow_ui(uri) as address:
         pages = {
+            "mlflow-chain": f"/#/experiments/{experiment}/runs/{run.data.tags['mlflow.parentRunId']}",
             "mlflow-runs": f"/#/experiments/{experiment}/runs",
             "mlflow-tune": f"/#/experiments/{experiment}/runs/{run.info.run_id}",
             "mlflow-artifacts": f"/#/experiments/{experiment}/runs/{evaluate.info.run_id}/artifacts",
             "mlflow-model": f"/#/models/{champion.name}",
         }
         for name, page in pages.items():
-            photograph(address + page, FOLDER / f"{name}.png", 1360, 820)
+            photograph(address + page, FOLDER / f"{name}.png", 1600, 820, without_right=_ASSISTANT)
     report = Path(str(evaluate.info.artifact_uri).removeprefix("file://")) / "report.html"
     photograph(report.resolve().as_uri(), FOLDER / "report.png", 1100, 1500)
     return 0

@@ -325,6 +325,8 @@ def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | 
         with tempfile.TemporaryDirectory() as scratch:
             active = Active(step, values, schema, client, run_id, PROJECT, chain, cache, Path(scratch), _say)
             active.tag({"step": step, "schema": schema.name})
+            if depth == 0:  # a nested run has been given its name; `mlflow run` makes one up
+                active.tag({"mlflow.runName": step})
             if depth == 0 and store.is_remote(uri):
                 _try_server(active)
             result = _reuse_or_work(active, work) if step in OWN else work(active)
