@@ -11,7 +11,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 ARGS ?=
 
 .PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release image pack image-test deploy \
-        rollback stack data-check retrain publish-plan publish store-restore store-save
+        rollback stack pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ plan: .venv/installed  ## What `make run` would run, and why, without running it
 
 ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
 	@mlflow ui --host 127.0.0.1 --port $${PORT:-5000}
+
+pictures: .venv/installed  ## The README's pictures of MLflow's pages and the report, after `make run` (Chromium)
+	@python -m docs.pictures
 
 test: .venv/installed-dev  ## The tests that need nothing but Python (8 minutes at most)
 	@python -m pytest $(ARGS)
