@@ -1,8 +1,7 @@
 """The files in a real Grafana, wherever `GRAFANA_URL` points (user and password in `GRAFANA_USER`).
 
-It must have been started with this repository's `provisioning/` and `dashboards/`, a minute ago or more (Grafana takes
-its templates into use once a minute), and on this machine, so
-that notifications reach the listeners here.
+It must have been started with this repository's `provisioning/` and `dashboards/` on this machine, so that
+notifications reach the listeners here, and a minute ago or more: only then its templates are in use.
 """
 
 from __future__ import annotations
