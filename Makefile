@@ -11,7 +11,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 ARGS ?=
 
 .PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release image pack image-test deploy \
-        rollback stack pictures data-check retrain publish-plan publish store-restore store-save
+        rollback stack simulate pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ plan: .venv/installed  ## What `make run` would run, and why, without running it
 ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
 	@mlflow ui --host 127.0.0.1 --port $${PORT:-5000}
 
+simulate: .venv/installed  ## A scenario as live traffic or as a past (ARGS="live --scenario broken-sensor --rate 20 --seconds 300")
+	@python -m monitoring.simulate $(ARGS)
+
 pictures: .venv/installed  ## The README's pictures of MLflow's pages and the report, after `make run` (Chromium)
 	@python -m docs.pictures
 
@@ -48,6 +51,9 @@ lint: .venv/installed-dev  ## Style and types
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@python -m monitoring.prometheus.generate --check
+	@python -m monitoring.grafana.generate --check
+	@python -m monitoring.grafana.lint
 
 soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
 	@python -m benchmarks.soak $(ARGS)

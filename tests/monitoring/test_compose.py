@@ -251,7 +251,8 @@ def test_model_and_exporter_really_start_as_the_file_says(engine: Callable[..., 
     engine("network", "create", front)
     variables = {"VERSION": version}
     model, exporter = f"{mark}-model", f"{mark}-exporter"
-    place = ["--network", serving, "--network-alias", "model"]
+    alias = expand(SERVICES["model"]["networks"]["serving"]["aliases"][0], variables)
+    place = ["--network", serving, "--network-alias", alias]
     engine("run", "--detach", "--name", model, *place, *run_arguments("model", variables), pair[0][0])
     wait_healthy(engine, model)
     port = expand(SERVICES["exporter"]["ports"][0], {"PORT": "0"}).replace(":0:", "::")
