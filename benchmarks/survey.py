@@ -1,6 +1,6 @@
 """The whole chain on the real survey, from nothing: figures on its test rows, minutes, and memory.
 
-    python -m benchmarks.survey --data ../shared/data/brfss2015.parquet
+    python -m benchmarks.survey --data SURVEY.parquet
 
 Prints each figure of the tuned model and of the baseline with its 95 % interval and what is wanted.
 """

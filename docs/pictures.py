@@ -24,7 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
 # Width of the panel that MLflow opens on a first visit, in pixels.
-_ASSISTANT = 352
+_ASSISTANT = 416
 
 
 def photograph(url: str, file: Path, width: int, height: int, *, without_right: int = 0) -> None:
