@@ -59,7 +59,7 @@ soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
 	@python -m benchmarks.soak $(ARGS)
 
 real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, Docker); one that is missing is a failure
-	@REQUIRE_REAL=1 python -m pytest -m real $(ARGS)
+	@REQUIRE_REAL=1 python -m pytest -m "real and not soak" $(ARGS)
 
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
 	@python -m benchmarks $(ARGS)
