@@ -47,14 +47,15 @@ def work(step: Active) -> Result:
 
 def _with_spark(step: Active) -> Result:
     from steps import spark
+    from steps.spark_session import session
 
     out = spark.check_target(step.values["out"], step.project)
     located = step.chain.located
     chosen = registered.choose(step, step.values["model"], located.kind)
     folder = registered.fetch(step, chosen)
     registered.check_columns(folder, chosen, step.schema.feature_names)
-    with spark.session(step.values["master"], "score", step.project) as session:
-        scored = spark.score(session, located, out, folder, step.schema, beside=step.values["columns"])
+    with session(step.values["master"], "score", step.project) as cluster:
+        scored = spark.score(cluster, located, out, folder, step.schema, beside=step.values["columns"])
     return _told(step, scored, located, out, chosen.label)
 
 

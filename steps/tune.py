@@ -45,11 +45,11 @@ def work(step: Active) -> Result:
         name: values[name] for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
     }
     if values["engine"] == "spark":
-        from steps import spark
+        from steps.spark_session import session
 
-        with spark.session(values["master"], "tune", step.project) as session:
+        with session(values["master"], "tune", step.project) as spark:
             found = search.search_on_spark(
-                make_objective, space, session, **limits, done=done, on_trial=record, progress=True
+                make_objective, space, spark, **limits, done=done, on_trial=record, progress=True
             )
     else:
         found = search.search(make_objective, space, **limits, done=done, on_trial=record, progress=True)

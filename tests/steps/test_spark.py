@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steps import fitting, models, scoring, search, sources, spark, validate
+from steps import fitting, models, scoring, search, sources, spark, spark_session, validate
 from steps.errors import UserError
 from steps.models import Family, Hyperparameter
 from steps.schema import Schema
@@ -37,7 +37,10 @@ def test_without_pyspark_the_person_is_told_what_to_install() -> None:
     try:
         import pyspark  # noqa: F401
     except ImportError:
-        with pytest.raises(UserError, match=r"requirements-spark\.txt"), spark.session("", "score", ROOT):
+        with (
+            pytest.raises(UserError, match=r"requirements-spark\.txt"),
+            spark_session.session("", "score", ROOT),
+        ):
             pass
 
 
@@ -56,7 +59,7 @@ def cluster() -> Iterator[Any]:
     require("java")
     pytest.importorskip("pyspark", reason="pyspark is not installed: see requirements-spark.txt")
     os.environ["PYTHONPATH"] = str(ROOT)
-    with spark.session("local-cluster[2,1,1024]", "test", ROOT) as session:
+    with spark_session.session("local-cluster[2,1,1024]", "test", ROOT) as session:
         yield session
 
 
