@@ -62,6 +62,7 @@ real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, 
 	@REQUIRE_REAL=1 python -m pytest -m "real and not soak" $(ARGS)
 
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
+	@test -f build/release/reference.json || python -m steps.release
 	@python -m benchmarks $(ARGS)
 
 serve: .venv/installed  ## The champion behind its sidecar on loopback, without Docker

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+RELEASE = ROOT / "build" / "release"
 # Exit code of a benchmark that measured what it should and found less than is promised: a result as well.
 MISSED = 3
 SURVEY = ROOT.parent / "shared" / "data" / "brfss2015.parquet"
@@ -43,7 +44,12 @@ BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
     "against_optuna": lambda folder: ["--folder", str(folder)],
     "scoring": lambda folder: [],
     "alarm_quality": lambda folder: [],
-    "serving": lambda folder: [],
+    "serving": lambda folder: [
+        "--model",
+        str(RELEASE / "model"),
+        "--reference",
+        str(RELEASE / "reference.json"),
+    ],
 }
 
 
