@@ -163,6 +163,9 @@ def _logistic_regression(
     levelled = [column for column in schema.columns if column.levels is not None]
     if levelled:
         transformers.append(("levels", _one_hot(levelled), _names(levelled)))
+        indicator = MissingIndicator(features="missing-only", error_on_new=False)
+        unknown = make_pipeline(_level_encoder(levelled), indicator)
+        transformers.append(("missing_levels", unknown, _names(levelled)))
     for codes, columns in _by_missing_codes(schema):
         names = "_".join(["numbers", *map(str, codes)])
         nulls = _null_makers(codes)
@@ -284,11 +287,17 @@ def _level_encoder(columns: Sequence[Column]) -> Any:
 
 
 def _one_hot(columns: Sequence[Column]) -> Any:
-    """One indicator for each level seen in training, and one for missing where that was seen."""
+    """One indicator for each level seen in training; who gives none counts as having the commonest.
+
+    Without that, a missing answer would count as the plain mean of all levels, rare and grave ones included.
+    """
+    from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    return make_pipeline(_level_encoder(columns), OneHotEncoder(handle_unknown="ignore", sparse_output=False))
+    commonest = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return make_pipeline(_level_encoder(columns), commonest, encoder)
 
 
 def _null_makers(codes: Sequence[float]) -> list[Any]:

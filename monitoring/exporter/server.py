@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -194,6 +195,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self.metrics = metrics
         self.is_stopping = False
         self._has_ended = False
+        self._ending = threading.RLock()  # reentrant: a signal handler may interrupt who holds it
         self._proxy = proxy
         self._grace = settings.grace_seconds
         self._deadline = float("inf")
@@ -233,8 +235,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         grace = 0.0 if self.is_stopping else self._grace
         self._deadline = time.monotonic() + grace
         self.is_stopping = True
-        if not self._has_ended:
-            self.pull_trigger()
+        with self._ending:
+            if not self._has_ended:
+                self.pull_trigger()
 
     def run(self) -> None:
         """Serve until stopped."""
@@ -250,7 +253,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         while self.active_channels and time.monotonic() < flushed:
             self._close_idle(0.0)
             self._turn(POLL_SECONDS)
-        self._has_ended = True
+        with self._ending:
+            self._has_ended = True
         self.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map, ignore_all=True)
 

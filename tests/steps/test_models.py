@@ -14,10 +14,11 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
-from steps import models
+from steps import fitting, models
 from steps.errors import UserError
 from steps.models import FAMILIES, Family
-from steps.schema import Schema
+from steps.schema import Schema, load
+from tests.conftest import ROOT
 from tests.steps.clinic import clinic_schema
 from tests.steps.clinic_models import clinic_frame
 
@@ -154,6 +155,22 @@ def test_examples_come_from_the_schema(schema: Schema) -> None:
     assert rows.iloc[-1].isna().any()
     assert not rows.iloc[:-1].isna().any().any()
     assert rows["glucose"][0] == 21  # the middle of 2 to 40
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_somebody_of_whom_nothing_is_known_is_no_extreme(family: Family) -> None:
+    """Trained on complete answers, a model takes missing ones for common ones, not for rare and grave ones."""
+    rng = np.random.default_rng(3)
+    schema = load(ROOT / "data" / "brfss2015.yaml")
+    first = {c.name: c.minimum if c.levels is None else c.codes[0] for c in schema.columns}
+    columns = {name: np.full(4000, value) for name, value in first.items()}
+    frame = pd.DataFrame(columns).astype("float64")
+    ill = rng.random(4000) < 0.1
+    for name in ("Stroke", "HeartDiseaseorAttack", "HighBP"):
+        frame[name] = (rng.random(4000) < np.where(ill, 0.5, 0.02)).astype("float64")
+    model = fitting.fit(family, {}, frame.assign(__target__=ill.astype("int8")), schema, seed=0)
+    unknown = pd.DataFrame({name: [np.nan] for name in schema.feature_names})
+    assert models.predict_risk(model, unknown)[0] < 0.15
 
 
 def test_parameters_that_will_not_do_are_all_named() -> None:
