@@ -159,7 +159,7 @@ def test_examples_come_from_the_schema(schema: Schema) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_somebody_of_whom_nothing_is_known_is_no_extreme(family: Family) -> None:
-    """Trained on complete answers, a model takes missing ones for common ones, not for rare and grave ones."""
+    """Trained on complete answers, a model takes missing ones for common ones, not for grave ones."""
     rng = np.random.default_rng(3)
     schema = load(ROOT / "data" / "brfss2015.yaml")
     first = {c.name: c.minimum if c.levels is None else c.codes[0] for c in schema.columns}
