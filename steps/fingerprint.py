@@ -11,6 +11,7 @@ globs beside it), and they count.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import platform
@@ -95,16 +96,22 @@ def code(module: str, project: Path) -> dict[str, str]:
         path = _source(name, project)
         if path is None:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        tree = _Essence().visit(tree)
-        found[path.relative_to(project).as_posix()] = digest(ast.dump(tree))
-        for read in _reads(tree):
+        content, reads, imports = _module(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+        found[path.relative_to(project).as_posix()] = content
+        for read in reads:
             files = sorted(path.parent.glob(read))
             if not files:
                 raise FileNotFoundError(f"{path.name} lists {read!r} in READS, and no such file is beside it")
             found.update({file.relative_to(project).as_posix(): _content(file) for file in files})
-        queue.extend(_imports(tree, name, is_package=path.name == "__init__.py"))
+        queue.extend(imports)
     return found
+
+
+@functools.cache
+def _module(source: str, name: str, is_package: bool) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Digest of a module as it runs, the files that it reads, its imports; steps share most modules."""
+    tree = _Essence().visit(ast.parse(source))
+    return digest(ast.dump(tree)), _reads(tree), tuple(_imports(tree, name, is_package=is_package))
 
 
 def versions(project: Path) -> dict[str, str]:
