@@ -67,7 +67,7 @@ def test_another_data_set_runs_from_its_schema_alone_and_no_row_leaves_the_cache
     data = tmp_path / "people.csv"
     clinic_people(3000).to_csv(data, index=False)
     code, output = checkout.mlflow_run(
-        schema="data/clinic.yaml", data=data, max_evals=4, replicates=100, parallelism=2
+        schema="data/clinic.yaml", data=data, max_evals=3, replicates=100, parallelism=2
     )
     assert code == 0, output
     client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
