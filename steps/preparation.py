@@ -218,8 +218,9 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """What processes that were killed more than a day ago left unfinished."""
     for leftover in folder.glob("part-*"):
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just put it in place
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:
