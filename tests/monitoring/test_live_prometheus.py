@@ -222,6 +222,8 @@ def test_prometheus_agrees_with_numpy_on_the_rows_sent(champion: Champion, tmp_p
             _until(agrees(quiet), "PSI of quiet traffic as numpy says")
             assert stack.query(ringing) == {}
         # The model process is gone and comes back; the sidecar and its counters stay.
+        is_ready = stack.is_well(stack.metrics, "/ready")
+        _until(lambda: not is_ready(), "the sidecar has seen the model go")
         with stack.serve_model():
             _until(stack.is_well(stack.metrics, "/ready"), "model is ready again")
             send(later)
