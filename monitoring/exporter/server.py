@@ -9,6 +9,7 @@
 import contextlib
 import functools
 import logging
+import select
 import socket
 import threading
 import time
@@ -194,6 +195,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     ) -> None:
         self.metrics = metrics
         self.is_stopping = False
+        self._is_closed = False
         self._has_ended = False
         self._ending = threading.RLock()  # reentrant: a signal handler may interrupt who holds it
         self._proxy = proxy
@@ -221,9 +223,10 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     @property
     def closes_connections(self) -> bool:
-        """Whether answers end their connection: while stopping, and while idle ones leave no room for new."""
+        """Whether answers end their connection: once the port is closed (a client that was sent away before
+        would come back to a listener that drops it), and while idle ones leave no room for new."""
         crowded = len(self.active_channels) > CROWDED * self.adj.connection_limit
-        return self.is_stopping or crowded
+        return self._is_closed or crowded
 
     @property
     def is_alive(self) -> bool:
@@ -245,6 +248,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self._turn(1.0)
         self._accept_waiting()
         wasyncore.dispatcher.close(self)
+        self._is_closed = True
         while time.monotonic() < self._deadline and not (self._proxy.is_idle and not self.active_channels):
             self._close_idle()
             self._turn(POLL_SECONDS)
@@ -270,10 +274,11 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self.handle_accept()
 
     def _close_idle(self, after: float = LINGER_SECONDS) -> None:
-        """Close connections between requests; those just used get a moment, their clients may be sending."""
+        """Close connections between requests; those just used get a moment, their clients may be sending, and
+        what has arrived is read first, however long ago that was."""
         now = time.time()
         for channel in list(self.active_channels.values()):
-            if channel.is_idle and now - channel.last_activity >= after:
+            if channel.is_idle and now - channel.last_activity >= after and not _has_arrived(channel):
                 channel.will_close = True
 
     def _refuse_rest(self) -> None:
@@ -287,6 +292,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
                     channel.request = None
                     channel.requests.append(partial)
                     self.add_task(channel)
+
+
+def _has_arrived(channel: Channel) -> bool:
+    poll = select.poll()
+    poll.register(channel.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class QuietRecords(logging.Filter):

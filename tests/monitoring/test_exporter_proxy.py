@@ -607,7 +607,7 @@ def test_a_stop_finishes_what_was_read_and_loses_no_answer(
 ) -> None:
     """Clients in a closed loop: every request that was sent is answered, then the port is closed."""
     sidecar = start(scripted().port, reference, grace_seconds=PATIENCE)
-    lost, answered, begun = [], [], threading.Event()
+    lost, answered, seen, begun = [], [], set(), threading.Event()
 
     def client(number: int) -> None:
         import http.client
@@ -627,7 +627,8 @@ def test_a_stop_finishes_what_was_read_and_loses_no_answer(
             except Exception as error:
                 lost.append(error)
                 return
-            if len(answered) > 200:
+            seen.add(number)
+            if len(answered) > 200 and len(seen) == 24:
                 begun.set()
 
     _, threads = in_background(24, client)
