@@ -28,6 +28,14 @@ help:  ## This list
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.lock
 	@touch $@
 
+# What only the soak needs: Spark, and promtool of Prometheus 3 where there is Go to build it.
+.venv/installed-soak: .venv/installed-dev requirements-spark.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-spark.txt
+	@if command -v go >/dev/null; then \
+	   GOBIN=$(CURDIR)/.venv/go go install github.com/prometheus/prometheus/cmd/promtool@v0.316.0 && \
+	   mv .venv/go/promtool $(BIN)/promtool3; else echo "no Go: what needs promtool of Prometheus 3 is skipped"; fi
+	@touch $@
+
 run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..." for other data)
 	@python -m steps.init
 	@$(RUN) $(ARGS)
@@ -55,7 +63,7 @@ lint: .venv/installed-dev  ## Style and types
 	@python -m monitoring.grafana.generate --check
 	@python -m monitoring.grafana.lint
 
-soak: .venv/installed-dev  ## The large counts; results go to benchmarks/results
+soak: .venv/installed-soak  ## The large counts; results go to benchmarks/results
 	@python -m benchmarks.soak $(ARGS)
 
 real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, Docker); one that is missing is a failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from steps import fitting, models, scoring, search, sources, spark, spark_sessio
 from steps.errors import UserError
 from steps.models import Family, Hyperparameter
 from steps.schema import Schema
-from tests.conftest import ROOT, require
+from tests.conftest import QUICK, ROOT, Champion, Checkout, check_out, require
 from tests.steps.clinic import clinic_rows, clinic_schema
 from tests.steps.search_objectives import make_bowl
 
@@ -75,7 +77,7 @@ def _rows(count: int) -> pd.DataFrame:
     return rows
 
 
-@pytest.mark.real
+@pytest.mark.soak
 def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema: Schema) -> None:
     """To 1e-12, rows that break the schema with the same reasons in the same places."""
     raw = _rows(3000).assign(__file__=pd.Categorical(["a"] * 3000))
@@ -106,7 +108,7 @@ def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.real
+@pytest.mark.soak
 def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -> None:
     """Defaults first as on one machine, each trial handed over once, and the next call takes up what is
     there.
@@ -128,7 +130,7 @@ def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -
     assert longer.best.loss <= found.best.loss
 
 
-@pytest.mark.real
+@pytest.mark.soak
 def test_a_record_that_cannot_be_kept_ends_the_search(cluster: Any) -> None:
     """The error comes out; it is not lost in a thread, with the search waiting for ever."""
 
@@ -151,7 +153,7 @@ def _executors() -> list[int]:
     return found
 
 
-@pytest.mark.real
+@pytest.mark.soak
 def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
     """kill -9 of one of the two while trials run: all come back finished."""
     running = _executors()
@@ -162,3 +164,30 @@ def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
     killer.join()
     assert [trial.number for trial in found.trials] == list(range(10))
     assert all(trial.loss is not None for trial in found.trials)
+
+
+def _evaluated(checkout: Checkout) -> tuple[dict[str, Any], set[frozenset[str]]]:
+    """What the evaluation of the tuned model found on test rows, and which figures its trials keep."""
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    (run,) = client.search_runs(["0"], "tags.step = 'evaluate' and tags.model = 'tuned'")
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    trials = client.search_runs(["0"], "tags.step = 'trial'")
+    assert len(trials) == QUICK["max_evals"]
+    kept = {frozenset({*trial.data.metrics, *trial.data.params}) for trial in trials}
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), kept
+
+
+@pytest.mark.soak
+def test_a_winner_from_a_cluster_evaluates_like_a_local_one(champion: Champion, tmp_path: Path) -> None:
+    """`-e evaluate -P engine=spark` from nothing: the same record of trials, and a model whose ROC
+    AUC on test rows lies within the interval of the one that was found on this machine.
+    """
+    require("java")
+    pytest.importorskip("pyspark", reason="pyspark is not installed: see requirements-spark.txt")
+    checkout = check_out(tmp_path / "project")
+    code, output = checkout.mlflow_run("evaluate", engine="spark", master="local-cluster[2,1,1024]", **QUICK)
+    assert code == 0, output
+    (found, record), (expected, expected_record) = _evaluated(checkout), _evaluated(champion.checkout)
+    assert record == expected_record
+    interval = expected["metrics"]["roc_auc"]
+    assert interval["low"] <= found["metrics"]["roc_auc"]["value"] <= interval["high"]
