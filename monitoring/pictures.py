@@ -1,6 +1,8 @@
-"""Pictures of the dashboards, the alerts and Prometheus' pages, through headless Chromium.
+"""Pictures of dashboards, alerts, their notifications and Prometheus' pages, through headless Chromium.
 
     python -m monitoring.pictures --grafana http://127.0.0.1:3000 --prometheus http://127.0.0.1:9090
+    python -m monitoring.pictures --grafana http://127.0.0.1:3000 --alert "Model down" --only alert-model-down
+    python -m monitoring.pictures --mail model-down.eml
 
 Chromium is spoken to over a pair of pipes (the DevTools protocol), so nothing but it is needed.
 """
@@ -10,6 +12,10 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import email
+import email.message
+import email.policy
+import html
 import io
 import json
 import os
@@ -32,6 +38,7 @@ ROW_PIXELS, HEAD_PIXELS = 38, 96
 COLOURS = 96
 LOAD_SECONDS = 90
 DESK, PHONE = 1440, 420
+MAIL_WIDTH, MAIL_HEIGHT = 680, 1200
 # True once no panel of Grafana is loading, or a page without panels is complete.
 _LOADED = """
 document.readyState === 'complete' && document.body.innerText.length > 10 &&
@@ -41,12 +48,16 @@ document.readyState === 'complete' && document.body.innerText.length > 10 &&
 
 @dataclass(frozen=True)
 class Page:
-    """A page to take: file name, address, width and height in CSS pixels."""
+    """A page to take: file name, address, width and height in CSS pixels.
+
+    One that `fits` is taken as high as its content is, `height` at most.
+    """
 
     name: str
     url: str
     width: int
     height: int
+    fits: bool = False
 
 
 class Browser:
@@ -99,8 +110,7 @@ class Browser:
         """The page as a PNG, when it has loaded; UserError if it never does."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        size = {"width": page.width, "height": page.height, "deviceScaleFactor": 1}
-        self._call("Emulation.setDeviceMetricsOverride", session, mobile=False, **size)
+        self._resize(session, page.width, page.height)
         self._call("Network.enable", session)
         if self._authorization:
             headers = {"Authorization": self._authorization}
@@ -108,9 +118,19 @@ class Browser:
         self._call("Page.enable", session)
         self._call("Page.navigate", session, url=page.url)
         self._wait(session, page.url)
+        if page.fits:
+            content = self._evaluate(session, "Math.ceil(document.body.getBoundingClientRect().height)")
+            self._resize(session, page.width, min(page.height, int(content)))
         shot = self._call("Page.captureScreenshot", session, format="png")["data"]
         self._call("Target.closeTarget", targetId=target)
         return base64.b64decode(shot)
+
+    def _resize(self, session: str, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self._call("Emulation.setDeviceMetricsOverride", session, mobile=False, **size)
+
+    def _evaluate(self, session: str, expression: str) -> Any:
+        return self._call("Runtime.evaluate", session, expression=expression)["result"].get("value")
 
     def _wait(self, session: str, url: str) -> None:
         until, calm = time.monotonic() + LOAD_SECONDS, 0
@@ -118,8 +138,7 @@ class Browser:
             if time.monotonic() > until:
                 raise UserError(f"{url} did not finish to load in {LOAD_SECONDS} s")
             time.sleep(0.5)
-            answer = self._call("Runtime.evaluate", session, expression=_LOADED)["result"]
-            calm = calm + 1 if answer.get("value") is True else 0
+            calm = calm + 1 if self._evaluate(session, _LOADED) is True else 0
 
     def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -155,18 +174,54 @@ def small_png(png: bytes) -> bytes:
     return out.getvalue()
 
 
-def grafana_pages(url: str, since: str, until: str, suffix: str) -> list[Page]:
-    """Each dashboard at the desk, its top on a phone, and the list of alerts."""
+def grafana_pages(
+    url: str, since: str, until: str, suffix: str, titles: Sequence[str] = ()
+) -> list[Page]:
+    """Each dashboard at the desk, its top on a phone, the list of alerts, and the pages of some alert rules.
+
+    Raises UserError if there is no rule of a title.
+    """
     pages = []
     for board in lint.read().dashboards.values():
         if board["uid"] == "runbook":
             continue
-        address = f"{url}/d/{board['uid']}?kiosk&from={since}&to={until}"
+        address = f"{url}/d/{board['uid']}?kiosk&_dash.hideTimePicker=true&from={since}&to={until}"
         rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
         pages.append(Page(f"{board['uid']}{suffix}", address, DESK, rows * ROW_PIXELS + HEAD_PIXELS))
         pages.append(Page(f"{board['uid']}{suffix}-phone", address, PHONE, 1400))
     pages.append(Page(f"alerts{suffix}", f"{url}/alerting/list?search=state:firing", DESK, 900))
+    known = {rule["title"]: rule["uid"] for _, rule in lint.read().rules()}
+    for title in titles:
+        if title not in known:
+            raise UserError(f"there is no alert {title!r}; there are: {', '.join(sorted(known))}")
+        uid = known[title]
+        pages.append(Page(f"alert-{uid}{suffix}", f"{url}/alerting/grafana/{uid}/view?kiosk", DESK, 900))
     return pages
+
+
+def mail_page(mail: Path, folder: Path) -> Page:
+    """A mail as its reader sees it, headers above, as an HTML file in a folder; nothing is fetched for it.
+
+    Raises UserError if the file is no mail with an HTML part.
+    """
+    message = email.message_from_bytes(mail.read_bytes(), policy=email.policy.default)
+    body = message.get_body(("html",)) if isinstance(message, email.message.EmailMessage) else None
+    if body is None:
+        raise UserError(f"{mail} is no mail with an HTML part: give one as it was received (.eml)")
+    headers = "".join(
+        f"<div><b style='display:inline-block;width:5em'>{name}</b>{html.escape(str(message[name]))}</div>"
+        for name in ("From", "To", "Date", "Subject")
+    )
+    file = folder / f"{mail.stem}.html"
+    file.write_text(
+        "<!doctype html><meta charset='utf-8'>"
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        "<style>body {margin: 0; background: #fff}</style>"
+        "<div style='font: 14px/1.6 sans-serif; padding: 12px 24px; background: #eef0f3'>"
+        f"{headers}</div>{body.get_content()}",
+        encoding="utf-8",
+    )
+    return Page(f"mail-{mail.stem}", file.as_uri(), MAIL_WIDTH, MAIL_HEIGHT, fits=True)
 
 
 def prometheus_pages(url: str, span: str, suffix: str) -> list[Page]:
@@ -207,6 +262,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to now")
     parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
     parser.add_argument("--height", type=int, default=10_000, help="at most so many pixels of a page")
+    parser.add_argument("--alert", nargs="*", default=[], metavar="TITLE", help="alert rules to take too")
+    parser.add_argument("--mail", nargs="*", default=[], type=Path, metavar="FILE", help="mails as received")
     parser.add_argument("--only", nargs="*", help="names of the pictures to take (default: all)")
     parser.add_argument("--out", type=Path, default=OUT)
     return parser
@@ -215,26 +272,35 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Take the pictures and name the files; 1 with one message if that cannot be done."""
     args = _parser().parse_args(argv)
-    pages: list[Page] = []
-    if args.grafana:
-        pages += grafana_pages(args.grafana.rstrip("/"), args.since, args.until, args.suffix)
-    if args.prometheus:
-        pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.suffix)
-    args.out.mkdir(parents=True, exist_ok=True)
     authorization = f"Basic {base64.b64encode(args.user.encode()).decode()}" if args.grafana else None
     try:
-        with Browser(authorization) as browser:
-            for page in pages:
-                if args.only and page.name not in args.only:
-                    continue
-                page = replace(page, height=min(page.height, args.height))
-                file = args.out / f"{page.name}.png"
-                file.write_bytes(small_png(browser.png(page)))
-                print(f"{file} ({file.stat().st_size // 1024} KB)")
+        with tempfile.TemporaryDirectory() as scratch:
+            pages = _pages(args, Path(scratch))
+            args.out.mkdir(parents=True, exist_ok=True)
+            with Browser(authorization) as browser:
+                for page in pages:
+                    file = args.out / f"{page.name}.png"
+                    file.write_bytes(small_png(browser.png(page)))
+                    print(f"{file} ({file.stat().st_size // 1024} KB)")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _pages(args: argparse.Namespace, scratch: Path) -> list[Page]:
+    """The pages that were asked for."""
+    pages: list[Page] = []
+    if args.grafana:
+        pages += grafana_pages(args.grafana.rstrip("/"), args.since, args.until, args.suffix, args.alert)
+    if args.prometheus:
+        pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.suffix)
+    pages += [mail_page(mail, scratch) for mail in args.mail]
+    return [
+        replace(page, height=min(page.height, args.height))
+        for page in pages
+        if not args.only or page.name in args.only
+    ]
 
 
 if __name__ == "__main__":

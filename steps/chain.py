@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from steps import fingerprint, parameters, store
 from steps.errors import UserError
 from steps.schema import Schema, load
-from steps.step import NO_DATASETS, Active, Result, StepRun
+from steps.step import NO_DATASETS, VERDICT, Active, Result, StepRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +48,9 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("replicates", "recall", "seed"),
     "explore": ("seed",),
 }
+
+# Steps that leave a verdict beside MLProject.
+JUDGING = ("main", "promote", "drift")
 
 # The parts of the schema that a step's result depends on beside the rows; its gates judge and its scenarios
 # simulate.
@@ -310,9 +313,14 @@ def execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | N
 
 
 def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | None) -> int:
-    values = parameters.parse(step, PROJECT, argv)
-    schema = load(PROJECT / values["schema"])
-    client = store.connect()
+    try:
+        values = parameters.parse(step, PROJECT, argv)
+        schema = load(PROJECT / values["schema"])
+        client = store.connect()
+    except UserError:
+        if step in JUDGING:
+            (PROJECT / VERDICT).unlink(missing_ok=True)  # of an earlier run, not of this
+        raise
     import mlflow
 
     cache = cache_folder()

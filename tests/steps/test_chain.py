@@ -210,13 +210,19 @@ def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout
 
 
 def test_a_chain_that_fails_leaves_no_verdict_of_an_earlier_one(copy: Checkout) -> None:
-    """Data that cannot be used: exit code not 0, and no `verdict.json` that could be taken for its own."""
-    assert (copy.folder / "verdict.json").exists()
-    code, output = copy.mlflow_run(data="no/such/file.csv", **QUICK)
-    assert code != 0
-    assert "there is no file, folder or match at no/such/file.csv" in output
-    assert "Traceback" not in output
-    assert not (copy.folder / "verdict.json").exists()
+    """Data or a parameter that cannot be used: exit code not 0, and no `verdict.json`."""
+    verdict = copy.folder / "verdict.json"
+    kept = verdict.read_text(encoding="utf-8")
+    for wrong, message in (
+        ({"data": "no/such/file.csv"}, "there is no file, folder or match at no/such/file.csv"),
+        ({"recall": "2"}, "recall"),
+    ):
+        verdict.write_text(kept, encoding="utf-8")
+        code, output = copy.mlflow_run(**{**QUICK, **wrong})
+        assert code != 0
+        assert message in output
+        assert "Traceback" not in output
+        assert not verdict.exists()
 
 
 def test_rollback_goes_back_and_forth_between_champion_and_previous(copy: Checkout) -> None:
