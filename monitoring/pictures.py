@@ -175,10 +175,11 @@ def small_png(png: bytes) -> bytes:
 
 
 def grafana_pages(
-    url: str, since: str, until: str, suffix: str, titles: Sequence[str] = ()
+    url: str, since: str, until: str, suffix: str, titles: Sequence[str] = (), chosen: str = ""
 ) -> list[Page]:
     """Each dashboard at the desk, its top on a phone, the list of alerts, and the pages of some alert rules.
 
+    `chosen` are values of the dashboards' variables as their addresses hold them, such as var-window=1h.
     Raises UserError if there is no rule of a title.
     """
     pages = []
@@ -186,6 +187,7 @@ def grafana_pages(
         if board["uid"] == "runbook":
             continue
         address = f"{url}/d/{board['uid']}?kiosk&_dash.hideTimePicker=true&from={since}&to={until}"
+        address += f"&{chosen}" if chosen else ""
         rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
         pages.append(Page(f"{board['uid']}{suffix}", address, DESK, rows * ROW_PIXELS + HEAD_PIXELS))
         pages.append(Page(f"{board['uid']}{suffix}-phone", address, PHONE, 1400))
@@ -215,7 +217,8 @@ def mail_page(mail: Path, folder: Path) -> Page:
     file = folder / f"{mail.stem}.html"
     file.write_text(
         "<!doctype html><meta charset='utf-8'>"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        "<meta http-equiv='Content-Security-Policy'"
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         "<style>body {margin: 0; background: #fff}</style>"
         "<div style='font: 14px/1.6 sans-serif; padding: 12px 24px; background: #eef0f3'>"
         f"{headers}</div>{body.get_content()}",
@@ -259,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--user", default=os.environ.get("GRAFANA_USER", "admin:admin"), help="name:password")
     parser.add_argument("--from", dest="since", default="now-24h", help="start of the time range")
     parser.add_argument("--to", dest="until", default="now", help="its end")
+    parser.add_argument("--vars", dest="chosen", default="", help="of the dashboards, as in var-one=BMI")
     parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to now")
     parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
     parser.add_argument("--height", type=int, default=10_000, help="at most so many pixels of a page")
@@ -292,7 +296,9 @@ def _pages(args: argparse.Namespace, scratch: Path) -> list[Page]:
     """The pages that were asked for."""
     pages: list[Page] = []
     if args.grafana:
-        pages += grafana_pages(args.grafana.rstrip("/"), args.since, args.until, args.suffix, args.alert)
+        pages += grafana_pages(
+            args.grafana.rstrip("/"), args.since, args.until, args.suffix, args.alert, args.chosen
+        )
     if args.prometheus:
         pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.suffix)
     pages += [mail_page(mail, scratch) for mail in args.mail]

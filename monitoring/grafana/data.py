@@ -274,6 +274,7 @@ def _features_table() -> Panel:
         width=18,
         height=12,
         overrides=[
+            style("feature", column_width=190),
             style("PSI", cell="color-background", steps=_transparent(_PSI_STEPS), decimals=3),
             style(
                 "evidence / limit", cell="color-background", steps=_transparent(_EVIDENCE_STEPS), decimals=2

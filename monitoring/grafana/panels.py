@@ -206,7 +206,8 @@ def graph(
     """
     custom: Panel = {
         "drawStyle": "bars" if bars else "line",
-        "lineWidth": 1 if bars else 2,
+        # The line of a stacked series that is 0 would lie on top of the one below, in its own colour.
+        "lineWidth": 0 if stacked else 1 if bars else 2,
         "fillOpacity": 70 if bars or stacked else fill,
         "gradientMode": "none",
         "showPoints": "never",
@@ -420,7 +421,15 @@ def table(
         [query(expr, instant=True, form="table") for expr in columns.values()],
         width=width,
         height=height,
-        defaults={"custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False}},
+        # Grafana's own least width, 150, would push the last of seven columns out of the panel.
+        defaults={
+            "custom": {
+                "align": "auto",
+                "cellOptions": {"type": "auto"},
+                "filterable": False,
+                "minWidth": 90,
+            }
+        },
         overrides=overrides,
         options={
             "showHeader": True,

@@ -6,6 +6,7 @@ from monitoring.grafana import limits, series
 from monitoring.grafana.panels import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     RED,
     Panel,
@@ -41,6 +42,16 @@ _QUANTILES = [
     style("half", color="semi-dark-blue"),
     style("95 of 100", color=ORANGE),
     style("99 of 100", color=RED),
+]
+# None of them is bad, so none is red.
+_BATCH_COLOURS = [
+    style("idle", color=GREEN),
+    style("upstream_free", color=BLUE),
+    style("clients_back", color="light-blue"),
+    style("wait_over", color="purple"),
+    style("full", color="yellow"),
+    style("alone", color=GREY),
+    style("after_failure", color=ORANGE),
 ]
 _CONTAINER = "container_label_com_docker_compose_service"
 _CONTAINERS = f'{{{_CONTAINER}!=""}}'
@@ -216,6 +227,7 @@ def _batching() -> list[Panel]:
             [query("sum by (reason) (rate(model_batches_total[5m]))", "{{reason}}")],
             unit="cps",
             stacked=True,
+            overrides=_BATCH_COLOURS,
             width=8,
         ),
         graph(

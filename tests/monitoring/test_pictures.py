@@ -1,13 +1,15 @@
-"""`monitoring.pictures`: which pages, how small, and a real one through headless Chromium."""
+"""`monitoring.pictures` and `docs.terminal`: which pages, how small, and real ones through Chromium."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from docs import terminal
 from monitoring import pictures
 from steps.errors import UserError
 from tests.conftest import require
@@ -18,8 +20,72 @@ def test_every_dashboard_is_taken_at_the_desk_and_on_a_phone() -> None:
     pages = {page.name: page for page in pictures.grafana_pages("http://g", "now-6h", "now", "-drift")}
     assert {"service-drift", "data-drift", "model-drift", "service-drift-phone", "alerts-drift"} <= set(pages)
     assert pages["service-drift"].height > 1500
-    assert pages["service-drift"].url == "http://g/d/service?kiosk&from=now-6h&to=now"
+    assert (
+        pages["service-drift"].url == "http://g/d/service?kiosk&_dash.hideTimePicker=true&from=now-6h&to=now"
+    )
     assert pages["data-drift-phone"].width < 500
+    chosen = pictures.grafana_pages("http://g", "now-6h", "now", "", chosen="var-one=BMI&var-window=1h")
+    assert chosen[0].url.endswith("&from=now-6h&to=now&var-one=BMI&var-window=1h")
+
+
+def test_an_alert_is_taken_by_its_title() -> None:
+    """On the page of its rule; one that does not exist is explained."""
+    pages = {
+        page.name: page for page in pictures.grafana_pages("http://g", "now-6h", "now", "", ["Model down"])
+    }
+    assert pages["alert-model-down"].url == "http://g/alerting/grafana/model-down/view?kiosk"
+    with pytest.raises(UserError, match="no alert 'Modell down'; there are: Calibration, "):
+        pictures.grafana_pages("http://g", "now-6h", "now", "", ["Modell down"])
+
+
+MAIL = b"""From: "Grafana" <grafana@example.org>
+To: oncall@example.org
+Subject: [CRITICAL] Model <down>
+MIME-Version: 1.0
+Content-Type: text/html; charset=UTF-8
+Content-Transfer-Encoding: quoted-printable
+
+<html><body><p style=3D"height:300px">Nothing for 2=C2=A0minutes.</p></body></html>
+"""
+
+
+def test_a_mail_is_shown_with_its_headers(tmp_path: Path) -> None:
+    """Decoded and escaped, and nothing is fetched for it."""
+    mail = tmp_path / "model-down.eml"
+    mail.write_bytes(MAIL)
+    page = pictures.mail_page(mail, tmp_path)
+    assert page.name == "mail-model-down"
+    shown = (tmp_path / "model-down.html").read_text(encoding="utf-8")
+    assert page.url == (tmp_path / "model-down.html").as_uri()
+    assert "[CRITICAL] Model &lt;down&gt;" in shown
+    assert "Grafana &lt;grafana@example.org&gt;" in shown
+    assert "Nothing for 2\u00a0minutes." in shown
+    assert "default-src 'none'" in shown
+
+
+def test_a_file_that_is_no_mail_is_explained(tmp_path: Path) -> None:
+    """By its name."""
+    (tmp_path / "notes.eml").write_text("just words", encoding="utf-8")
+    with pytest.raises(UserError, match=r"notes\.eml is no mail with an HTML part"):
+        pictures.mail_page(tmp_path / "notes.eml", tmp_path)
+
+
+def test_a_terminal_shows_commands_and_what_they_print() -> None:
+    """In their order, both streams, as text."""
+    page = terminal.transcript(["echo '<one>' >&2", "expr 1 + 1"])
+    assert page.index("<b>echo &#x27;&lt;one&gt;&#x27; &gt;&amp;2</b>\n&lt;one&gt;\n") < page.index(
+        "expr 1 + 1"
+    )
+    assert page.index("expr 1 + 1") < page.index("\n2\n")
+
+
+def test_a_terminal_in_which_a_command_fails_is_not_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its end says why."""
+    assert terminal.main(["answer", "echo nobody answers; exit 7", "--out", str(tmp_path)]) == 1
+    assert "ended with 7: nobody answers" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_is_made_small() -> None:
@@ -53,3 +119,26 @@ def test_a_page_that_never_loads_is_explained(monkeypatch: pytest.MonkeyPatch, t
     page.write_text("", encoding="utf-8")
     with pictures.Browser() as browser, pytest.raises(UserError, match=r"empty\.html did not finish"):
         browser.png(pictures.Page("p", page.as_uri(), 320, 200))
+
+
+@pytest.mark.real
+def test_a_page_that_fits_is_as_high_as_its_content(tmp_path: Path) -> None:
+    """A mail with a paragraph of 300 pixels has no empty half, and no page is higher than asked for."""
+    require("chromium")
+    mail = tmp_path / "m.eml"
+    mail.write_bytes(MAIL)
+    page = pictures.mail_page(mail, tmp_path)
+    with pictures.Browser() as browser:
+        whole, part = browser.png(page), browser.png(replace(page, height=150))
+    assert 400 < Image.open(io.BytesIO(whole)).height < 600
+    assert Image.open(io.BytesIO(part)).height == 150
+
+
+@pytest.mark.real
+def test_a_terminal_is_taken(tmp_path: Path) -> None:
+    """By one command."""
+    require("chromium")
+    assert terminal.main(["answer", "echo one", "--out", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "answer.png") as picture:
+        assert picture.width == terminal.WIDTH
+        assert picture.height < 100
