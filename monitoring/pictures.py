@@ -27,8 +27,10 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from monitoring.grafana import lint
 from steps.errors import UserError
@@ -197,7 +199,8 @@ def grafana_pages(
         if title not in known:
             raise UserError(f"there is no alert {title!r}; there are: {', '.join(sorted(known))}")
         uid = known[title]
-        pages.append(Page(f"alert-{uid}{suffix}", f"{url}/alerting/grafana/{uid}/view?kiosk", DESK, 900))
+        address = f"{url}/alerting/grafana/{uid}/view?tab=instances&kiosk"
+        pages.append(Page(f"alert-{uid}{suffix}", address, DESK, 640))
     return pages
 
 
@@ -227,8 +230,10 @@ def mail_page(mail: Path, folder: Path) -> Page:
     return Page(f"mail-{mail.stem}", file.as_uri(), MAIL_WIDTH, MAIL_HEIGHT, fits=True)
 
 
-def prometheus_pages(url: str, span: str, suffix: str) -> list[Page]:
-    """Targets, rules, and a graph each, over `span`, of request rate, latency, evidence and ROC AUC.
+def prometheus_pages(url: str, span: str, until: str, suffix: str) -> list[Page]:
+    """Targets, rules, and a graph each of request rate, latency, evidence and ROC AUC.
+
+    The graphs show a `span` such as 3d that ends `until`: "now", or milliseconds since 1970 as in Grafana.
 
     Debian's Prometheus has its pages under /classic, and sends there whoever asks for the first one.
     """
@@ -237,16 +242,21 @@ def prometheus_pages(url: str, span: str, suffix: str) -> list[Page]:
     graphs = {
         "rate": "status:model_requests:rate5m",
         "latency": "quantile:model_request_duration_seconds:rate5m",
-        "evidence": "feature:model_feature_values:drift_alarm",
-        "roc-auc": "window:model_expected:roc_auc",
+        "evidence": "feature:model_feature_values:drift_alarm"
+        " > on (model_version) group_left () version:model_evidence:limit",
+        "roc-auc": 'window:model_expected:roc_auc{window=~"6h|1d|14d"}',
     }
+    shown = {"g0.tab": "0", "g0.range_input": span}
+    if until != "now":
+        end = datetime.fromtimestamp(int(until) / 1000, tz=UTC)
+        shown["g0.end_input"] = f"{end:%Y-%m-%d %H:%M}"
     return [
         Page(f"prometheus-targets{suffix}", f"{url}/targets", DESK, 700),
         Page(f"prometheus-rules{suffix}", f"{url}/rules", DESK, 1200),
         *(
             Page(
                 f"prometheus-{name}{suffix}",
-                f"{url}/graph?g0.expr={expr}&g0.tab=0&g0.range_input={span}",
+                f"{url}/graph?{urlencode({'g0.expr': expr, **shown})}",
                 DESK,
                 900,
             )
@@ -261,9 +271,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prometheus", help="address of a Prometheus with the rules")
     parser.add_argument("--user", default=os.environ.get("GRAFANA_USER", "admin:admin"), help="name:password")
     parser.add_argument("--from", dest="since", default="now-24h", help="start of the time range")
-    parser.add_argument("--to", dest="until", default="now", help="its end")
+    parser.add_argument("--to", dest="until", default="now", help="its end: now, or ms since 1970")
     parser.add_argument("--vars", dest="chosen", default="", help="of the dashboards, as in var-one=BMI")
-    parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to now")
+    parser.add_argument("--range", dest="span", default="1h", help="of Prometheus' graphs, up to --to")
     parser.add_argument("--suffix", default="", help="added to the files' names, such as -drift")
     parser.add_argument("--height", type=int, default=10_000, help="at most so many pixels of a page")
     parser.add_argument("--alert", nargs="*", default=[], metavar="TITLE", help="alert rules to take too")
@@ -300,7 +310,7 @@ def _pages(args: argparse.Namespace, scratch: Path) -> list[Page]:
             args.grafana.rstrip("/"), args.since, args.until, args.suffix, args.alert, args.chosen
         )
     if args.prometheus:
-        pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.suffix)
+        pages += prometheus_pages(args.prometheus.rstrip("/"), args.span, args.until, args.suffix)
     pages += [mail_page(mail, scratch) for mail in args.mail]
     return [
         replace(page, height=min(page.height, args.height))

@@ -257,6 +257,7 @@ def style(name: str, **properties: Any) -> Panel:
         "width": lambda value: ("custom.lineWidth", value),
         "fill_below": lambda value: ("custom.fillBelowTo", value),
         "fill": lambda value: ("custom.fillOpacity", value),
+        "at_least": lambda value: ("custom.axisSoftMax", value),
         "right_axis": lambda _: ("custom.axisPlacement", "right"),
         "unit": lambda value: ("unit", value),
         "hidden": lambda _: ("custom.hideFrom", {"legend": True, "tooltip": False, "viz": False}),

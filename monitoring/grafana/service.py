@@ -130,6 +130,7 @@ def _traffic() -> list[Panel]:
             ],
             steps=above(1, 14.4),
             unit="none",
+            at_least=2,
             decimals=2,
         ),
         graph(
@@ -140,6 +141,7 @@ def _traffic() -> list[Panel]:
                 query('slo_window:model_requests_bad:ratio{slo="latency",window="1h"}', "slower than 250 ms"),
             ],
             unit="percentunit",
+            at_least=0.02,
             overrides=[style("5xx", color=RED), style("slower than 250 ms", color=ORANGE)],
         ),
         graph(
@@ -201,7 +203,8 @@ def _latency() -> list[Panel]:
                 query("max(model_queue_oldest_wait_seconds)", "oldest wait"),
             ],
             unit="short",
-            overrides=[style("oldest wait", unit="s", right_axis=True, color=ORANGE)],
+            at_least=2,
+            overrides=[style("oldest wait", unit="s", right_axis=True, color=ORANGE, at_least=1)],
         ),
     ]
 
@@ -361,6 +364,7 @@ def _watching() -> list[Panel]:
                 query("sum(model_process_resident_memory_bytes)", "memory"),
             ],
             decimals=2,
+            at_least=0.1,
             overrides=[style("memory", unit="bytes", right_axis=True)],
             width=12,
             height=7,

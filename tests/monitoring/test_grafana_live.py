@@ -1,14 +1,19 @@
 """The files in a real Grafana, wherever `GRAFANA_URL` points (user and password in `GRAFANA_USER`).
 
 It must have been started with this repository's `provisioning/` and `dashboards/` on this machine, so that
-notifications reach the listeners here, and a minute ago or more: only then its templates are in use.
+notifications reach the listeners here, and a minute ago or more: only then its templates are in use. The
+test of mail needs `SMTP_PORT`, a free port of loopback to which it sends (GF_SMTP_HOST=127.0.0.1:<port>).
 """
 
 from __future__ import annotations
 
 import base64
+import email
+import email.policy
+import html
 import json
 import os
+import socketserver
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -65,6 +70,36 @@ def listener() -> Iterator[tuple[str, list[tuple[str, dict[str, str], Any]]]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[list[Any]]:
+    """A stand-in for the mail server that Grafana sends to: the mails that arrived."""
+    port = os.environ.get("SMTP_PORT", "")
+    if not port:
+        pytest.skip("SMTP_PORT is not set: the free port of loopback that this Grafana sends mail to")
+    arrived: list[Any] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 here\r\n")
+            for line in self.rfile:
+                word = line.strip().upper()
+                if word == b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    mail = b"".join(iter(self.rfile.readline, b".\r\n"))
+                    arrived.append(email.message_from_bytes(mail, policy=email.policy.default))
+                self.wfile.write(b"250 good\r\n" if word != b"QUIT" else b"221 bye\r\n")
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+
+    with Server(("127.0.0.1", int(port)), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield arrived
+        server.shutdown()
+        thread.join()
 
 
 def send(grafana: Any, name: str, environment: dict[str, str]) -> Any:
@@ -158,6 +193,18 @@ def test_a_webhook_carries_what_the_template_promises(grafana: Any, listener: An
     assert 'BMI drifts: evidence is 2.31 times its "limit"' in body["message"]
     assert "/d/runbook?viewPanel=panel-12" in body["message"]
     assert "//d/" not in body["message"].replace("://", "")
+
+
+def test_a_mail_says_what_the_template_promises(grafana: Any, mailbox: list[Any]) -> None:
+    """Severity and name in the subject; summary, meaning and runbook in the text."""
+    send(grafana, "email", {"ALERT_EMAIL": "oncall@example.org"})
+    (mail,) = mailbox
+    assert mail["To"] == "oncall@example.org"
+    assert mail["Subject"] == "[WARNING] Feature drift"
+    text = html.unescape(mail.get_body(("html",)).get_content())
+    assert 'BMI drifts: evidence is 2.31 times its "limit"' in text
+    assert "What it means." in text
+    assert "/d/runbook?viewPanel=panel-12" in text
 
 
 def test_slack_gets_title_text_and_colour(grafana: Any, listener: Any) -> None:

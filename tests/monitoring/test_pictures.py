@@ -33,9 +33,20 @@ def test_an_alert_is_taken_by_its_title() -> None:
     pages = {
         page.name: page for page in pictures.grafana_pages("http://g", "now-6h", "now", "", ["Model down"])
     }
-    assert pages["alert-model-down"].url == "http://g/alerting/grafana/model-down/view?kiosk"
+    assert pages["alert-model-down"].url == "http://g/alerting/grafana/model-down/view?tab=instances&kiosk"
     with pytest.raises(UserError, match="no alert 'Modell down'; there are: Calibration, "):
         pictures.grafana_pages("http://g", "now-6h", "now", "", ["Modell down"])
+
+
+def test_prometheus_pages_end_where_the_dashboards_do(tmp_path: Path) -> None:
+    """The graphs of a past show that past; Prometheus is asked once, for where its pages are."""
+    (tmp_path / "index.html").write_text("Prometheus", encoding="utf-8")
+    url = (tmp_path / "index.html").as_uri()
+    pages = {page.name: page.url for page in pictures.prometheus_pages(url, "3d", "1795561200000", "-x")}
+    assert {"prometheus-targets-x", "prometheus-rules-x", "prometheus-rate-x"} <= set(pages)
+    assert "&g0.range_input=3d&g0.end_input=2026-11-24+23%3A00" in pages["prometheus-roc-auc-x"]
+    now = {page.name: page.url for page in pictures.prometheus_pages(url, "1h", "now", "")}
+    assert "end_input" not in now["prometheus-roc-auc"]
 
 
 MAIL = b"""From: "Grafana" <grafana@example.org>
