@@ -13,7 +13,7 @@ from monitoring.exporter import feedback
 from monitoring.exporter.answers import Answer, refusal
 from monitoring.exporter.feedback import Feedback
 from monitoring.exporter.metrics import Metrics
-from monitoring.exporter.proxy import PATHS, Exchange, Proxy, Request
+from monitoring.exporter.proxy import FEEDBACK_PATH, PATHS, Exchange, Proxy, Request
 from monitoring.exporter.settings import Settings
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -49,7 +49,7 @@ def create_app(settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedb
     for path, name in PATHS.items():
         app.add_url_rule(path, name, forward, methods=METHODS, provide_automatic_options=False)
 
-    @app.post("/feedback")
+    @app.post(FEEDBACK_PATH)
     def take_feedback() -> Response:
         if labels is None:
             return refuse("not_found")
@@ -68,7 +68,10 @@ def create_app(settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedb
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
-        return refuse(HTTP_REASONS.get(error.code or 500, "malformed"))
+        reason = HTTP_REASONS.get(error.code or 500, "malformed")
+        if request.path == FEEDBACK_PATH and reason == "too_large":
+            metrics.feedback_refused[reason].inc()
+        return refuse(reason)
 
     @app.errorhandler(Exception)
     def refuse_failure(error: Exception) -> Response:
@@ -78,7 +81,7 @@ def create_app(settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedb
     @app.after_request
     def count(response: Response) -> Response:
         if request.path not in PATHS:
-            endpoint = "feedback" if request.path == "/feedback" else "other"
+            endpoint = "feedback" if request.path == FEEDBACK_PATH else "other"
             metrics.requests[endpoint][f"{response.status_code // 100}xx"].inc()
         return response
 
@@ -89,14 +92,23 @@ def create_app(settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedb
     return app
 
 
-def create_metrics_app(metrics: Metrics, is_alive: Callable[[], bool], is_ready: Callable[[], bool]) -> Flask:
+def create_metrics_app(
+    metrics: Metrics,
+    labels: Feedback | None,
+    is_alive: Callable[[], bool],
+    is_ready: Callable[[], bool],
+) -> Flask:
     """The metrics port: /metrics; /live, whether the sidecar works; /ready, whether a request would be
     answered by the container."""
     app = Flask("model-exporter-metrics", static_folder=None)
 
     @app.get("/metrics")
     def expose() -> Response:
-        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+        new = labels.unseen() if labels else ()
+        exposed = generate_latest(metrics.registry)
+        if labels:
+            labels.seen(new)
+        return Response(exposed, content_type=CONTENT_TYPE_LATEST)
 
     @app.get("/live")
     def live() -> Response:

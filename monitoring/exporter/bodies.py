@@ -8,6 +8,7 @@ for having other rows beside it; `kinds` decides that. An answer is cut out of t
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,11 @@ FORMATS = {SPLIT, RECORDS, "instances", "inputs"}
 JSON_TYPE, CSV_TYPE = "application/json", "text/csv"
 ANSWER_START, ANSWER_END = '{"predictions": [', "]}"
 KNOWN_KINDS = 1024
+# What pandas' read_csv, by which the server reads CSV, takes for a missing value.
+NOTHING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
+NOTHING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+# Whole numbers beyond 2**53: the server refuses them alone, and rounds them beside a number with a point.
+_LONG_NUMBER = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -26,6 +32,13 @@ class Table(NamedTuple):
     form: str
     columns: tuple[str, ...]
     rows: list[Any]
+
+
+class Columns(NamedTuple):
+    """Values of the columns that were asked for, None where a row lacks one; how many others there are."""
+
+    values: dict[str, list[Any]]
+    others: int
 
 
 class Prediction(NamedTuple):
@@ -79,20 +92,24 @@ class Kinds:
     def of(self, found: Table) -> tuple[str, ...] | None:
         """One letter a column, equal for tables that may be joined; None if this one must travel alone."""
         kinds: tuple[str, ...] | None = None
+        is_known = all(map(self._text.__contains__, found.columns))  # strangers' names are not kept
         for row in found.rows:
             types = tuple(map(type, row if found.form == SPLIT else row.values()))
-            key = (found.columns, types)
-            try:
-                own = self._known[key]
-            except KeyError:
-                own = self._row(found.columns, types)
-                if len(self._known) >= KNOWN_KINDS:
-                    self._known.clear()
-                self._known[key] = own
+            own = self._remembered(found.columns, types) if is_known else self._row(found.columns, types)
             if own is None or (kinds is not None and own != kinds):
                 return None
             kinds = own
         return kinds
+
+    def _remembered(self, columns: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...] | None:
+        key = (columns, types)
+        try:
+            return self._known[key]
+        except KeyError:
+            if len(self._known) >= KNOWN_KINDS:
+                self._known.clear()
+            own = self._known[key] = self._row(columns, types)
+            return own
 
     def _row(self, columns: Iterable[str], types: Iterable[type]) -> tuple[str, ...] | None:
         letters = []
@@ -107,6 +124,11 @@ class Kinds:
             else:
                 return None
         return tuple(letters)
+
+
+def may_change_beside_others(body: bytes) -> bool:
+    """Whether a number in the body is read otherwise when other rows stand beside it."""
+    return _LONG_NUMBER.search(body) is not None
 
 
 def join(tables: Sequence[Table]) -> bytes:
@@ -155,15 +177,16 @@ def risk(value: Any) -> float | None:
     return float(value)
 
 
-def columns(content_type: str, body: bytes, names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """The values of every column in a body of any format that the server takes, None where a row lacks it.
+def columns(content_type: str, body: bytes, names: Sequence[str]) -> Columns | None:
+    """The columns `names` in a body of any format that the server takes, None where a row lacks a value.
 
-    `names` are the reference's columns, in its order, for bodies that name none. Returns None for what
-    cannot be read here: Parquet, other types, malformed bodies.
+    `names` are the reference's columns, in its order, which is also that of bodies that name none. Nothing is
+    built for other columns, of which a body may hold any number. Returns None for what cannot be read here:
+    Parquet, other types, malformed bodies.
     """
     kind = media_type(content_type)
     if kind == CSV_TYPE:
-        return _csv_columns(body)
+        return _csv_columns(body, names)
     if kind != JSON_TYPE:
         return None
     document = _document(body)
@@ -176,27 +199,30 @@ def columns(content_type: str, body: bytes, names: Sequence[str]) -> dict[str, l
         if not isinstance(part, dict) or not isinstance(part.get("data"), list):
             return None
         named = part.get("columns", names)
-        return _list_columns(named, part["data"]) if isinstance(named, list | tuple) else None
+        return _list_columns(named, part["data"], names) if isinstance(named, list | tuple) else None
     if isinstance(part, dict):
-        return _dict_columns(part) if form == "inputs" else None
+        return _dict_columns(part, names) if form == "inputs" else None
     if isinstance(part, list) and part and all(isinstance(row, dict) for row in part):
-        return record_columns(part)
+        return _record_columns(part, names)
     if isinstance(part, list) and part and form != RECORDS:
-        return _list_columns(names, part)
+        return _list_columns(names, part, names)
     return None
 
 
-def table_columns(found: Table) -> dict[str, list[Any]]:
-    """The values of every column of a table."""
+def table_columns(found: Table, names: Sequence[str]) -> Columns:
+    """The columns `names` of a table."""
     if found.form == SPLIT:
-        return dict(zip(found.columns, map(list, zip(*found.rows, strict=True)), strict=True))
-    return {name: [row[name] for row in found.rows] for name in found.columns}
+        places = {name: place for place, name in enumerate(found.columns)}
+        return _placed(found.rows, places, names)
+    known = [name for name in names if name in found.rows[0]]
+    values = {name: [row[name] for row in found.rows] for name in known}
+    return Columns(values, len(found.columns) - len(known))
 
 
-def record_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The values of every column that any record has, None where a record lacks it."""
-    every = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in every}
+def _record_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Columns:
+    every = {name for row in rows for name in row}
+    known = [name for name in names if name in every]
+    return Columns({name: [row.get(name) for row in rows] for name in known}, len(every) - len(known))
 
 
 def _document(body: bytes) -> dict[str, Any] | None:
@@ -207,22 +233,36 @@ def _document(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _list_columns(names: Sequence[Any], rows: Sequence[Any]) -> dict[str, list[Any]] | None:
-    if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
+def _placed(rows: Sequence[Sequence[Any]], places: Mapping[str, int], names: Sequence[str]) -> Columns:
+    known = {name: places[name] for name in names if name in places}
+    values = {name: [row[place] for row in rows] for name, place in known.items()}
+    return Columns(values, len(places) - len(known))
+
+
+def _list_columns(named: Sequence[Any], rows: Sequence[Any], names: Sequence[str]) -> Columns | None:
+    if any(not isinstance(row, list) or len(row) != len(named) for row in rows):
         return None
-    return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
+    return _placed(rows, {str(name): place for place, name in enumerate(named)}, names)
 
 
-def _dict_columns(part: Mapping[str, Any]) -> dict[str, list[Any]] | None:
-    found = {name: value if isinstance(value, list) else [value] for name, value in part.items()}
-    return found if len({len(values) for values in found.values()}) == 1 else None
+def _dict_columns(part: Mapping[str, Any], names: Sequence[str]) -> Columns | None:
+    if len({len(value) if isinstance(value, list) else 1 for value in part.values()}) != 1:
+        return None
+    known = [name for name in names if name in part]
+    values = {name: part[name] if isinstance(part[name], list) else [part[name]] for name in known}
+    return Columns(values, len(part) - len(known))
 
 
-def _csv_columns(body: bytes) -> dict[str, list[Any]] | None:
+def _csv_columns(body: bytes, names: Sequence[str]) -> Columns | None:
+    """As pandas reads them: a byte order mark is no part of a name, a short row lacks its last values."""
     try:
-        rows = list(csv.DictReader(io.StringIO(body.decode("utf-8"))))
+        rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error):
         return None
-    if not rows or any(None in row or None in row.values() for row in rows):
+    if len(rows) < 2 or any(len(row) > len(rows[0]) for row in rows):
         return None
-    return {name: [row[name] or None for row in rows] for name in rows[0]}
+    width = len(rows[0])
+    whole = [
+        [None if cell in NOTHING else cell for cell in row] + [None] * (width - len(row)) for row in rows[1:]
+    ]
+    return _placed(whole, {name: place for place, name in enumerate(rows[0])}, names)

@@ -14,6 +14,7 @@ from monitoring.exporter.metrics import OTHER_VERSION, FeedbackCounters, Metrics
 KEYS = {"token", "row", "outcome"}
 LABEL_BYTES = 16_384
 PLACES_NAMED = 100
+MOST_HELD = 10_000
 
 
 class Label(NamedTuple):
@@ -31,6 +32,15 @@ class Result(NamedTuple):
     refused: tuple[tuple[int, str], ...]
 
 
+class Counted(NamedTuple):
+    """What one accepted label adds: place of its score bin, outcome, predicted risk, seconds since then."""
+
+    place: int
+    outcome: int
+    risk: float
+    delay: float
+
+
 class MalformedError(ValueError):
     """The body is no label and no list of labels."""
 
@@ -39,7 +49,9 @@ class Feedback:
     """Verifies labels and counts them under the version that predicted.
 
     Each label counts once within this process; it remembers the latest `memory` of them. Older versions get
-    series of their own, up to `versions` of them; the rest count as `other`.
+    series of their own, up to `versions` of them; the rest count as `other`. Series that are new must be read
+    at 0 before they count, or Prometheus would never see the increase: `unseen` and `seen` are called before
+    and after they are read, and labels wait in between.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class Feedback:
         self._clock = clock
         self._lock = threading.Lock()
         self._counted: OrderedDict[tuple[bytes, int], None] = OrderedDict()
+        self._unseen: dict[str, list[Counted]] = {}
 
     def take(self, labels: Iterable[Label | None]) -> Result:
         """Count labels; None stands for one that was malformed. Every refusal is counted by its reason."""
@@ -91,20 +104,36 @@ class Feedback:
             self._counted[identity] = None
             if len(self._counted) > self._memory:
                 self._counted.popitem(last=False)
-            counters = self._counters(issued.version)
-        place = min(int(issued.bins[label.row]), self._metrics.score_bins - 1)
-        risk = float(issued.risks[label.row])
-        counters.labels[place][label.outcome].inc()
-        counters.risk_sums[place][label.outcome].inc(risk)
-        counters.squared_risk_sums[place][label.outcome].inc(risk * risk)
-        counters.delay.observe(max(0.0, now - issued.issued_at))
+            version = self._version(issued.version)
+            risk = float(issued.risks[label.row])
+            place = min(int(issued.bins[label.row]), self._metrics.score_bins - 1)
+            counted = Counted(place, label.outcome, risk, max(0.0, now - issued.issued_at))
+            waiting = self._unseen.get(version)
+            if waiting is not None and len(waiting) < MOST_HELD:
+                waiting.append(counted)
+            else:
+                _add(self._metrics.feedback[version], counted)
         return None
 
-    def _counters(self, version: str) -> FeedbackCounters:
+    def unseen(self) -> tuple[str, ...]:
+        """Versions whose series nobody has read yet."""
+        with self._lock:
+            return tuple(self._unseen)
+
+    def seen(self, versions: Iterable[str]) -> None:
+        """Count the labels that waited for the series of these versions to be read."""
+        with self._lock:
+            for version in versions:
+                for counted in self._unseen.pop(version, ()):
+                    _add(self._metrics.feedback[version], counted)
+
+    def _version(self, version: str) -> str:
+        """The version that a label counts under; its series are made if there is room for them."""
         known = self._metrics.feedback
         if version not in known and len(known) < self._versions + 2:
             known[version] = self._metrics.feedback_version(version)
-        return known.get(version) or known[OTHER_VERSION]
+            self._unseen[version] = []
+        return version if version in known else OTHER_VERSION
 
 
 def parse(body: bytes, most: int) -> list[Label | None]:
@@ -134,6 +163,14 @@ def bearer_matches(authorization: str, token: str) -> bool:
     scheme, _, credential = authorization.partition(" ")
     given = credential.strip().encode("utf-8", "surrogateescape")
     return hmac.compare_digest(given, token.encode()) and scheme.lower() == "bearer"
+
+
+def _add(counters: FeedbackCounters, counted: Counted) -> None:
+    place, outcome, risk, delay = counted
+    counters.labels[place][outcome].inc()
+    counters.risk_sums[place][outcome].inc(risk)
+    counters.squared_risk_sums[place][outcome].inc(risk * risk)
+    counters.delay.observe(delay)
 
 
 def _label(value: Any) -> Label | None:

@@ -128,7 +128,7 @@ class Metrics:
         )
         self.duration = self._histogram(
             "request_duration_seconds",
-            "From a request being read to its answer being ready, /invocations only.",
+            "From a request being read to the container's answer being ready, /invocations only.",
             DURATION_BUCKETS,
         )
         self.upstream_duration = self._histogram(
@@ -142,6 +142,7 @@ class Metrics:
         self.last_forward = self._gauge(
             "last_forward_timestamp_seconds", "When the container last gave an answer; 0 before the first."
         )
+        self.connections = self._gauge("connections", "Clients' connections to the traffic port.")
         self.in_flight = self._gauge("requests_in_flight", "Requests read and not yet answered.")
         self.request_bytes = self._counter("request_bytes_total", "Bytes of request bodies.")
         self.response_bytes = self._counter("response_bytes_total", "Bytes of response bodies.")

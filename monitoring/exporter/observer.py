@@ -122,12 +122,12 @@ class Observer:
             joined = bodies.Table(
                 tables[0].form, tables[0].columns, [row for table in tables for row in table.rows]
             )
-            self._count_columns(bodies.table_columns(joined), True, len(tables))
+            self._count_columns(bodies.table_columns(joined, self._names), True, len(tables))
 
     def _count_body(self, seen: Seen) -> None:
         """Count a body of any format; of one that got no predictions only which columns it had."""
         columns = (
-            bodies.table_columns(seen.tables[0])
+            bodies.table_columns(seen.tables[0], self._names)
             if seen.tables
             else bodies.columns(seen.content_type, seen.body, self._names)
         )
@@ -136,21 +136,20 @@ class Observer:
         elif seen.answered:
             self._metrics.collector_failures["body"].inc()
 
-    def _count_columns(self, columns: dict[str, list[Any]], answered: bool, requests: int) -> None:
+    def _count_columns(self, columns: bodies.Columns, answered: bool, requests: int) -> None:
         if self._reference is None:
             return
         absent = 0
         for feature in self._reference.features:
-            column = columns.get(feature.name)
+            column = columns.values.get(feature.name)
             if column is None:
                 absent += 1
             elif answered:
                 _count_values(feature, self._metrics.features[feature.name], column)
-        extra = len(columns) - (len(self._names) - absent)
         if absent:
             self._metrics.missing_columns.inc(absent * requests)
-        if extra:
-            self._metrics.extra_columns.inc(extra * requests)
+        if columns.others:
+            self._metrics.extra_columns.inc(columns.others * requests)
 
     def _count_predictions(self, seen: Seen) -> None:
         if not seen.answered:

@@ -22,6 +22,7 @@ from monitoring.exporter.settings import Settings
 from monitoring.exporter.upstream import HOP_BY_HOP, Upstream, UpstreamError, header_name
 
 PATHS = {"/invocations": "invocations", "/ping": "ping", "/version": "version"}
+FEEDBACK_PATH = "/feedback"
 TOKEN_HEADER = "Model-Feedback-Token"  # noqa: S105 - the name of a header
 NEVER_FORWARDED = frozenset(name.upper().replace("-", "_") for name in (*HOP_BY_HOP, "content-length"))
 JOINED_BYTES = 65_536
@@ -90,6 +91,7 @@ class Proxy:
         self._observer = observer
         self._upstream = upstream
         self._open: set[Exchange] = set()
+        self._reading = threading.Lock()
         self._kinds = bodies.Kinds({f.name: f.is_text for f in reference.features} if reference else {})
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         self._batch_headers = tuple(name.upper().replace("-", "_") for name in settings.batch_headers)
@@ -178,6 +180,7 @@ class Proxy:
             or ("AUTHORIZATION" in headers and settings.bearer_token is None)
             or exchange.row_count > settings.batch_rows
             or self._unsplittable >= UNSPLITTABLE_IN_A_ROW
+            or bodies.may_change_beside_others(request.body)
         ):
             return None
         kinds = self._kinds.of(table)
@@ -193,12 +196,13 @@ class Proxy:
             return None
         request, table = exchange.request, exchange.table
         try:
-            columns = (
-                bodies.columns(request.headers.get("CONTENT_TYPE", ""), request.body, self._names)
-                if table is None
-                else bodies.table_columns(table)
-            )
-            broken = [] if columns is None else guard.violations(self._reference, columns)
+            if table is not None:
+                columns: bodies.Columns | None = bodies.table_columns(table, self._names)
+            else:
+                with self._reading:  # of bodies of any size one at a time is in memory as objects
+                    content_type = request.headers.get("CONTENT_TYPE", "")
+                    columns = bodies.columns(content_type, request.body, self._names)
+            broken = [] if columns is None else guard.violations(self._reference, columns.values)
         except Exception as error:
             self._fail("body", error)
             return None
@@ -219,6 +223,8 @@ class Proxy:
 
     def _send_single(self, exchanges: Sequence[Exchange], _: str, release: Callable[[], None]) -> None:
         (exchange,) = exchanges
+        if self._has_waited_too_long(exchange):
+            return
         if exchange.table is None:
             broken = self._guarded(exchange)
             if broken is not None:
@@ -227,6 +233,9 @@ class Proxy:
         self._send_alone(exchange, "after_failure" if exchange.retried else "alone", release)
 
     def _send_batch(self, exchanges: Sequence[Exchange], reason: str, release: Callable[[], None]) -> None:
+        exchanges = [exchange for exchange in exchanges if not self._has_waited_too_long(exchange)]
+        if not exchanges:
+            return
         if len(exchanges) == 1:
             self._send_alone(exchanges[0], reason, release)
             return
@@ -300,6 +309,15 @@ class Proxy:
             )
         )
         self._settle(exchange, self._with_token(answer, found) if answered else answer)
+
+    def _has_waited_too_long(self, exchange: Exchange) -> bool:
+        """Whether the time for an answer went by in the queue: the caller is told, the container spared.
+        Members of a batch that failed, perhaps since the container stalls, have twice that time in all."""
+        most = self._settings.timeout_seconds * (2 if exchange.retried else 1)
+        if time.monotonic() - exchange.started <= most:
+            return False
+        self._settle(exchange, refusal("timeout"), "upstream")
+        return True
 
     def _retry(self, exchange: Exchange) -> None:
         exchange.retried = True
@@ -380,6 +398,8 @@ class Proxy:
         self._open.discard(exchange)
         if refused:
             self._metrics.refused[refused].inc()
+        elif exchange.kind == "invocations":
+            self._metrics.duration.observe(time.monotonic() - exchange.started)
         self._count(exchange, answer)
         if exchange.key is not None:
             self._batches.returned(exchange.client)
@@ -388,5 +408,3 @@ class Proxy:
     def _count(self, exchange: Exchange, answer: Answer) -> None:
         self._metrics.requests[exchange.kind][f"{answer.status // 100}xx"].inc()
         self._metrics.response_bytes.inc(len(answer.body))
-        if exchange.kind == "invocations":
-            self._metrics.duration.observe(time.monotonic() - exchange.started)

@@ -3,6 +3,8 @@
 * Requests for the container wait in the proxy's own bounded queues, where they are counted and can travel
   together, and hold no thread; waitress' threads serve refusals and /feedback.
 * Contradictory lengths are refused before anything is forwarded; errors are JSON and echo nothing.
+* What callers can make it hold is bounded: connections (idle ones give way to new ones) and bytes of bodies
+  (the greatest unfinished one is refused; one without the bearer token is not read at all).
 * After a stop signal, every request whose head was read is answered, up to the end of a grace period.
 """
 
@@ -13,6 +15,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +28,9 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error, build_http_date
 
 from monitoring.exporter.answers import Answer, Headers, refusal
+from monitoring.exporter.feedback import bearer_matches
 from monitoring.exporter.metrics import Metrics
-from monitoring.exporter.proxy import PATHS, Exchange, Proxy, Request
+from monitoring.exporter.proxy import FEEDBACK_PATH, PATHS, Exchange, Proxy, Request
 from monitoring.exporter.settings import Settings
 
 THREADS = 4
@@ -38,19 +42,40 @@ POLL_SECONDS = 0.05
 HEARTBEAT_SECONDS = 10.0
 CROWDED = 0.9
 BODILESS = (204, 304)
-ERROR_REASONS = {413: "too_large", 431: "too_large", 500: "internal", 503: "stopping"}
+ERROR_REASONS = {413: "too_large", 431: "too_large", 500: "internal"}
+# A smaller body is read before anything is decided, so that its connection can go on after a refusal.
+SMALL_BODY = 65_536
 
 
-class StoppingError(Error):  # type: ignore[misc]
-    """The grace period ended before the body of a request had arrived."""
+class UnreadError(Error):  # type: ignore[misc]
+    """A request that is refused before it was read in full; `body` is the reason, one of answers.REFUSALS."""
 
-    code = 503
-    reason = "Service Unavailable"
+    code = 400
+    reason = "Bad Request"
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]
     """Refuses a message that has two lengths, or a transfer coding in a version that has none: a server
-    behind that believed the other length would see two requests."""
+    behind that believed the other length would see two requests. Of a large body whose head is enough to
+    refuse it, `refuses` says why."""
+
+    def __init__(self, adj: Adjustments, refuses: Callable[[HTTPRequestParser], str | None]) -> None:
+        super().__init__(adj)
+        self._refuses = refuses
+
+    def received(self, data: bytes) -> int:
+        """Take data; returns how much of it belonged to this request."""
+        in_head: bool = not self.headers_finished
+        taken: int = super().received(data)
+        is_large = self.chunked or self.content_length > SMALL_BODY
+        if in_head and self.headers_finished and is_large and not self.completed:  # type: ignore[has-type]
+            reason = self._refuses(self)
+            if reason is not None:
+                self.error = UnreadError(reason)
+                self.completed = True
+        if self.error is not None:
+            self.expect_continue = False  # the answer is known: nobody is asked to send the body
+        return taken
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the head; raises ParsingError."""
@@ -80,11 +105,16 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         """Write the refusal and close."""
-        reason = ERROR_REASONS.get(self.request.error.code, "malformed")
+        error = self.request.error
+        reason = error.body if isinstance(error, UnreadError) else ERROR_REASONS.get(error.code, "malformed")
         answer = refusal(reason)
         metrics: Metrics = self.channel.server.metrics
+        path = getattr(self.request, "path", "")  # what could not be read has none
+        endpoint = "feedback" if path == FEEDBACK_PATH else PATHS.get(path, "other")
         metrics.refused[reason].inc()
-        metrics.requests["other"][f"{answer.status // 100}xx"].inc()
+        metrics.requests[endpoint][f"{answer.status // 100}xx"].inc()
+        if endpoint == "feedback" and reason in metrics.feedback_refused:
+            metrics.feedback_refused[reason].inc()
         self.close_on_finish = True
         self.channel.__class__ = LingeringChannel
         self.channel.lingers_until = time.monotonic() + LINGER_SECONDS
@@ -92,12 +122,47 @@ class RefusalTask(ErrorTask):  # type: ignore[misc]
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """A client's connection; `exchange` is the request that the proxy has of it."""
+    """A client's connection; `exchange` is its request that the proxy has, `held` its bytes of bodies."""
 
     task_class = AnswerTask
     error_task_class = RefusalTask
-    parser_class = Parser
     exchange: Exchange | None = None
+    held = 0
+    request: Parser | None
+
+    def parser_class(self, adj: Adjustments) -> Parser:
+        """The parser of one request."""
+        return Parser(adj, self.server.refuses_head)
+
+    def received(self, data: bytes) -> bool:
+        """Take data; too much of it in memory, here and elsewhere, is given up."""
+        taken: bool = super().received(data)
+        self.server.weigh(self)
+        return taken
+
+    def service(self) -> None:
+        """Answer the first request."""
+        super().service()
+        self.server.weigh(self)
+
+    def del_channel(self, *arguments: Any) -> None:
+        """Closed, perhaps with locks held: the loop weighs it when it comes by."""
+        super().del_channel(*arguments)
+        self.server.closed.append(self)
+
+    def refuse(self, reason: str) -> None:
+        """Answer the request that is being read without reading on."""
+        with self.requests_lock:
+            partial = self.request
+            if partial is None or not self.is_reading_body:
+                return
+            self.request = None
+            partial.close()
+            partial.body_rcv = None
+            partial.error = UnreadError(reason)
+            self.requests.append(partial)
+            self.server.add_task(self)
+        self.server.weigh(self)
 
     def readable(self) -> bool:
         """Whether to read on: not before the request that was read is answered and its answer is sent."""
@@ -110,8 +175,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     @property
     def is_idle(self) -> bool:
         """Whether no head was read whose request is not yet answered and sent."""
-        reading = self.request is not None and self.request.headers_finished
-        return not (reading or self.requests or self.total_outbufs_len)
+        has_head = self.request is not None and self.request.headers_finished
+        return not (has_head or self.requests or self.total_outbufs_len)
+
+    @property
+    def is_reading_body(self) -> bool:
+        """Whether a head was read whose body has not all come, and no request before it waits."""
+        return self.request is not None and self.request.headers_finished and not self.requests
 
 
 class LingeringChannel(Channel):
@@ -202,6 +272,16 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self._grace = settings.grace_seconds
         self._deadline = float("inf")
         self._beat = time.monotonic()
+        self.closed: deque[Channel] = deque()
+        self._weighing = threading.Lock()
+        self._held = 0
+        self._most_held = settings.buffer_bytes
+        self._comfortable = int(CROWDED * settings.connections)
+        self._bearers = {
+            FEEDBACK_PATH: settings.feedback_bearer_token,
+            **dict.fromkeys(PATHS, settings.bearer_token),
+        }
+        metrics.connections.set_function(lambda: len(self.active_channels))
         super().__init__(
             application,
             dispatcher=Dispatcher(proxy),
@@ -225,8 +305,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def closes_connections(self) -> bool:
         """Whether answers end their connection: once the port is closed (a client that was sent away before
         would come back to a listener that drops it), and while idle ones leave no room for new."""
-        crowded = len(self.active_channels) > CROWDED * self.adj.connection_limit
-        return self._is_closed or crowded
+        return self._is_closed or self._surplus > 0
+
+    @property
+    def _surplus(self) -> int:
+        """How many connections there are beyond those that leave room for new ones."""
+        return len(self.active_channels) - self._comfortable
 
     @property
     def is_alive(self) -> bool:
@@ -262,9 +346,51 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self.task_dispatcher.shutdown(timeout=1)
         wasyncore.close_all(self._map, ignore_all=True)
 
+    def refuses_head(self, head: HTTPRequestParser) -> str | None:
+        """Why a request need not be read in full, or None."""
+        bearer = self._bearers.get(head.path)
+        if bearer and not bearer_matches(head.headers.get("AUTHORIZATION", ""), bearer):
+            return "unauthorized"
+        return None
+
+    def weigh(self, channel: Channel) -> None:
+        """Note the bytes of bodies that a channel keeps; if all keep too many, the greatest unread goes."""
+        with self._weighing, channel.requests_lock:
+            reading = channel.request if channel.connected else None
+            bodies = [request.body_rcv for request in (*channel.requests, reading) if request is not None]
+            held = sum(body.__len__() for body in bodies if body is not None)
+            self._held += held - channel.held
+            grown, channel.held = held > channel.held, held
+        if grown and self._held > self._most_held:
+            self._shed()
+
+    def _shed(self) -> None:
+        """Refuse the greatest body that is still being read. Called by the loop's thread."""
+        unfinished = [channel for channel in self.active_channels.values() if channel.is_reading_body]
+        greatest = max(unfinished, key=lambda channel: channel.held, default=None)
+        if greatest is not None:
+            greatest.refuse("overload")
+
     def _turn(self, seconds: float) -> None:
         self._beat = time.monotonic()
+        while self.closed:
+            self.weigh(self.closed.popleft())
+        self._make_room()
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+
+    def _make_room(self) -> None:
+        """While nearly all connections are taken, close those that have been between requests for longest."""
+        if self._surplus > 0:
+            now = time.time()
+            idle = [
+                channel
+                for channel in self.active_channels.values()
+                if channel.is_idle
+                and now - channel.last_activity >= LINGER_SECONDS
+                and not _has_arrived(channel)
+            ]
+            for channel in sorted(idle, key=lambda channel: channel.last_activity)[: self._surplus]:
+                channel.will_close = True
 
     def _accept_waiting(self) -> None:
         """Take the connections that the system has already accepted for this socket."""
@@ -285,13 +411,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """End of the grace period: answer what is with the proxy, and requests whose body never came."""
         self._proxy.abandon()
         for channel in list(self.active_channels.values()):
-            with channel.requests_lock:
-                partial = channel.request
-                if partial is not None and partial.headers_finished and not channel.requests:
-                    partial.error = StoppingError("stopping")
-                    channel.request = None
-                    channel.requests.append(partial)
-                    self.add_task(channel)
+            channel.refuse("stopping")
 
 
 def _has_arrived(channel: Channel) -> bool:
@@ -314,8 +434,8 @@ class QuietRecords(logging.Filter):
 def _write(task: AnswerTask | RefusalTask, answer: Answer) -> None:
     """Write an answer in one piece."""
     channel, request = task.channel, task.request
-    connection = request.headers.get("CONNECTION", "").lower()
-    ends = connection != "keep-alive" if task.version == "1.0" else connection == "close"
+    wishes = {wish.strip() for wish in request.headers.get("CONNECTION", "").lower().split(",")}
+    ends = "keep-alive" not in wishes if task.version == "1.0" else "close" in wishes
     if ends or _ends_connection(channel):
         task.close_on_finish = True
     head = _head(task.version, answer.status, answer.phrase, answer.headers, int(time.time()))

@@ -127,8 +127,13 @@ class Settings:
     connections: int = _setting(1000, _whole(2, 100_000), "most client connections")
     threads: int = _setting(16, _whole(1, 256), "calls at a time for requests that travel alone")
     body_bytes: int = _setting(10_485_760, _whole(1, 2**31), "largest request body")
+    buffer_bytes: int = _setting(
+        67_108_864, _whole(1, 2**31), "most bytes of bodies in memory; beyond it the greatest is refused"
+    )
     connect_seconds: float = _setting(2, _number(0.01, 60), "longest wait for a connection")
-    timeout_seconds: float = _setting(60, _number(0.05, 3600), "longest wait for the container's answer")
+    timeout_seconds: float = _setting(
+        60, _number(0.05, 3600), "longest wait in the queue, and for the container"
+    )
     grace_seconds: float = _setting(25, _number(0, 3600), "time to finish requests after a stop signal")
     observer_items: int = _setting(10_000, _whole(1, 1_000_000), "answers waiting to be counted")
     log_level: str = _setting("INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level logged")
@@ -169,4 +174,6 @@ def read(environment: Mapping[str, str]) -> Settings:
     settings = Settings(**values)
     if settings.port == settings.metrics_port and settings.host == settings.metrics_host:
         raise SettingsError(f"{PREFIX}PORT and {PREFIX}METRICS_PORT must differ")
+    if settings.buffer_bytes < settings.body_bytes:
+        raise SettingsError(f"{PREFIX}BUFFER_BYTES must be at least {PREFIX}BODY_BYTES")
     return settings

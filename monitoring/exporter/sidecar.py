@@ -78,7 +78,7 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
     server = Server(app, settings, metrics, proxy)
     ready = Readiness(lambda: answers_ping(upstream, metrics), lambda: server.is_stopping)
     metrics_server = waitress.create_server(
-        create_metrics_app(metrics, lambda: server.is_alive, ready),
+        create_metrics_app(metrics, labels, lambda: server.is_alive, ready),
         host=settings.metrics_host,
         port=settings.metrics_port,
         threads=2,

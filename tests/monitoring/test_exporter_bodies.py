@@ -1,8 +1,10 @@
 """Reading, joining and splitting bodies."""
 
+import io
 import json
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,10 +106,14 @@ def test_unknown_columns_are_joined_only_if_they_are_of_one_type() -> None:
 
 def test_what_is_remembered_about_types_is_bounded() -> None:
     """A million different column names cost no memory."""
-    kinds = Kinds({})
+    kinds = Kinds({"BMI": False})
     for number in range(5000):
-        kinds.of(Table("dataframe_records", (str(number),), [{str(number): 1}]))
-    assert len(kinds._known) <= bodies.KNOWN_KINDS
+        columns = ("BMI", str(number))
+        kinds.of(Table("dataframe_records", columns, [dict.fromkeys(columns, 1)]))
+    assert not kinds._known
+    for kind in (1, 1.5, None):
+        kinds.of(Table("dataframe_records", ("BMI",), [{"BMI": kind}]))
+    assert len(kinds._known) == 3 <= bodies.KNOWN_KINDS
 
 
 def test_an_answer_is_cut_at_its_rows_byte_for_byte() -> None:
@@ -174,22 +180,64 @@ def test_the_risk_is_the_second_of_two_probabilities(value: Any, risk: float | N
 def test_every_json_format_of_the_server_is_counted_alike(content_type: str, body: bytes) -> None:
     """Columns by name, null for what a row lacks."""
     expected = {"BMI": [1, None], "Age": [2.5, 3], "city": ["a", "b"]}
-    assert bodies.columns(content_type, body, NAMES) == expected
+    assert bodies.columns(content_type, body, NAMES) == (expected, 0)
 
 
-def test_csv_is_counted_too() -> None:
-    """An empty field is missing."""
-    assert bodies.columns("text/csv", b"BMI,city\n1.5,Oslo\n,Bergen\n", NAMES) == {
-        "BMI": ["1.5", None],
-        "city": ["Oslo", "Bergen"],
-    }
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"BMI,city\n1.5,Oslo\n,Bergen\n",
+        b"\xef\xbb\xbfBMI,city\r\n1.5,Oslo\r\n\r\nNA,Bergen\r\n",
+        b"city,BMI\nOslo,1.5\nBergen\n",
+    ],
+)
+def test_csv_is_read_as_the_server_reads_it(body: bytes) -> None:
+    """An empty field, pandas' words for nothing and the end of a short row are missing; a byte order mark is
+    no part of a name.
+    """
+    expected = {"BMI": ["1.5", None], "city": ["Oslo", "Bergen"]}
+    assert bodies.columns("text/csv", body, NAMES) == (expected, 0)
+    frame = pd.read_csv(io.BytesIO(body))
+    assert frame["BMI"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (JSON_TYPE, records(*({"BMI": 1, f"x{row}": row} for row in range(30)))),
+        (JSON_TYPE, b'{"inputs": {"BMI": [1], ' + b", ".join(b'"x%d": [1]' % n for n in range(30)) + b"}}"),
+        ("text/csv", b"BMI," + b",".join(b"x%d" % n for n in range(30)) + b"\n1" + b",1" * 30),
+    ],
+)
+def test_other_columns_are_counted_and_nothing_is_built_of_them(content_type: str, body: bytes) -> None:
+    """A body can name any number of them, in every row others."""
+    found = bodies.columns(content_type, body, NAMES)
+    assert found is not None
+    assert list(found.values) == ["BMI"]
+    assert found.others == 30
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (b"9007199254740993", True),
+        (b"-9007199254740993", True),
+        (b"900719925474099", False),
+        (b"0.1234567890123456789", False),
+        (b"1234567890123456.5", False),
+    ],
+)
+def test_a_number_that_rows_beside_it_would_round_is_found(number: bytes, expected: bool) -> None:
+    """Alone the server refuses such a whole number; beside a number with a point it would be rounded."""
+    body = b'{"dataframe_split": {"columns": ["BMI"], "data": [[' + number + b"]]}}"
+    assert bodies.may_change_beside_others(body) == expected
 
 
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
         ("application/vnd.apache.parquet", b"PAR1"),
-        ("text/csv", b"a,b\n1\n"),
+        ("text/csv", b"a,b\n1,2,3\n"),
         ("text/csv", b"\xff"),
         ("text/csv", b""),
         ("", split([1, 2, "a"])),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from monitoring.exporter import feedback, tokens
+from monitoring.exporter.app import create_metrics_app
 from monitoring.exporter.feedback import Feedback, Label, MalformedError
 from monitoring.exporter.metrics import FEEDBACK_REFUSALS, Metrics
 from monitoring.exporter.reference import Reference
@@ -130,12 +131,42 @@ def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counte
     """Two here; the third counts as other. All their bins are there from the first label on."""
     for version in ("6", "5", "4"):
         assert counted.take(Label(issue(version=version), 1, 1)).accepted == 1
+    counted.labels.seen(counted.labels.unseen())
     counts = {
         version: counted.value("model_feedback_total", bin="01", outcome="1", model_version=version)
         for version in ("7", "6", "5", "4", "other")
     }
     assert counts == {"7": 0, "6": 1, "5": 1, "4": None, "other": 1}
     assert counted.value("model_feedback_total", bin="00", outcome="0", model_version="6") == 0
+
+
+def test_the_first_labels_of_an_older_version_are_an_increase_for_whoever_reads_the_metrics(
+    counted: Counted,
+) -> None:
+    """Its series are read at 0 once before they count: one that was born with its labels would hide them."""
+    metrics = create_metrics_app(counted.metrics, counted.labels, lambda: True, lambda: True).test_client()
+
+    def labels_of_version_6() -> float | None:
+        line = 'model_feedback_total{bin="01",model_version="6",outcome="1"} '
+        text = metrics.get("/metrics").get_data(as_text=True)
+        return next((float(found.removeprefix(line)) for found in text.splitlines() if line in found), None)
+
+    assert labels_of_version_6() is None
+    for _ in range(3):
+        counted.take(Label(issue(version="6"), 1, 1))
+    assert [labels_of_version_6() for _ in range(3)] == [0, 3, 3]
+    counted.take(Label(issue(version="6"), 1, 1))
+    assert labels_of_version_6() == 4
+
+
+def test_labels_that_nobody_reads_do_not_pile_up(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number they count at once."""
+    monkeypatch.setattr(feedback, "MOST_HELD", 2)
+    for _ in range(5):
+        counted.take(Label(issue(version="6"), 1, 1))
+    assert counted.value("model_feedback_total", bin="01", outcome="1", model_version="6") == 3
+    counted.labels.seen(counted.labels.unseen())
+    assert counted.value("model_feedback_total", bin="01", outcome="1", model_version="6") == 5
 
 
 def test_a_repeated_label_is_refused(counted: Counted) -> None:

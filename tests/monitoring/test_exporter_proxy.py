@@ -262,6 +262,56 @@ def test_the_bearer_token_is_asked_for_and_never_forwarded(start: Start, scripte
     assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 8
 
 
+def test_a_large_body_without_the_bearer_token_is_not_read(start: Start, scripted: Begin) -> None:
+    """The answer is there after the head; nobody is asked to go on."""
+    sidecar = start(scripted().port, bearer_token="a-secret-of-the-sidecar")
+    for more in (b"Content-Length: 9000000\r\n", b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"):
+        with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
+            connection.sendall(POST + more + b"\r\n")
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 401 ")
+    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 2
+    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 2
+
+
+def test_bodies_in_memory_are_bounded_and_the_greatest_unfinished_one_goes(
+    start: Start, scripted: Begin
+) -> None:
+    """Small requests are answered meanwhile, and so are the great ones that there is room for."""
+    sidecar = start(scripted().port, body_bytes=400_000, buffer_bytes=1_000_000)
+    server = sidecar.sidecar.server
+    head = POST + b"Content-Length: 400000\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(4)]
+    for number, (client, size) in enumerate(zip(clients, (300_000, 390_000, 250_000, 200_000), strict=True)):
+        client.sendall(head + b"x" * size)
+        eventually(lambda n=number: server._held >= (300, 690, 940, 750)[n] * 1000, "it is read")  # type: ignore[misc]
+    assert clients[1].makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+    assert sidecar.ask(body=people(20)).status == 200
+    for client, size in zip((clients[0], clients[2], clients[3]), (300_000, 250_000, 200_000), strict=True):
+        client.sendall(b"x" * (400_000 - size - 1))
+    for client in clients:
+        client.close()
+    eventually(lambda: server._held == 0, "what was abandoned is forgotten")
+    assert sidecar.value("model_requests_refused_total", reason="overload") >= 1
+
+
+def test_silent_connections_make_room_for_clients(start: Start, scripted: Begin) -> None:
+    """More of them than the port takes: those that have been silent for longest are closed."""
+    sidecar = start(scripted().port, connections=10)
+    silent = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(30)]
+    eventually(lambda: sidecar.value("model_connections") >= 10, "the port is full")
+    assert sidecar.ask(body=people(20)).status == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_a_client_that_says_close_among_other_wishes_is_let_go(start: Start, scripted: Begin) -> None:
+    """`Connection` is a list."""
+    sidecar = start(scripted().port)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: TE, close\r\n\r\n")
+        assert b"\r\nConnection: close\r\n" in connection.makefile("rb").read()
+
+
 def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
     """By its announced length or, chunked, by its real one; at the limit it passes."""
     container = scripted()
@@ -274,6 +324,26 @@ def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
     assert len(container.requests) == 1
     assert sidecar.ask(body=b"x" * 50_000_000).status == 413
     assert sidecar.value("model_requests_refused_total", reason="too_large") == 3
+    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 4
+    assert sidecar.ask(path="/feedback", body=b"x" * 2000).status == 413
+    assert sidecar.value("model_feedback_refused_total", reason="too_large") == 1
+    assert sidecar.value("model_request_duration_seconds_count") == 1, "refusals are no fast answers"
+
+
+def test_a_stalled_container_keeps_nobody_beyond_twice_the_time_for_an_answer(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Those who waited that long in the queue are told so, and a container that is stuck is not asked again
+    for each of them.
+    """
+    container = scripted(Gate())
+    sidecar = start(container.port, reference, timeout_seconds=0.5, threads=2)
+    results, threads = in_background(40, lambda number: sidecar.ask(body=people(20 + number)))
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert {reply.status for reply in results} == {504}
+    assert len(container.requests) < 20
+    assert sidecar.value("model_requests_refused_total", reason="upstream") == 40
 
 
 class Gate:

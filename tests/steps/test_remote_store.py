@@ -79,6 +79,14 @@ def test_only_a_remote_store_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> Non
     assert store.lost(away) is None
 
 
+def test_only_a_refusal_is_taken_for_a_refused_password() -> None:
+    """Not an address, or the name of a run, that happens to hold the digits of one."""
+    reason = "API request to http://127.0.0.1:44011/api/runs/e403 failed with exception Connection aborted."
+    assert "the same command goes on" in store.unreachable("http://127.0.0.1:44011", reason)
+    refused = "API request to endpoint /api failed with error code 401 != 200. Response body: ''"
+    assert "MLFLOW_TRACKING_PASSWORD" in store.unreachable("http://127.0.0.1:44011", refused)
+
+
 # ---------------------------------------------------------------- the chain on real servers
 
 
