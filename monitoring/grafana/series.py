@@ -55,7 +55,8 @@ REFERENCE_MISSING = (
 )
 MORE_MISSING = f"{bad_values('missing')}\n- on (feature, model_version) ({REFERENCE_MISSING})"
 
-SILENCE = "time() - max(model_last_forward_timestamp_seconds)"
+# Of the replica that has been without an answer for longest: a healthy one must not hide it.
+SILENCE = "max(time() - model_last_forward_timestamp_seconds)"
 PAIR_MATCHES = "min(model_golden_rows_match) * min(model_reference_loaded)"
 OVERLOAD = 'sum(increase(model_requests_refused_total{reason="overload"}[5m]))'
 WAITING = "max(model_queue_oldest_wait_seconds)"

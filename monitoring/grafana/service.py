@@ -53,6 +53,19 @@ _BATCH_COLOURS = [
     style("alone", color=GREY),
     style("after_failure", color=ORANGE),
 ]
+# Ours in warm colours, the client's in cold ones; ten of the palette's own would repeat.
+_REFUSAL_COLOURS = [
+    style("upstream", color=RED),
+    style("internal", color="dark-red"),
+    style("overload", color=ORANGE),
+    style("stopping", color="yellow"),
+    style("guard", color="purple"),
+    style("malformed", color=BLUE),
+    style("too_large", color="dark-blue"),
+    style("unauthorized", color="light-blue"),
+    style("method", color="super-light-blue"),
+    style("not_found", color=GREY),
+]
 _CONTAINER = "container_label_com_docker_compose_service"
 _CONTAINERS = f'{{{_CONTAINER}!=""}}'
 
@@ -151,6 +164,7 @@ def _traffic() -> list[Panel]:
             unit="reqps",
             at_least=1,
             stacked=True,
+            overrides=_REFUSAL_COLOURS,
         ),
         graph(
             "Calls of the model that failed",
@@ -196,8 +210,9 @@ def _latency() -> list[Panel]:
         ),
         graph(
             "Waiting",
-            "Requests waiting to be sent, and how long the oldest has waited.",
+            "Clients' connections, requests in the sidecar, those that wait to be sent, and for how long.",
             [
+                query("sum(model_connections)", "connections"),
                 query("sum(model_queue_length)", "waiting"),
                 query("sum(model_requests_in_flight)", "in the sidecar"),
                 query("max(model_queue_oldest_wait_seconds)", "oldest wait"),

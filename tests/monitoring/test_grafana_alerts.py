@@ -60,7 +60,15 @@ class Case(NamedTuple):
 
 # Values in promtool's notation, a minute apart; a plain number is constant. Evaluated at 20 min.
 CASES: dict[str, list[Case]] = {
-    "Model down": [Case("model_last_forward_timestamp_seconds", "1140", "1139")],
+    "Model down": [
+        Case("model_last_forward_timestamp_seconds", "1140", "1139"),
+        Case(
+            'model_last_forward_timestamp_seconds{instance="b"}',
+            "1140",
+            "1139",
+            {'model_last_forward_timestamp_seconds{instance="a"}': "1200"},
+        ),
+    ],
     "Sidecar down": [
         Case('up{job="exporter",instance="b"}', "1", "0", {'up{job="exporter",instance="a"}': "1"})
     ],
