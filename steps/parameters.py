@@ -103,7 +103,7 @@ PARSERS: Mapping[str, Parse] = {
     "timeout_minutes": _number(float, 0.01, 100_000),
     "model": _choice("tuned", "baseline"),
     "replicates": _number(int, 100, 100_000),
-    "rollback": _truth,
+    "rollback": _text,
     "against": str,
     "out": str,
     "columns": _choice("identifiers", "all"),

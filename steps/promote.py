@@ -2,8 +2,10 @@
 
 The only step that reads or moves an alias. It is never reused, and doing it twice changes nothing. What
 came of it is in `verdict.json` (beside MLProject and in the run) and in the run's tag `verdict`: promoted,
-unchanged, refused or rolled_back. A crash leaves no `verdict.json`. A model that was judged gets its report
-and card here as well, with gates and comparisons in them; `report_run_id` says which run has the fullest.
+unchanged, refused or rolled_back, with the `reason` of a refusal. A crash leaves no `verdict.json`. A model
+that was judged gets its report and card here as well, with gates and comparisons in them; `report_run_id`
+says which run has the fullest. Going back needs no data. The version that was left carries the tag
+`rolled_back`, and no run promotes that model again until a person goes back to it or removes the tag.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from typing import TYPE_CHECKING, Any
 from steps import evaluation, gates, models, preparation, report, store
 from steps.errors import UserError
 from steps.files import TARGET_COLUMN
-from steps.schema import registered_name
+from steps.schema import registered_name, registered_names
 from steps.step import BESIDE, VERDICT, Result
 
 if TYPE_CHECKING:
     from steps.step import Active, StepRun
 
+ROLLED_BACK = "rolled_back"
+
 
 def work(step: Active) -> Result:
     """Promote, refuse, find nothing new, or roll back."""
     (step.project / VERDICT).unlink(missing_ok=True)
-    if step.values["rollback"]:
+    if step.values["rollback"] != "false":
         return _roll_back(step)
     above = step.chain.given_upstream("promote", step.values)
     data, evaluated = above["preprocess"], above["evaluate"]
@@ -46,7 +50,17 @@ def work(step: Active) -> Result:
     if tags.get("model_digest") == fitted.result_digest:
         line = f"promote: version {champion} of {name} is @champion already; nothing to change"
         told["report_run_id"] = tags.get("promote_run_id", evaluated.run_id)
+        for tag, floor in _floors(step).items():
+            step.client.set_model_version_tag(name, champion, tag, floor)
         return _conclude(step, "unchanged", told, [line])
+    left = _left(step, name, fitted.result_digest)
+    if left is not None:
+        told["report_run_id"] = left.tags.get("promote_run_id", evaluated.run_id)
+        told["reason"] = (
+            f"version {left.version} of {name} is this model, and somebody rolled it back; to promote it "
+            f"nevertheless, remove that version's tag {ROLLED_BACK} in the registry (`make ui`)"
+        )
+        return _conclude(step, "refused", told, [f"promote: refused. {told['reason']}"])
 
     measured = step.fetch_json(evaluated.run_id, "evaluation.json")
     comparison, why_not = _compare(step, name, champion, tags, data, fitted)
@@ -56,7 +70,8 @@ def work(step: Active) -> Result:
     lines = ["promote: gates", gates.format_table(judged)]
     if not gates.passed(judged):
         keeps = f"version {champion} stays @champion" if champion else "there is no champion yet"
-        lines.append(f"promote: refused. {gates.failures(judged)}. {keeps} of {name}")
+        told["reason"] = gates.failures(judged)
+        lines.append(f"promote: refused. {told['reason']}. {keeps} of {name}")
         return _conclude(step, "refused", told, lines)
 
     version = store.register(
@@ -72,18 +87,42 @@ def work(step: Active) -> Result:
 
 
 def _roll_back(step: Active) -> Result:
-    from steps import sources
-
-    kind = sources.locate(step.values["data"], step.schema, step.cache, step.project).kind
-    name = registered_name(step.schema, kind)
+    """@champion and @previous change places. Tags first: a crash in between is mended by the same command."""
+    wanted = step.values["rollback"]
+    names = registered_names(step.schema) if wanted == "true" else (wanted,)
+    found = {name: previous for name in names if (previous := _previous(step, name)) is not None}
+    if not found:
+        raise UserError(f"there is no @previous version of {' or '.join(names)} to go back to")
+    if len(found) > 1:
+        raise UserError(f"say which model goes back: {' or '.join(f'-P rollback={name}' for name in found)}")
+    ((name, previous),) = found.items()
     champion = store.alias_version(step.client, name, store.CHAMPION)
-    previous = store.alias_version(step.client, name, store.PREVIOUS)
-    if previous is None or previous == champion:
-        raise UserError(f"{name} has no @previous version to go back to")
+    if champion is not None:
+        step.client.set_model_version_tag(name, champion, ROLLED_BACK, f"to version {previous}")
+    if ROLLED_BACK in step.client.get_model_version(name, previous).tags:
+        step.client.delete_model_version_tag(name, previous, ROLLED_BACK)
     store.move_champion(step.client, name, previous)
     line = f"promote: version {previous} of {name} is @champion again, version {champion} @previous"
     told = {"model": name, "champion": previous, "champion_before": champion}
     return _conclude(step, "rolled_back", told, [line])
+
+
+def _previous(step: Active, name: str) -> str | None:
+    """The version that a model can go back to."""
+    previous = store.alias_version(step.client, name, store.PREVIOUS)
+    return None if previous == store.alias_version(step.client, name, store.CHAMPION) else previous
+
+
+def _left(step: Active, name: str, digest: str) -> Any:
+    """The version of this very model that somebody rolled back, or None."""
+    versions = step.client.search_model_versions(f"name = '{name}'")
+    same = (one for one in versions if one.tags.get("model_digest") == digest and ROLLED_BACK in one.tags)
+    return next(same, None)
+
+
+def _floors(step: Active) -> dict[str, str]:
+    """What this promotion judges by and a monitor must know: the release takes it into `reference.json`."""
+    return {"roc_auc_min": str(step.schema.gates.roc_auc_min)}
 
 
 def _compare(
@@ -100,7 +139,7 @@ def _compare(
     if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
         raise UserError(
             f"the model of version {champion} of {name}, the champion, is gone from run {run_id[:8]}; none "
-            "can be compared with it. Bring its artifacts back, or go back with -P rollback=true"
+            f"can be compared with it. Bring its artifacts back, or go back with -P rollback={name}"
         )
     new, old = (
         models.predict_risk(models.load(step.fetch(run, "model")), features)
@@ -141,6 +180,7 @@ def _version_tags(
         "promote_run_id": step.run_id,
         "schema": step.schema.name,
         "roc_auc": f"{evaluation.scalars(measured)['roc_auc']:.4f}",
+        **_floors(step),
     }
 
 
@@ -148,6 +188,7 @@ def _conclude(step: Active, verdict: str, told: Mapping[str, Any], lines: Sequen
     """Leave the verdict where callers look for it; what is not told does not apply to it."""
     document = {
         "verdict": verdict,
+        "reason": None,
         "model": None,
         "champion": None,
         "champion_before": None,

@@ -1,6 +1,6 @@
 """Export a registered model version, ready to be packed: `make release` puts it into `build/release`.
 
-The folder holds the MLflow model, `reference.json` with the version filled in, report, model card,
+The folder holds the MLflow model, `reference.json` with version and floors filled in, report, model card,
 evaluation, and `release.json`, which says what it is. Images are built from this folder alone, so whoever
 builds and pushes them needs no access to the tracking store, and what was tested is what is pushed.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps import chain, parameters, store
 from steps.errors import UserError
-from steps.schema import Schema, load, registered_name
+from steps.schema import Schema, load, registered_names
 from steps.step import VERDICT
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def chosen_name(client: MlflowClient, schema: Schema, project: Path) -> str:
     one.
     """
     written = project / VERDICT
-    names = [registered_name(schema, kind) for kind in ("private", "synthetic")]
+    names = list(registered_names(schema))
     if written.exists():
         names.insert(0, str(json.loads(written.read_text(encoding="utf-8")).get("model")))
     for name in names:
@@ -126,6 +126,8 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     )
     reference = json.loads((partial / "reference.json").read_text(encoding="utf-8"))
     reference["model"]["version"] = version
+    if "roc_auc_min" in found.tags:  # the gate may have changed since the model was trained
+        reference["floors"]["roc_auc"] = float(found.tags["roc_auc_min"])
     _write(partial / "reference.json", reference)
     _write(partial / FACTS, told)
     shutil.rmtree(folder, ignore_errors=True)

@@ -279,6 +279,11 @@ def registered_name(schema: Schema, kind: str) -> str:
     return f"{schema.name}-synthetic" if kind == "synthetic" else schema.name
 
 
+def registered_names(schema: Schema) -> tuple[str, str]:
+    """Names of the models that there may be of a schema: of real data, of synthetic people."""
+    return registered_name(schema, "private"), registered_name(schema, "synthetic")
+
+
 def format_code(code: Code) -> str:
     """A level's value as people write it: 1 for 1.0, 0.5 for 0.5, text as it is."""
     return code if isinstance(code, str) else f"{code:.15g}"

@@ -79,7 +79,7 @@ def unreachable(uri: str, reason: str) -> str:
     """What to tell somebody whose tracking store does not answer; never the password in its address."""
     shown = _without_credentials(uri)
     first = reason.strip().splitlines()[0][:300] if reason.strip() else "no reason given"
-    if "401" in first or "403" in first or "Unauthorized" in reason:
+    if re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:  # not a 401 of an address or run
         remedy = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for DagsHub: user name and token)"
         )
@@ -110,9 +110,12 @@ def _without_credentials(text: str) -> str:
 
 @contextlib.contextmanager
 def initialised(uri: str) -> Iterator[None]:
-    """Hold back others while a local store may still have to be created: two creators at once destroy it."""
+    """Hold back others while a local store may be under creation: two creators at once destroy it.
+
+    A file with something in it may be half a store, so it is no sign that creation is over.
+    """
     path = sqlite_path(uri)
-    if path is None or (path.exists() and path.stat().st_size > 0):
+    if path is None:
         yield
         return
     with _flock(path.with_name(path.name + ".init.lock"), lambda holder: None):
@@ -311,7 +314,7 @@ def keeps_datasets(client: MlflowClient, run_id: str) -> bool:
 
 
 def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str:
-    """The version of a run's model: the one registered earlier, or a new one."""
+    """The version of a run's model: the one registered earlier, its tags renewed, or a new one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -321,6 +324,8 @@ def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, st
             raise
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.run_id == run_id and version.status == "READY":
+            for tag, value in tags.items():
+                client.set_model_version_tag(name, str(version.version), tag, value)
             return str(version.version)
     created = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
     return str(created.version)

@@ -79,9 +79,8 @@ def trained(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         "promoted": f"version {version} of {name} is the champion now",
         "unchanged": f"version {version} of {name} is this model already; nothing to publish",
         "refused": (
-            f"the candidate failed a gate; version {version} of {name} stays champion"
-            if version
-            else f"the candidate failed a gate; {name} has no champion"
+            ("the candidate failed a gate" if verdict["gates"] else f"{verdict['reason']}")
+            + (f"; version {version} of {name} stays champion" if version else f"; {name} has no champion")
         ),
     }[verdict["verdict"]]
     parts = [f"## {str(verdict['verdict']).capitalize()}: {what}\n"]

@@ -72,6 +72,20 @@ def test_a_release_s_reference_names_its_version(exported: Path, champion: Any) 
     assert known.floors["roc_auc"] > 0.5
 
 
+def test_the_floors_are_those_that_promote_judged_by(champion: Any, tmp_path: Path) -> None:
+    """They may have changed since the model was trained."""
+    import mlflow
+
+    client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
+    judged = client.get_model_version(champion.name, champion.version).tags["roc_auc_min"]
+    client.set_model_version_tag(champion.name, champion.version, "roc_auc_min", "0.7777")
+    try:
+        release.export(client, champion.name, champion.version, tmp_path / "release")
+    finally:
+        client.set_model_version_tag(champion.name, champion.version, "roc_auc_min", judged)
+    assert reference.load(tmp_path / "release" / "reference.json").floors["roc_auc"] == 0.7777
+
+
 def test_a_version_that_is_not_there_is_named(champion: Any, tmp_path: Path) -> None:
     """No folder is left behind by an export that fails."""
     import mlflow

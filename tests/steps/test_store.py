@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -102,6 +103,24 @@ def test_many_processes_that_open_a_new_store_at_once_all_find_it_usable(tmp_pat
     assert [code for _, code in ends] == [0, 0, 0], ends
 
 
+def test_a_store_that_somebody_is_creating_is_waited_for(tmp_path: Path) -> None:
+    """Also when its file has something in it already."""
+    (tmp_path / "half.db").write_bytes(b"half")
+    entered = threading.Event()
+
+    def enter() -> None:
+        with store.initialised(f"sqlite:///{tmp_path / 'half.db'}"):
+            entered.set()
+
+    with (tmp_path / "half.db.init.lock").open("w") as creator:
+        fcntl.flock(creator, fcntl.LOCK_EX)
+        second = threading.Thread(target=enter)
+        second.start()
+        assert not entered.wait(0.3)
+    second.join(30)
+    assert entered.is_set()
+
+
 def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -136,6 +155,14 @@ def test_aliases_move_and_come_back(client: object) -> None:
     store.move_champion(client, "m", "2")
     store.move_champion(client, "m", "2")
     assert [store.alias_version(client, "m", alias) for alias in ("champion", "previous")] == ["2", "1"]
+
+
+def test_a_version_that_is_promoted_again_carries_the_tags_of_now(client: object) -> None:
+    """One version a run; which promotion it came from is the latest."""
+    run = client.create_run("0").info.run_id
+    versions = [store.register(client, "again", run, {"promote_run_id": which}) for which in ("one", "two")]
+    assert versions == ["1", "1"]
+    assert client.get_model_version("again", "1").tags["promote_run_id"] == "two"
 
 
 def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: object) -> None:
