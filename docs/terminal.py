@@ -19,7 +19,7 @@ from monitoring.pictures import OUT, Browser, Page, small_png
 from steps.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEIGHT = 1000, 2000
+WIDTH, HEIGHT = 1060, 2000
 _STYLE = (
     "margin: 0; padding: 16px 20px; background: #14171c; color: #d8dce3; white-space: pre-wrap; "
     "overflow-wrap: anywhere; font: 14px/1.45 'DejaVu Sans Mono', monospace"

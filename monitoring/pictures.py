@@ -252,7 +252,7 @@ def prometheus_pages(url: str, span: str, until: str, suffix: str) -> list[Page]
         shown["g0.end_input"] = f"{end:%Y-%m-%d %H:%M}"
     return [
         Page(f"prometheus-targets{suffix}", f"{url}/targets", DESK, 700),
-        Page(f"prometheus-rules{suffix}", f"{url}/rules", DESK, 1200),
+        Page(f"prometheus-rules{suffix}", f"{url}/rules", 1800, 1200),
         *(
             Page(
                 f"prometheus-{name}{suffix}",

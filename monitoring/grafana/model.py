@@ -427,7 +427,6 @@ def _labels() -> list[Panel]:
             "Rows in the window, by the version that predicted.",
             [query(f"window:model_scores:rows{{{_TRAFFIC}}}", "version {{model_version}}")],
             unit="short",
-            decimals=0,
         ),
     ]
 
