@@ -1,13 +1,12 @@
-"""The README's pictures of MLflow's pages and of the report, from the real store, through headless Chromium.
+"""The README's pictures of MLflow's pages and of the reports, from the real store, through headless Chromium.
 
-`make pictures` after `make run`. Each page is opened in a real browser at a fixed size; nothing is drawn by
-hand.
+`make pictures` after `make run`; what `-e explore` and `-e drift` found last is taken too. Each page is
+opened in a real browser at a fixed size; nothing is drawn by hand.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -18,8 +17,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
+
+from steps import release, schema
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
@@ -91,13 +96,13 @@ def mlflow_ui(tracking_uri: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Photograph the experiment, the chain's runs, artifacts, the registered model, and the report."""
+    """Photograph the experiment, the chain's runs, artifacts, the registered model, and the reports."""
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
     client = mlflow.MlflowClient(uri, uri)
-    verdict = json.loads((ROOT / "verdict.json").read_text(encoding="utf-8"))
-    champion = client.get_model_version(verdict["model"], verdict["champion"])
+    name = release.chosen_name(client, schema.load(ROOT / "data" / "brfss2015.yaml"), ROOT)
+    champion = client.get_model_version_by_alias(name, "champion")
     run = client.get_run(champion.run_id)
     experiment = run.info.experiment_id
     evaluate = client.get_run(champion.tags["evaluate_run_id"])
@@ -112,9 +117,20 @@ def main() -> int:
         }
         for name, page in pages.items():
             photograph(address + page, FOLDER / f"{name}.png", 1600, 820, without_right=_ASSISTANT)
-    report = Path(str(evaluate.info.artifact_uri).removeprefix("file://")) / "report.html"
-    photograph(report.resolve().as_uri(), FOLDER / "report.png", 1100, 1500)
+    _photograph_report(evaluate, "report")
+    for step in ("explore", "drift"):
+        finished = f"tags.step = '{step}' and status = 'FINISHED'"
+        found = client.search_runs([experiment], finished, max_results=1)
+        if found:
+            _photograph_report(found[0], step)
+        else:
+            print(f"pictures: no picture of {step}: `mlflow run . -e {step}` has not run yet")
     return 0
+
+
+def _photograph_report(run: Run, name: str) -> None:
+    report = Path(str(run.info.artifact_uri).removeprefix("file://")) / f"{name}.html"
+    photograph(report.resolve().as_uri(), FOLDER / f"{name}.png", 1100, 1500)
 
 
 if __name__ == "__main__":
