@@ -7,6 +7,7 @@ missing codes become NaN. Validation and the split both start from these values,
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,15 +59,20 @@ def texts(
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Index of each row's text (-1 where missing) and the distinct stripped texts it points into.
 
-    A word such as `None` means missing unless the schema has it as a level. Whole numbers lose their `.0`.
+    A word such as `None` means missing unless the schema has it as a level. Whole numbers lose their `.0`,
+    as text too where the schema knows them without.
     """
     known = {text(level) for level in levels}
-    nothing = (MISSING_TEXT - known) | {text(code) for code in missing}
+    codes = {text(code) for code in missing}
+    nothing = (MISSING_TEXT - known) | codes
     index, distinct = _distinct(values)
     positions: dict[str, int] = {}
     table = np.full(len(distinct) + 1, -1, dtype=np.int64)
     for place, value in enumerate(distinct):
         word = text(value)
+        whole = re.sub(r"\.0+$", "", word)
+        if word not in known | codes and whole in known | codes:
+            word = whole
         if word not in nothing:
             table[place] = positions.setdefault(word, len(positions))
     return table[index], list(positions)

@@ -120,9 +120,11 @@ class Chain:
         return self._located
 
     def locate(self, data: str) -> Located:
-        """The files behind what a person calls data."""
-        from steps import sources
+        """The files behind what a person calls data. Raises SourceError."""
+        from steps import downloads, sources
 
+        if "://" in data:
+            downloads.refuse_credentials(data)
         return sources.locate(data, self.schema, self.cache, PROJECT)
 
     def fingerprint_of(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steps.suppression import on_grid
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -78,11 +80,8 @@ def quantile_edges(values: Floats, column: Column, parts: int) -> tuple[float, .
     assert column.maximum is not None
     if not len(values) or column.maximum <= column.minimum:
         return ()
-    grain = 10.0 ** np.floor(np.log10((column.maximum - column.minimum) / 100))
-    rough = np.round(np.quantile(values, np.arange(1, parts) / parts) / grain) * grain
-    return tuple(
-        float(f"{edge:.10g}") for edge in np.unique(rough) if column.minimum < edge <= column.maximum
-    )
+    edges = on_grid(np.quantile(values, np.arange(1, parts) / parts), column.minimum, column.maximum)
+    return tuple(edge for edge in edges if column.minimum < edge <= column.maximum)
 
 
 def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:

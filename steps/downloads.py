@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from steps.files import LocalFile, SourceError, check_sha256, local_file
 
@@ -38,12 +38,12 @@ def download(url: str, cache: Path, sha256: str | None = None, patience: Patienc
     """
     patience = patience or Patience()
     shown = _without_secrets(url)
-    if urlsplit(url).scheme not in ("http", "https"):
+    if _split(url).scheme not in ("http", "https"):
         raise SourceError(
             f"{shown}: only http and https are fetched. Fetch it yourself and give -P data= the file."
         )
     folder = cache / "downloads"
-    name = Path(urlsplit(url).path).name or urlsplit(url).hostname or "download"
+    name = Path(_split(url).path).name or _split(url).hostname or "download"
     record_path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
     record = _record(record_path)
     kept = _kept(folder, sha256 or record.get("sha256"), name)
@@ -65,6 +65,17 @@ def download(url: str, cache: Path, sha256: str | None = None, patience: Patienc
     except OSError as error:
         raise SourceError(f"{shown} cannot be kept in {folder}: {error.strerror or error}") from None
     return file
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise SourceError for a URL with a user in it: MLflow keeps parameters for everybody to read."""
+    if "@" in _split(url).netloc:
+        raise SourceError(
+            f"the URL of {_without_secrets(url)} was given with a user or password, and the parameters of "
+            "this run have recorded it: delete the run and change the password. Put user and password into "
+            "~/.netrc, or give the whole URL as DATA_URI to `make data-check` or `make retrain`, which hand "
+            "over the downloaded file alone"
+        )
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -208,8 +219,17 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _without_secrets(url: str) -> str:
     """A URL for people to read: without user, password, query and fragment."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise SourceError(
+            "what is given as data looks like a URL and is none: look at its host (brackets are for IPv6)"
+        ) from None
 
 
 def _cause(error: BaseException) -> str:

@@ -238,7 +238,15 @@ def _csv_names(stream: IO[bytes], file: LocalFile) -> list[str]:
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise SourceError(f"{file.name} is not UTF-8 text (in its first line): save it as UTF-8") from None
-    names = [name.strip() for name in next(csv.reader([text]), [])]
+    if "\r" in text:
+        raise SourceError(f"the lines of {file.name} end in a carriage return alone: save it with line feeds")
+    try:
+        names = [name.strip() for name in next(csv.reader([text]), [])]
+    except csv.Error:
+        raise SourceError(
+            f"the first line of {file.name} cannot be read as names of columns ({len(text):,} characters): "
+            "is it a table, with a line for each row?"
+        ) from None
     if not any(names):
         raise SourceError(f"the first line of {file.name} is empty: it should hold the names of the columns")
     if sum(_is_number(name) for name in names) > len(names) / 2:

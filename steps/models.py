@@ -119,7 +119,7 @@ def check_params(family: str, params: Mapping[str, Any]) -> dict[str, Value]:
             continue
         one = known[name]
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or (one.integer and value != round(value)) or not one.low <= value <= one.high:
+        if not numeric or not one.low <= value <= one.high or (one.integer and value != round(value)):
             what = "a whole number" if one.integer else "a number"
             problems.append(f"{name} should be {what} from {one.low:g} to {one.high:g}")
     if problems:

@@ -28,6 +28,7 @@ from steps import split, validate
 from steps.errors import UserError
 from steps.files import FILE_COLUMN, TARGET_COLUMN
 from steps.schema import format_code
+from steps.suppression import on_grid
 from steps.validate import ValidationError
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ def prepare(
     read = usable + len(rejected)
     del chunks
     _refuse_too_many(faulty, read, max_rejected, problems, rejected, schema)
+    if usable == 0 and faulty:
+        raise ValidationError(
+            f"no row is left to learn from: of {read:,}, {faulty:,} break the schema {schema.name}:\n"
+            f"{validate.described(problems, schema)}"
+        )
     if usable == 0:
         raise ValidationError(
             f"no row has a value in the target column {located.target_column}: nothing to learn from"
@@ -268,9 +274,11 @@ def _refuse_too_many(
 ) -> None:
     if faulty <= max_rejected * read:
         return
+    share = faulty / read
+    digits = next((n for n in range(2, 9) if f"{share:.{n}%}" != f"{max_rejected:.{n}%}"), 9)
     raise TooManyRejectedError(
-        f"{faulty:,} of {read:,} rows ({faulty / read:.2%}) break the schema {schema.name}, more than "
-        f"max_rejected allows ({max_rejected:.2%}):\n{validate.described(problems, schema)}\n"
+        f"{faulty:,} of {read:,} rows ({share:.{digits}%}) break the schema {schema.name}, more than "
+        f"max_rejected allows ({max_rejected:.{digits}%}):\n{validate.described(problems, schema)}\n"
         "Mend the data or the schema, or allow more with -P max_rejected=.",
         rejected,
     )
@@ -392,9 +400,8 @@ def _column_profile(values: Any, column: Column) -> dict[str, Any]:
 
 
 def _decile_edges(present: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
-    """Inner deciles, rounded to a hundredth of the schema's range or coarser: none is a person's value."""
+    """Inner deciles, rounded: none is a person's value."""
     if len(present) == 0:
         return []
-    grain = 10.0 ** np.floor(np.log10((maximum - minimum) / 100)) if maximum > minimum else 1.0
-    edges = np.round(np.quantile(present, np.arange(1, 10) / 10) / grain) * grain
-    return [float(f"{edge:.10g}") for edge in np.unique(edges) if minimum < edge < maximum]
+    edges = on_grid(np.quantile(present, np.arange(1, 10) / 10), minimum, maximum)
+    return [edge for edge in edges if minimum < edge < maximum]

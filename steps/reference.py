@@ -18,6 +18,7 @@ from monitoring.exporter import reference as reader
 from steps import metrics, models
 from steps.files import TARGET_COLUMN
 from steps.schema import Column, Schema, format_code
+from steps.suppression import on_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 _SCORE_BINS = 20
 _GOLDEN_ROWS = 8
-# Edges are written with so many significant digits (features) and decimals (scores): they need not be
-# anybody's value.
-_EDGE_DIGITS = 4
 _SCORE_DECIMALS = 6
 
 
@@ -125,7 +123,7 @@ def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> 
     if len(inside) == 0:
         return []
     deciles = np.quantile(inside, np.arange(1, 10) / 10, method="inverted_cdf")
-    edges = np.unique([float(f"{decile:.{_EDGE_DIGITS}g}") for decile in deciles])
+    edges = np.array(on_grid(deciles, minimum, maximum))
     edges = edges[(edges > minimum) & (edges <= maximum)]
     counts = np.bincount(np.searchsorted(edges, inside, side="right"), minlength=len(edges) + 1)
     edges = edges[counts[1:] > 0]

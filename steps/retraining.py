@@ -77,15 +77,14 @@ def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
     """What to give as `-P data=`, and the digest of those data.
 
     A URL becomes the downloaded file: it may hold a password, and MLflow keeps parameters for everybody to
-    read.
+    read. That of a source of the schema becomes the source's name, which says how its outcome is coded.
     """
     from steps import sources
 
-    located = sources.locate(data, schema, chain.cache_folder(), project)
-    if "://" not in data:
-        return data, located.digest
-    path = str(located.files[0].path)
-    return path, sources.locate(path, schema, chain.cache_folder(), project).digest
+    if "://" in data:
+        listed = next((source.name for source in schema.sources if source.url == data), None)
+        data = listed or str(sources.locate(data, schema, chain.cache_folder(), project).files[0].path)
+    return data, sources.locate(data, schema, chain.cache_folder(), project).digest
 
 
 def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:

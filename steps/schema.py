@@ -545,6 +545,8 @@ def _read_point_score(entry: Entry, columns: Mapping[str, Column]) -> PointScore
 def _read_point_item(entry: Entry, columns: Mapping[str, Column]) -> PointItem | None:
     if entry.has("columns"):
         names = entry.texts("columns")
+        if entry.content["columns"] == []:
+            entry.problem("columns is empty: name one or more")
     else:
         single = entry.text("column")
         names = (single,) if single is not None else ()

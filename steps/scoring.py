@@ -90,7 +90,7 @@ def score(
     """
     started = time.monotonic()
     scored = Scored()
-    layout = _layout(located, schema, beside)
+    layout = _layout(located, schema, beside, out)
     with ExitStack() as stack:
         name = stack.enter_context(whole_file.writing(out))
         write = stack.enter_context(_writer(name, out, layout))
@@ -135,7 +135,7 @@ def _take(part: _Part, scored: Scored, write: Callable[[pa.Table], None], bar: A
     bar.update(part.table.num_rows)
 
 
-def _layout(located: Located, schema: Schema, beside: Beside) -> _Layout:
+def _layout(located: Located, schema: Schema, beside: Beside, out: Path) -> _Layout:
     import pyarrow as pa
 
     features = set(schema.feature_names)
@@ -151,12 +151,29 @@ def _layout(located: Located, schema: Schema, beside: Beside) -> _Layout:
     if taken:
         raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
     with_file = len(located.files) > 1
-    kept = [
-        pa.field(name, kinds[0] if len(set(kinds)) == 1 else pa.string()) for name, kinds in types.items()
-    ]
+    kept = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
     own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string())]
     first = [pa.field(FILE, pa.string())] if with_file else []
     return _Layout(tuple(types), pa.schema([*first, *kept, *own]), with_file)
+
+
+def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:
+    """Type of a kept column in the output: its own, or text where files differ or CSV has no such type."""
+    import pyarrow as pa
+
+    own = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    raw = [kind for kind in own if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+    nested = [kind for kind in own if pa.types.is_nested(kind)]
+    into_csv = not out.name.endswith(".parquet")
+    if len(set(kinds)) == 1 and not (into_csv and (raw or nested)):
+        return kinds[0]
+    if nested:
+        why = "CSV cannot hold" if into_csv else "another file has otherwise"
+        raise UserError(
+            f"the column {name} holds {nested[0]}, which {why}: leave it out of the data, or convert it"
+            + (", or write Parquet (-P out=risks.parquet)" if into_csv and len(set(kinds)) == 1 else "")
+        )
+    return pa.string()
 
 
 def _tables(
@@ -189,9 +206,17 @@ def _score_table(
     columns: list[Any] = [pa.repeat(file.name, len(frame))] if layout.with_file else []
     for name in layout.kept:
         wanted = layout.schema.field(name).type
-        columns.append(
-            table.column(name).cast(wanted) if name in table.column_names else pa.nulls(len(frame), wanted)
-        )
+        try:
+            columns.append(
+                table.column(name).cast(wanted)
+                if name in table.column_names
+                else pa.nulls(len(frame), wanted)
+            )
+        except pa.ArrowException:
+            raise UserError(
+                f"{file.name}: the column {name} holds {table.column(name).type} that is no UTF-8 text: "
+                "leave it out of the data, or convert it"
+            ) from None
     columns += [pa.array(risk, pa.float64(), from_pandas=True), reasons]
     return _Part(
         pa.Table.from_arrays(columns, schema=layout.schema),

@@ -282,7 +282,10 @@ def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
     finished = [trial for trial in trials if trial.loss is not None]
     if not finished:
         if trials:
-            raise SearchError(f"all {len(trials)} trials failed; the first because {trials[0].reason}")
+            raise SearchError(
+                f"all {len(trials)} trials failed; the first because {trials[0].reason}. Mend that, then the "
+                "same command tries them again"
+            )
         raise SearchError(f"no trial finished (stopped by {stopped_by}): raise timeout_minutes")
     return min(finished, key=lambda trial: (trial.loss, trial.number))
 

@@ -127,8 +127,13 @@ def _local_files(data: str, schema: Schema, base: Path) -> list[LocalFile]:
         raise SourceError(
             "no data is named: give -P data= a file, folder, glob, URL or one of the schema's sources"
         )
-    wanted = base / Path(data).expanduser()
-    paths = _matching(wanted)
+    try:
+        wanted = base / Path(data).expanduser()
+        paths = _matching(wanted)
+    except RuntimeError:
+        raise SourceError(f"{data}: there is no home folder of that name; give the full path") from None
+    except OSError as error:
+        raise SourceError(f"{data} cannot be looked for: {error.strerror}") from None
     if not paths:
         raise SourceError(_not_found(data, wanted, schema, base))
     names = _short_names(paths)

@@ -1,4 +1,4 @@
-"""Which counts of people may be shown: none of a few, and none that would give away a few by subtraction."""
+"""What may be shown of people: no count that gives away a few, no edge that is one's own value."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def hidden_cells(rows: Floats, known: Floats, positives: Floats) -> NDArray[np.b
         if np.isfinite(rest).any():
             hidden[int(np.argmin(rest))] = True
     return hidden
+
+
+def on_grid(edges: Floats, minimum: float, maximum: float) -> list[float]:
+    """Edges of bins, rounded to a power of ten near a hundredth of the schema's range, ascending, none twice.
+
+    A quantile of real values is the value of somebody, with all the digits that nobody else has.
+    """
+    grain = 10.0 ** np.floor(np.log10((maximum - minimum) / 100)) if maximum > minimum else 1.0
+    return [float(f"{edge:.10g}") for edge in np.unique(np.round(edges / grain) * grain)]
 
 
 def hidden_counts(rows: Floats) -> NDArray[np.bool_]:

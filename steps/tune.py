@@ -1,7 +1,7 @@
 """Search families and hyperparameters, trials side by side, and refit the best on all training rows.
 
 Each trial is a nested run, and those runs are the only record of the search: after a failure, Ctrl-C or
-kill -9 the same call takes up what finished, on another machine too.
+kill -9 the same call takes up what finished, on another machine too. Failed trials are tried again.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def _search_key(step: Active) -> str:
 
 def _recorded(step: Active, key: str, space: trials.Space) -> list[trials.Trial]:
     runs = step.chain.tagged_runs({"search": key})
-    # A trial's tags are written last, with its status: a run without it was cut off half-way.
-    whole = [run for run in runs if "trial_status" in run.data.tags]
+    # A trial's tags are written last, with its status: a run without it was cut off half-way. One that failed
+    # may have done so for lack of memory, or of a disk.
+    whole = [run for run in runs if run.data.tags.get("trial_status") == "finished"]
     return [trials.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
 
 

@@ -178,6 +178,9 @@ def test_parameters_that_will_not_do_are_all_named() -> None:
         models.check_params("random_forest", {"trees": 5, "max_features": 7, "min_samples_leaf": 20.5})
     for word in ("trees", "max_features", "min_samples_leaf", "20 to 200"):
         assert word in str(raised.value)
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="knots should be a whole number from"):
+            models.check_params("logistic_regression", {"knots": value})
     with pytest.raises(UserError, match="logistic_regression"):
         models.check_params("svm", {})
 

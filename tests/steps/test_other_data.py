@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ CANARY, CANARY_NAME = 33.3712345678, "Canary Finch"
 def clinic_people(count: int) -> pd.DataFrame:
     """Readmission follows from glucose, ward and stage; a few have no outcome, and one is the canary."""
     rng = np.random.default_rng(5)
-    glucose = np.where(rng.random(count) < 0.1, 0.0, rng.uniform(2, 40, count).round(1))
+    glucose = np.where(rng.random(count) < 0.1, 0.0, rng.uniform(2, 40, count).round(2))
     ward, stage = rng.choice(["A1", "B2", "NA", "?"], count), rng.choice([1, 2, 3, 9], count)
     log_odds = 0.12 * (glucose - 22) * (glucose > 0) + np.where(ward == "B2", 1.2, 0) + 0.5 * (stage == 3) - 1
     outcome = np.where(rng.random(count) < 1 / (1 + np.exp(-log_odds)), "yes", "no").astype(object)
@@ -60,7 +61,8 @@ def contents(folder: Path) -> Iterator[tuple[Path, bytes]]:
 def test_another_data_set_runs_from_its_schema_alone_and_no_row_leaves_the_cache(tmp_path: Path) -> None:
     """Text columns, real values, sentinels, rows without outcome, another target: all from one YAML file.
 
-    The canary, as text and as the eight bytes of a float, is in no artifact, log, report, model or database.
+    The canary, as text and as the eight bytes of a float, is in no artifact, log, report, model or database,
+    and no edge of a bin is a glucose with decimals of its own.
     """
     checkout = check_out(tmp_path / "project")
     (checkout.folder / "data" / "clinic.yaml").write_text(SCHEMA, encoding="utf-8")
@@ -75,6 +77,12 @@ def test_another_data_set_runs_from_its_schema_alone_and_no_row_leaves_the_cache
     assert version.tags["data_kind"] == "private"
     (measured,) = client.search_runs(["0"], "tags.step = 'evaluate' and tags.model = 'tuned'")
     assert measured.data.metrics["roc_auc"] > 0.75
+
+    folder = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://"))
+    edges = json.loads((folder / "reference.json").read_text(encoding="utf-8"))["features"][0]["edges"]
+    glucose = pd.read_csv(data)["glucose"]
+    assert len(edges) == 9
+    assert set(edges).isdisjoint(glucose[glucose != glucose.round(1)])
 
     (checkout.folder / "output.txt").write_text(output, encoding="utf-8")
     forbidden = {

@@ -139,6 +139,24 @@ def test_past_the_tolerated_share_the_data_are_refused(schema: Schema) -> None:
     assert len(_prepare(rows, schema, max_rejected=0.025).rejected) == 5
 
 
+def test_a_share_just_beyond_the_limit_is_written_with_the_digits_that_differ(schema: Schema) -> None:
+    """1.00 % is not more than 1.00 %."""
+    rows = clinic_rows(6000)
+    rows.loc[:60, "glucose"] = 99
+    with pytest.raises(TooManyRejectedError, match=r"61 of 6,000 rows \(1\.02%\).*allows \(1\.00%\)"):
+        _prepare(rows, schema)
+    with pytest.raises(TooManyRejectedError, match=r"\(1\.017%\).*allows \(1\.016%\)"):
+        _prepare(rows, schema, max_rejected=0.01016)
+
+
+def test_where_every_row_breaks_the_schema_that_is_said(schema: Schema) -> None:
+    """It is not for lack of an outcome."""
+    with pytest.raises(
+        ValidationError, match=r"of 50, 50 break .*\n  glucose: out of range 2 to 40: 50 rows"
+    ):
+        _prepare(clinic_rows(50).assign(glucose=99), schema, max_rejected=1)
+
+
 def test_another_outcome_column_is_mentioned(schema: Schema) -> None:
     """A source that codes the outcome otherwise is read so, and the profile says so."""
     rows = clinic_rows(200).rename(columns={"readmitted": "back"})

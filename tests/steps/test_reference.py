@@ -104,7 +104,7 @@ def test_edges_are_rounded_deciles_within_the_schemas_range(document: dict[str, 
     assert glucose["bins"][0].startswith("[2,")
     assert glucose["bins"][-1].endswith(",40]")
     assert len(glucose["edges"]) == 9
-    assert all(edge == float(f"{edge:.4g}") for edge in glucose["edges"])
+    assert all(edge == round(edge, 1) for edge in glucose["edges"])
     ward = document["features"][1]
     assert (ward["bins"], ward["labels"]) == (["A1", "B2", "NA"], ["surgery", "medicine", "not assigned"])
 
@@ -124,6 +124,17 @@ def test_edges_are_rounded_deciles_within_the_schemas_range(document: dict[str, 
 def test_no_bin_of_training_rows_is_empty(values: list[float], edges: list[float], schema: Schema) -> None:
     found = reference.inner_edges(np.array(values), 0.0, 30.0)
     assert found == edges
+
+
+def test_no_edge_is_one_persons_value() -> None:
+    """A decile of real values is somebody's, with decimals that nobody else has; edges are on a grid."""
+    values = np.random.default_rng(3).uniform(2, 90, 2000).round(2)
+    edges = reference.inner_edges(values, 2.0, 100.0)
+    assert len(edges) == 9
+    assert edges == sorted(set(edges))
+    assert set(edges).isdisjoint(values[values != values.round(1)])
+    counts = np.histogram(values, [2.0, *edges, 100.0])[0]
+    assert counts.min() > 180
 
 
 @pytest.mark.parametrize("threshold", [0.000001, 0.3, 0.5, 0.999999])

@@ -109,6 +109,40 @@ def test_all_columns_can_stand_beside_the_risk_as_they_came(tmp_path: Path, sche
     assert found["readmitted"].tolist() == rows["readmitted"].tolist()
 
 
+@pytest.mark.parametrize(
+    ("visits", "out", "said"),
+    [
+        ([[1, 2]], "out.csv", "column visits holds list.*CSV cannot hold.*write Parquet"),
+        ([{"a": 1}], "out.csv.gz", "column visits holds struct"),
+        ([b"\xff\xfe"], "out.csv", "column visits holds binary that is no UTF-8 text"),
+    ],
+    ids=["list", "struct", "binary"],
+)
+def test_a_column_that_the_output_cannot_hold_is_named_with_the_remedy(
+    visits: list[object], out: str, said: str, tmp_path: Path, schema: Schema
+) -> None:
+    """Parquet holds it as it came; CSV, or files that differ about it, cannot."""
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    rows = _rows(3)
+    rows.assign(visits=visits * 3).to_parquet(folder / "a.parquet")
+    with pytest.raises(UserError, match=said):
+        scoring.score(_locate(folder / "a.parquet", schema), tmp_path / out, _risk, schema)
+    scoring.score(_locate(folder / "a.parquet", schema), tmp_path / "out.parquet", _risk, schema)
+    rows.assign(visits=7).to_parquet(folder / "b.parquet")
+    with pytest.raises(UserError, match=r"column visits holds .*(another file has otherwise|no UTF-8 text)"):
+        scoring.score(_locate(folder, schema), tmp_path / "both.parquet", _risk, schema)
+    assert not (tmp_path / "both.parquet").exists()
+
+
+def test_bytes_that_are_text_go_into_csv_as_text(tmp_path: Path, schema: Schema) -> None:
+    """Some writers mark no text as such."""
+    data, out = tmp_path / "in.parquet", tmp_path / "out.csv"
+    _rows(2).assign(patient=[b"p1", "p\u00e42".encode()]).to_parquet(data)
+    scoring.score(_locate(data, schema), out, _risk, schema)
+    assert pd.read_csv(out)["patient"].tolist() == ["p1", "p\u00e42"]
+
+
 def test_a_file_that_lacks_a_column_is_refused_before_anything_is_written(
     tmp_path: Path, schema: Schema
 ) -> None:

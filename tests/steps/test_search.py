@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from steps import search_figures
+from steps import search_figures, tune
 from steps.models import SPACE, Hyperparameter
 from steps.search import SearchResult, search
 from steps.trials import RecordError, Space, Trial, from_record, importance, to_record
@@ -112,7 +113,7 @@ def test_a_process_killed_once_changes_nothing(plain: SearchResult, tmp_path: Pa
 
 def test_without_any_finished_trial_it_says_what_to_do() -> None:
     both = ("logistic_regression", "random_forest")
-    with pytest.raises(SearchError, match=r"all 4 trials failed.*ValueError in"):
+    with pytest.raises(SearchError, match=r"all 4 trials failed.*ValueError in.*the same command tries them"):
         run(partial(objectives.make_failing, both), max_evals=4)
     with pytest.raises(SearchError, match="lower parallelism"):
         run(partial(objectives.make_killed, both))
@@ -202,6 +203,15 @@ def test_a_trial_comes_back_from_its_record_as_it_was(plain: SearchResult) -> No
         record = to_record(trial)
         assert all(isinstance(value, str) for value in (*record.params.values(), *record.tags.values()))
         assert from_record(record.params, record.metrics, record.tags, TWO) == trial
+
+
+def test_failed_trials_are_tried_again(plain: SearchResult) -> None:
+    """A search whose trials all failed for lack of a file or of memory can go on once that is mended."""
+    failed = Trial(3, "random_forest", {"x": 7}, None, {}, "OSError: disk full")
+    runs = [SimpleNamespace(data=to_record(trial)) for trial in (failed, plain.trials[4])]
+    runs.append(SimpleNamespace(data=SimpleNamespace(params={}, metrics={}, tags={"trial": "5"})))
+    step: Any = SimpleNamespace(chain=SimpleNamespace(tagged_runs=lambda tags: runs))
+    assert tune._recorded(step, "key", TWO) == [plain.trials[4]]
 
 
 def test_a_record_of_another_space_is_refused(plain: SearchResult) -> None:

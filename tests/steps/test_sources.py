@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steps import sources
+from steps.chain import Chain
 from steps.downloads import Patience, download
 from steps.files import SourceError
 from steps.schema import Schema
@@ -194,6 +195,8 @@ def _parquet_bytes() -> bytes:
         (CSV.split(b"\n", 1)[1], "holds numbers, not names of columns"),
         (b"stage,ward,stage\n1,A1,2\n", "columns of the same name: stage"),
         (b"stage,__target__\n1,1\n", "__target__, a name this project keeps"),
+        (CSV.replace(b"\n", b"\r"), "end in a carriage return alone"),
+        (b"x" * 200_000, "first line of rows cannot be read as names of columns (200,000 characters)"),
         (CSV.replace(b",", b";"), "separated by semicolons"),
         (CSV.replace(b",", b"\t"), "separated by tabs"),
         (
@@ -253,6 +256,12 @@ def test_what_is_not_there_is_said(schema: Schema, tmp_path: Path) -> None:
         _locate(" ", schema, tmp_path)
     with pytest.raises(SourceError, match="only http and https are fetched"):
         _locate("s3://bucket/rows.csv", schema, tmp_path)
+    with pytest.raises(SourceError, match="looks like a URL and is none"):
+        _locate("http://[::1", schema, tmp_path)
+    with pytest.raises(SourceError, match="no home folder"):
+        _locate("~nosuchuser/rows.csv", schema, tmp_path)
+    with pytest.raises(SourceError, match="File name too long"):
+        _locate("a" * 300, schema, tmp_path)
 
 
 def test_a_path_that_exists_only_where_the_caller_stands_says_so(tmp_path: Path) -> None:
@@ -534,6 +543,20 @@ def test_lasting_faults_are_said(server: Server, tmp_path: Path, answer: Any, as
     assert "secret" not in str(caught.value)
     assert len(server.asked) == asked
     assert _kept_files(tmp_path) == []
+
+
+def test_a_password_comes_from_netrc_and_never_from_a_parameter(
+    server: Server, schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow records parameters: a URL with a user is refused with the remedy, which works."""
+    with pytest.raises(SourceError, match=r"this run have recorded it.*\.netrc.*DATA_URI") as caught:
+        Chain(None, {}, schema, tmp_path).locate("http://user:hidden@127.0.0.1/rows.csv")  # type: ignore[arg-type]
+    assert "hidden" not in str(caught.value)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.answer = _send(CSV)
+    download(server.url, tmp_path, patience=IMPATIENT)
+    assert server.asked[-1]["Authorization"] == "Basic dXNlcjpoaWRkZW4="
 
 
 def test_nobody_listening_is_said(tmp_path: Path, server: Server) -> None:

@@ -66,6 +66,18 @@ def test_a_number_may_be_written_in_many_ways(schema: Schema, spelling: object) 
     assert _check(_frame(smoker=[spelling]), schema).valid["smoker"].tolist() == [1.0]
 
 
+def test_a_text_level_may_be_written_as_a_number(tmp_path: Any) -> None:
+    """pandas writes 1 as 1.0 into CSV where a column has gaps; a level that is written so stays itself."""
+    schema = clinic_schema(
+        tmp_path,
+        ("{A1: surgery, B2: medicine, NA: not assigned}", '{"1": surgery, "2": medicine, "3.0": other}'),
+        ('missing: ["?"]', 'missing: ["9"]'),
+    )
+    checked = _check(_frame(ward=["1", "1.0", " 2.00 ", 2.0, "3.0", "9.0"]), schema)
+    assert checked.valid["ward"].tolist() == ["1", "1", "2", "2", "3.0", np.nan]
+    assert _check(_frame(ward=["1.5", "3", "x.0"]), schema).problems == (Problem("ward", "unknown level", 3),)
+
+
 @pytest.mark.parametrize("value", ["1_0", "ten", "1,5", "inf", "0x5", "5 mmol", pd.Timestamp("2020-01-01")])
 def test_what_is_no_number_is_rejected(schema: Schema, value: object) -> None:
     """Text that Python might take for a number, but nobody means as one, is none."""
