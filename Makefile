@@ -95,7 +95,7 @@ deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, 
 	@python -m monitoring.serving.deploy deploy $(VERSION)
 
 rollback: .venv/installed  ## @champion back to @previous, and the running containers with it
-	@mlflow run . --env-manager local -e promote -P rollback=true $(ARGS)
+	@$(RUN) -e promote -P rollback=true $(ARGS)
 	@python -m monitoring.serving.deploy champion
 
 data-check: .venv/installed  ## Validate and prepare the labelled data (DATA_URI=...); report in build/data

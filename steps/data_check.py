@@ -36,7 +36,7 @@ def check(given: Mapping[str, str], out: summary.Out, project: Path) -> int:
     data, _ = retraining.local_data(values["data"], schema, project)
     parts = [part for name, value in {**given, "data": data}.items() for part in ("-P", f"{name}={value}")]
     ran = subprocess.run(
-        ["mlflow", "run", ".", "-e", "preprocess", "--env-manager", "local", *parts],
+        [*retraining.MLFLOW_RUN, "-e", "preprocess", *parts],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

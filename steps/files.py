@@ -60,6 +60,18 @@ class LocalFile:
     bytes: int
 
 
+def path_of(text: str, base: Path) -> Path:
+    """A path as people type it: `~` is a home, a relative one starts in `base`. Raises SourceError."""
+    try:
+        path = base / Path(text).expanduser()
+        path.exists()
+    except RuntimeError:
+        raise SourceError(f"{text}: there is no home folder of that name; give the full path") from None
+    except OSError as error:
+        raise SourceError(f"{text} cannot be looked for: {error.strerror}") from None
+    return path
+
+
 def local_file(path: Path, name: str) -> LocalFile:
     """The file at a path, under the name it goes by. Raises SourceError if it is empty or cannot be read."""
     try:

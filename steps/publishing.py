@@ -20,6 +20,7 @@ from typing import Any
 
 from steps import chain, summary
 from steps.errors import UserError
+from steps.kept_store import Gh
 from steps.release import RELEASE, read_facts
 
 ATTACHED = ("release.json", "reference.json", "evaluation.json", "report.html", "model_card.md")
@@ -87,7 +88,26 @@ def plan(told: Mapping[str, Any], commit: str, environment: Mapping[str, str]) -
     can_release = bool(environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY"))
     if not can_release:
         notices.append("no GitHub release: no GH_TOKEN and GITHUB_REPOSITORY")
-    return Plan(images, f"{name}-v{told['version']}" if can_release else None, tuple(notices))
+    return Plan(images, release_tag(name, told["version"]) if can_release else None, tuple(notices))
+
+
+def release_tag(name: str, version: str) -> str:
+    """The GitHub release of a version."""
+    return f"{name}-v{version}"
+
+
+def is_published(name: str, version: str, gh: Gh) -> bool:
+    """Whether a version's GitHub release is there with all that belongs to it: `publish` sends it last.
+
+    Raises:
+        UserError: GitHub does not answer.
+    """
+    tag = release_tag(name, version)
+    answer = gh(["release", "view", tag, "--json", "assets"])
+    if answer.returncode != 0 and "release not found" not in answer.stderr:
+        raise UserError(f"whether {tag} is published cannot be found out: {answer.stderr.strip()}")
+    assets = json.loads(answer.stdout)["assets"] if answer.returncode == 0 else []
+    return {f"{tag}.tar.gz", *ATTACHED} <= {asset["name"] for asset in assets}
 
 
 def run(command: Sequence[str], given: str | None = None) -> subprocess.CompletedProcess[str]:

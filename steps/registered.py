@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps import parameters, store
+from steps import files, parameters, store
 from steps.errors import UserError
 from steps.schema import registered_name
 
@@ -44,7 +44,7 @@ def choose(step: Active, wanted: str, kind: str) -> Chosen:
         if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
             raise UserError(f"{wanted}: this store has no such run with a model in it")
         return Chosen(f"the model of run {run_id[:8]}", run_id, run_id, None)
-    folder = step.project / Path(wanted).expanduser()
+    folder = files.path_of(wanted, step.project)
     if (folder / "MLmodel").is_file():
         return Chosen(f"the model in {folder.name}", _content(folder), None, folder)
     raise UserError(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps import chain, parameters, store, summary
+from steps import chain, kept_store, parameters, publishing, store, summary
 from steps.errors import UserError
 from steps.schema import Schema, load
 from steps.step import VERDICT
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 NOTHING_NEW = "no new labelled data; nothing trained"
 _TRAINED = ("promoted", "unchanged", "refused")
-EXPERIMENT = "diabetes-risk"
+# As the Makefile has it: all words land in one experiment.
+MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "diabetes-risk")
 CANDIDATE = Path("build") / "candidate"
 
 
@@ -89,9 +90,8 @@ def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
 
 def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
     """`mlflow run . -e entry -P ...` in this environment; its exit code."""
-    command = ["mlflow", "run", ".", "-e", entry, "--env-manager", "local", "--experiment-name", EXPERIMENT]
     parts = [part for name, value in given.items() for part in ("-P", f"{name}={value}")]
-    return subprocess.run([*command, *parts], cwd=project, check=False).returncode
+    return subprocess.run([*MLFLOW_RUN, "-e", entry, *parts], cwd=project, check=False).returncode
 
 
 def take_verdict(project: Path) -> dict[str, Any] | None:
@@ -144,14 +144,26 @@ def retrain(given: dict[str, str], environment: Mapping[str, str], out: summary.
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     out.add(summary.trained(verdict, evaluation))
     promoted = verdict["verdict"] == "promoted"
+    publish = promoted or is_unpublished(verdict, environment, kept_store.github)
+    if publish and not promoted:
+        out.add("It was never published (a publish job failed, or a branch promoted it): that follows now.\n")
     out.set(
         trained="true",
         verdict=verdict["verdict"],
         promoted=str(promoted).lower(),
+        publish=str(publish).lower(),
         name=verdict["model"],
         version=verdict["champion"] or "",
     )
     return 0
+
+
+def is_unpublished(verdict: Mapping[str, Any], environment: Mapping[str, str], gh: kept_store.Gh) -> bool:
+    """Whether the chain found the champion unchanged, and GitHub has no release of it although it could."""
+    on_github = environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY")
+    if verdict["verdict"] != "unchanged" or not on_github:
+        return False
+    return not publishing.is_published(verdict["model"], verdict["champion"], gh)
 
 
 def _drift(given: Mapping[str, str], project: Path) -> str:

@@ -59,7 +59,7 @@ def check_target(out: str, base: Path, located: Located | None = None) -> Path:
         raise UserError(
             f"name the file to write: -P out=/full/path/risks.parquet (or {' or '.join(FORMATS[1:])})"
         )
-    path = base / Path(out).expanduser()
+    path = files.path_of(out, base)
     if not path.name.endswith(FORMATS):
         raise UserError(f"out={out}: the name should end in {', '.join(FORMATS)}")
     if path.is_dir():

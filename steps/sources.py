@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from steps.downloads import Patience, download
-from steps.files import FILE_COLUMN, LocalFile, SourceError, check_sha256, header, local_file, tables
+from steps.files import (
+    FILE_COLUMN,
+    LocalFile,
+    SourceError,
+    check_sha256,
+    header,
+    local_file,
+    path_of,
+    tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -127,13 +136,8 @@ def _local_files(data: str, schema: Schema, base: Path) -> list[LocalFile]:
         raise SourceError(
             "no data is named: give -P data= a file, folder, glob, URL or one of the schema's sources"
         )
-    try:
-        wanted = base / Path(data).expanduser()
-        paths = _matching(wanted)
-    except RuntimeError:
-        raise SourceError(f"{data}: there is no home folder of that name; give the full path") from None
-    except OSError as error:
-        raise SourceError(f"{data} cannot be looked for: {error.strerror}") from None
+    wanted = path_of(data, base)
+    paths = _matching(wanted)
     if not paths:
         raise SourceError(_not_found(data, wanted, schema, base))
     names = _short_names(paths)

@@ -32,7 +32,7 @@ def check_target(out: str, base: Path) -> Path:
     """The folder to write, checked before anything is read. Raises UserError."""
     if not out:
         raise UserError("name the folder to write: -P out=/full/path/risks")
-    path = base / Path(out).expanduser()
+    path = files.path_of(out, base)
     if path.exists():
         raise UserError(f"out={out} exists: with engine=spark the output is a new folder, so name another")
     if not path.parent.is_dir():

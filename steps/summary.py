@@ -77,7 +77,7 @@ def trained(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     name, version = verdict["model"], verdict["champion"]
     what = {
         "promoted": f"version {version} of {name} is the champion now",
-        "unchanged": f"version {version} of {name} is this model already; nothing to publish",
+        "unchanged": f"version {version} of {name} is this model already",
         "refused": (
             ("the candidate failed a gate" if verdict["gates"] else f"{verdict['reason']}")
             + (f"; version {version} of {name} stays champion" if version else f"; {name} has no champion")

@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from steps import parameters
+from steps import parameters, retraining
 from tests.conftest import ROOT
 
 DOCUMENTS = ("README.md", "data/README.md", "monitoring/RUNBOOK.md", ".github/CONTRIBUTING.md")
@@ -31,6 +31,12 @@ def test_every_word_after_make_is_a_target() -> None:
     assert {(name, word) for name, word in told if word not in targets} == set()
     phony = set(MAKEFILE.partition(".PHONY:")[2].partition("\n\n")[0].replace("\\", " ").split())
     assert set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, flags=re.MULTILINE)) == phony
+
+
+def test_all_words_run_in_one_experiment() -> None:
+    """What one word has done, another finds in the same list."""
+    assert f"RUN := {' '.join(retraining.MLFLOW_RUN)}\n" in MAKEFILE
+    assert "\t@mlflow run" not in MAKEFILE
 
 
 def test_every_mlflow_run_names_an_entry_point_and_its_parameters() -> None:

@@ -23,6 +23,7 @@ OTHER_COMMANDS = {
     "pip install \"$(grep '^mlflow==' requirements.lock)\"",  # what conda's user has before `mlflow run`
     "mlflow run . -e tune",  # typed exactly so
     'test "$RESULTS" = "success success success success success"',  # the gate
+    'echo "::notice::not published, because this is not main; retrain on main publishes the champion"',
     'echo "::notice::not attested, because GitHub attests private repositories in its Enterprise plan only"',
 }
 
@@ -103,9 +104,12 @@ def test_publishing_needs_promotion_and_ci_of_the_same_commit() -> None:
     assert publishing == {("retrain", "publish")}
     job = jobs["publish"]
     assert set(job["needs"]) == {"ci", "train"}
-    assert job["if"] == "needs.ci.result == 'success' && needs.train.outputs.promoted == 'true'"
+    wanted = ("needs.ci.result == 'success'", "needs.train.outputs.publish == 'true'")
+    assert job["if"] == " && ".join([*wanted, "github.ref == 'refs/heads/main'"])
     assert jobs["train"]["needs"] == "ci"
-    assert jobs["train"]["outputs"]["promoted"] == "${{ steps.retrain.outputs.promoted }}"
+    assert jobs["train"]["outputs"]["publish"] == "${{ steps.retrain.outputs.publish }}"
+    notices = [step["if"] for step in jobs["train"]["steps"] if "not main" in step.get("run", "")]
+    assert notices == ["steps.retrain.outputs.publish == 'true' && github.ref != 'refs/heads/main'"]
     # Called from this commit's own file, so it tests this commit.
     assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
     commands = [step.get("run") for step in job["steps"] if "run" in step]

@@ -12,7 +12,7 @@ import pytest
 
 from monitoring.exporter import reference
 from monitoring.serving import deploy, image, smoke
-from steps import publishing, release
+from steps import kept_store, publishing, release, retraining
 from steps.errors import UserError
 
 TOLD: dict[str, Any] = {
@@ -167,6 +167,24 @@ def test_publishing_pushes_what_the_plan_says(exported: Path) -> None:
     created = next(command for command, _ in calls.seen if command[:3] == ["gh", "release", "create"])
     assert "--prerelease" in created
     assert COMMIT in created
+
+
+def test_what_was_promoted_and_never_published_is_published_by_the_next_run() -> None:
+    """A release that is whole says that publishing came to its end; half of one, or none, does not."""
+    whole = {"assets": [{"name": name} for name in ("m-v3.tar.gz", *publishing.ATTACHED)]}
+    verdict = {"verdict": "unchanged", "model": "m", "champion": "3"}
+
+    def github(stdout: object, error: str = "") -> kept_store.Gh:
+        done = subprocess.CompletedProcess([], int(bool(error)), json.dumps(stdout), error)
+        return lambda arguments: done
+
+    assert not retraining.is_unpublished(verdict, ON_GITHUB, github(whole))
+    assert retraining.is_unpublished(verdict, ON_GITHUB, github({"assets": whole["assets"][1:]}))
+    assert retraining.is_unpublished(verdict, ON_GITHUB, github({}, "release not found"))
+    assert not retraining.is_unpublished({**verdict, "verdict": "refused"}, ON_GITHUB, github({}, "no"))
+    assert not retraining.is_unpublished(verdict, {}, github({}, "no token"))
+    with pytest.raises(UserError, match="m-v3 is published cannot be found out: HTTP 502"):
+        retraining.is_unpublished(verdict, ON_GITHUB, github({}, "HTTP 502"))
 
 
 @pytest.mark.parametrize("revision", ["another", f"{COMMIT}-dirty", ""])
