@@ -23,13 +23,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steps.errors import UserError
 from steps.schema import Code, Column, Schema, format_code, load
 
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "brfss2015.yaml"
 URL = "http://127.0.0.1:8080"
+SYNTHETIC = "The model was trained on people who do not exist: this says nothing of anybody's health."
 BATCH_ROWS = 500
 _EMPTY = ("", "na", "nan", "null", "none", "missing", "?")
 
@@ -114,8 +115,15 @@ def check_header(schema: Schema, header: Sequence[str] | None) -> list[str]:
     return known
 
 
-def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None) -> list[float]:
-    """Risks of `rows` (0 to 1, same order) from the model behind `url`.
+class Risks(NamedTuple):
+    """Risks from 0 to 1, in the order of the rows; `synthetic`: the model is of made-up people."""
+
+    values: list[float]
+    synthetic: bool
+
+
+def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None) -> Risks:
+    """Risks of `rows` from the model behind `url`.
 
     Raises UserError, with the remedy, if nothing answers, the request is refused or the answer is no risk.
     """
@@ -129,6 +137,7 @@ def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None =
     request = urllib.request.Request(f"{url.rstrip('/')}/invocations", json.dumps(body).encode(), headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            synthetic = answer.headers.get("Model-Data") == "synthetic"
             predictions = json.load(answer)["predictions"]
     except urllib.error.HTTPError as error:
         remedy = {
@@ -149,11 +158,16 @@ def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None =
     risks = [_risk(item) for item in predictions] if isinstance(predictions, list) else []
     if len(risks) != len(rows) or None in risks:
         raise UserError(f"the answer of {url} holds no risks: is it a model of this project?")
-    return [risk for risk in risks if risk is not None]
+    return Risks([risk for risk in risks if risk is not None], synthetic)
 
 
 def describe(
-    schema: Schema, row: Mapping[str, Code | None], risk: float, threshold: Threshold | None = None
+    schema: Schema,
+    row: Mapping[str, Code | None],
+    risk: float,
+    threshold: Threshold | None = None,
+    *,
+    synthetic: bool = False,
 ) -> str:
     """What a person reads: the answers as understood, the risk in words, and what it is not."""
     lines = [schema.title, ""]
@@ -175,13 +189,16 @@ def describe(
     if left_out:
         share = f"{len(left_out)} of {len(row)}"
         lines += ["", f"  {share} answers are missing; the risk is less certain for it."]
+    if synthetic:
+        lines += ["", f"  {SYNTHETIC}"]
     return "\n".join([*lines, "", f"  {schema.disclaimer}"])
 
 
 def predict_csv(
     schema: Schema, source: Iterable[str], out: io.TextIOBase, url: str, token: str | None = None
-) -> tuple[int, int]:
-    """Copy a CSV file with `risk` and `reason` added to every line; (lines with a risk, lines without).
+) -> tuple[int, int, bool]:
+    """Copy a CSV file with `risk` and `reason` added to every line; how many have a risk, how many have none,
+    and whether the model is of made-up people.
 
     A line that breaks the schema keeps its place, with an empty risk and the reason.
     """
@@ -193,15 +210,17 @@ def predict_csv(
     )
     writer.writeheader()
     good = bad = 0
+    synthetic = False
     for batch in _batches(reader, BATCH_ROWS):
         people = [parse_person(schema, line) for line in batch]
         rows = [row for row, problems in people if not problems]
-        risks = iter(ask(url, rows, token) if rows else [])
+        found = ask(url, rows, token) if rows else Risks([], synthetic)
+        risks, synthetic = iter(found.values), found.synthetic
         for line, (_, problems) in zip(batch, people, strict=True):
             risk = "" if problems else f"{next(risks):.6f}"
             writer.writerow({**line, "risk": risk, "reason": "; ".join(problems)})
             good, bad = good + (not problems), bad + bool(problems)
-    return good, bad
+    return good, bad, synthetic
 
 
 def _batches(lines: Iterable[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
@@ -306,13 +325,13 @@ def _run(argv: Sequence[str]) -> int:
         row, problems = parse_person(schema, answers)
         if problems:
             raise UserError("\n  ".join(["these answers do not fit the schema:", *problems]))
-        (risk,) = ask(args.url, [row], token)
-        print(describe(schema, row, risk, threshold))
+        (risk,), synthetic = ask(args.url, [row], token)
+        print(describe(schema, row, risk, threshold, synthetic=synthetic))
         return 0
     text = io.StringIO()  # a file appears whole or not at all
     try:
         with args.csv.open(encoding="utf-8-sig", newline="") as source:
-            good, bad = predict_csv(schema, source, text, args.url, token)
+            good, bad, synthetic = predict_csv(schema, source, text, args.url, token)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{args.csv} cannot be read as a CSV file in UTF-8: {error}") from None
     if args.out is None:
@@ -321,6 +340,8 @@ def _run(argv: Sequence[str]) -> int:
         args.out.write_text(text.getvalue(), encoding="utf-8")
     where = f"; the reasons are in the column reason of {args.out or 'the output'}" if bad else ""
     print(f"{good} people with a risk, {bad} without{where}", file=sys.stderr)
+    if synthetic:
+        print(SYNTHETIC, file=sys.stderr)
     return 1 if bad else 0
 
 

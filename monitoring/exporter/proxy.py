@@ -24,6 +24,7 @@ from monitoring.exporter.upstream import HOP_BY_HOP, Upstream, UpstreamError, he
 PATHS = {"/invocations": "invocations", "/ping": "ping", "/version": "version"}
 FEEDBACK_PATH = "/feedback"
 TOKEN_HEADER = "Model-Feedback-Token"  # noqa: S105 - the name of a header
+DATA_HEADER = "Model-Data"
 NEVER_FORWARDED = frozenset(name.upper().replace("-", "_") for name in (*HOP_BY_HOP, "content-length"))
 JOINED_BYTES = 65_536
 BYTES_A_PREDICTION = 200
@@ -94,6 +95,8 @@ class Proxy:
         self._reading = threading.Lock()
         self._kinds = bodies.Kinds({f.name: f.is_text for f in reference.features} if reference else {})
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
+        is_synthetic = reference is not None and reference.model.synthetic
+        self._marks = ((DATA_HEADER, "synthetic"),) if is_synthetic else ()
         self._batch_headers = tuple(name.upper().replace("-", "_") for name in settings.batch_headers)
         self._unsplittable = 0
         self._batches = Batcher(
@@ -351,8 +354,10 @@ class Proxy:
         return [(header_name(name), value) for name, value in headers.items() if name not in dropped]
 
     def _with_token(self, answer: Answer, found: Sequence[bodies.Prediction] | None) -> Answer:
-        """The answer with a feedback token, if keys are set, its rows are few and each has a risk."""
+        """The answer, marked if the model is of made-up people; with a feedback token if keys are set, its
+        rows are few and each has a risk."""
         keys, reference = self._settings.feedback_keys, self._reference
+        answer = answer._replace(added=self._marks)
         if not keys or reference is None:
             return answer
         most = self._settings.feedback_token_rows
@@ -377,7 +382,7 @@ class Proxy:
             self._fail("token", error)
             return answer
         self._metrics.tokens.inc()
-        return answer._replace(added=((TOKEN_HEADER, token),))
+        return answer._replace(added=(*self._marks, (TOKEN_HEADER, token)))
 
     def _fail(self, part: str, error: Exception) -> None:
         """Count and log a failure of the sidecar's own by its type alone: a message could hold a value."""

@@ -90,6 +90,18 @@ def test_the_answer_comes_back_untouched(start: Start, scripted: Begin) -> None:
     assert answer.headers["content-length"] == "5"
 
 
+def test_answers_of_a_model_of_made_up_people_say_so(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """In a header of predictions alone; without a reference nothing is known."""
+    container = scripted()
+    marked, unmarked = start(container.port, reference), start(container.port)
+    assert reference.model.synthetic
+    assert marked.ask(body=people(20)).headers["model-data"] == "synthetic"
+    assert "model-data" not in marked.ask("GET", "/ping", headers={}).headers
+    assert "model-data" not in unmarked.ask(body=people(20)).headers
+
+
 @pytest.mark.parametrize(
     ("wire", "body"),
     [

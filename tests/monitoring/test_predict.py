@@ -31,7 +31,7 @@ def schema() -> Schema:
 def served() -> Iterator[tuple[str, list[Any], Callable[[int, Any], None]]]:
     """A stand-in for the traffic port: its address, the bodies that arrived, and how to set its answer."""
     bodies: list[Any] = []
-    reply: dict[str, Any] = {"status": 200, "body": None}
+    reply: dict[str, Any] = {"status": 200, "body": None, "headers": {}}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -39,6 +39,8 @@ def served() -> Iterator[tuple[str, list[Any], Callable[[int, Any], None]]]:
             rows = len(bodies[-1]["dataframe_split"]["data"])
             body = reply["body"] or {"predictions": [[0.75, 0.25]] * rows}
             self.send_response(reply["status"])
+            for name, value in reply["headers"].items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -52,7 +54,7 @@ def served() -> Iterator[tuple[str, list[Any], Callable[[int, Any], None]]]:
         yield (
             f"http://127.0.0.1:{server.server_port}",
             bodies,
-            lambda status, body: reply.update(status=status, body=body),
+            lambda status, body, headers=None: reply.update(status=status, body=body, headers=headers or {}),
         )
     finally:
         server.shutdown()
@@ -130,6 +132,21 @@ def test_the_decision_threshold_of_a_reference_is_shown(
     assert "at or above the model's decision threshold of 15.0%" in capsys.readouterr().out
 
 
+def test_a_model_of_people_who_do_not_exist_says_so(
+    served: Any, schema: Schema, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For one person and for a file; a model of real people says nothing of the kind."""
+    url, _, answer = served
+    people = tmp_path / "people.csv"
+    people.write_text("BMI\n31\n")
+    for headers, says in (({}, False), ({"Model-Data": "synthetic"}, True)):
+        answer(200, None, headers)
+        assert predict.main(["--url", url, "--BMI", "31"]) == 0
+        assert (predict.SYNTHETIC in capsys.readouterr().out) == says
+        assert predict.main(["--url", url, "--csv", str(people)]) == 0
+        assert (predict.SYNTHETIC in capsys.readouterr().err) == says
+
+
 def test_all_wrong_answers_are_named_at_once_and_nothing_is_sent(
     served: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,7 +179,7 @@ def test_a_csv_file_larger_than_a_batch_keeps_its_order(schema: Schema, served: 
     """Lines are sent in batches and come back one for one."""
     lines = ["BMI\n", *(f"{20 + number % 50}\n" for number in range(predict.BATCH_ROWS + 3))]
     out = io.StringIO()
-    assert predict.predict_csv(schema, lines, out, served[0]) == (predict.BATCH_ROWS + 3, 0)
+    assert predict.predict_csv(schema, lines, out, served[0]) == (predict.BATCH_ROWS + 3, 0, False)
     assert [len(body["dataframe_split"]["data"]) for body in served[1]] == [predict.BATCH_ROWS, 3]
     assert [line.split(",")[0] for line in out.getvalue().splitlines()[1:]] == [
         line.strip() for line in lines[1:]
