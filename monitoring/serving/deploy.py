@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from monitoring.serving.engine import docker, has_image
@@ -70,8 +70,10 @@ def models(environment: Mapping[str, str]) -> set[str]:
     return set(docker(*COMPOSE, "ps", "--quiet", "model", environment=environment).split())
 
 
-def move(wanted: Mapping[str, str], before: Mapping[str, str]) -> float:
-    """Put a pair in the place of the one that runs, `before`; seconds in which nothing answered.
+def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float, set[str]]:
+    """Put a pair in the place of the one that runs, `before`.
+
+    Returns the seconds in which nothing answered, and the old models, which still run and serve nobody.
 
     Raises:
         UserError: the new model or its sidecar does not get healthy; the old pair serves.
@@ -93,11 +95,20 @@ def move(wanted: Mapping[str, str], before: Mapping[str, str]) -> float:
                 docker("rm", "--force", container)
             docker(*COMPOSE, *up, "--wait", "exporter", environment=old)
         raise
-    seconds = time.monotonic() - started
-    for container in running:
-        docker("stop", container)
-        docker("rm", container)
-    return seconds
+    return time.monotonic() - started, running
+
+
+def take_away(containers: Iterable[str], version: str) -> list[str]:
+    """Stop and remove old models; a warning for each that stays, since the new pair serves all the same."""
+    warnings = []
+    for container in containers:
+        try:
+            docker("stop", container)
+            docker("rm", container)
+        except UserError as error:
+            remedy = f"`docker rm --force {container}` takes it away"
+            warnings.append(f"warning: version {version} still runs beside it: {error}\n{remedy}")
+    return warnings
 
 
 def deploy(wanted: Mapping[str, str], settings: Path) -> str:
@@ -107,12 +118,13 @@ def deploy(wanted: Mapping[str, str], settings: Path) -> str:
     before = remembered(text)
     shown = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
     try:
-        seconds = move(wanted, before)
+        seconds, old = switch(wanted, before)
     except UserError as error:
         still = f"; version {before['VERSION']} still serves" if before else ""
         raise UserError(f"{shown} did not get healthy{still}. {error}") from None
     remember(settings, with_pair(text, wanted))
-    return f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
+    said = f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
+    return "\n".join([said, *take_away(old, before.get("VERSION", ""))])
 
 
 def remember(settings: Path, text: str) -> None:
@@ -127,14 +139,16 @@ def chosen(action: str, version: str, environment: Mapping[str, str], settings: 
     """The pair that is meant.
 
     `champion` is that of the last verdict; else `version` of the model that runs, or that was exported last.
+    Its images come from IMAGE_PREFIX, or without it from where those of the running pair did.
     """
-    prefix = environment.get("IMAGE_PREFIX", "")
+    running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    home, slash, name = running.get("MODEL_IMAGE", "").rpartition("/")
+    prefix = environment.get("IMAGE_PREFIX", home + slash)
     if action == "champion":
         verdict = json.loads((PROJECT / VERDICT).read_text(encoding="utf-8"))
         return pair(verdict["model"], verdict["champion"], prefix)
-    running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
     if version and running:
-        return {**running, "VERSION": version}
+        return pair(name, version, prefix)
     told = read_facts(PROJECT / RELEASE)
     return pair(told["name"], version or told["version"], prefix)
 

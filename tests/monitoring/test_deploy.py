@@ -25,15 +25,17 @@ from monitoring.serving import deploy, smoke
 from monitoring.serving.engine import docker
 from steps import archive
 from steps.errors import UserError
+from steps.step import VERDICT
 from tests.conftest import ROOT, check_out, require
 from tests.steps.mlflow_servers import free_port
 
 OLD, NEW = deploy.pair("diabetes-risk", "1"), deploy.pair("diabetes-risk", "2")
+REGISTRY = "ghcr.io/me/"
 
 
 @dataclass
 class Engine:
-    """Docker's command line with one running model, `fails` on what a test says."""
+    """Docker's command line with one running model; `up`, `stop` and `rm` fail on what a test says."""
 
     fails: Callable[[str, str], bool] = lambda service, version: False
     models: list[str] = field(default_factory=lambda: ["old"])
@@ -47,8 +49,8 @@ class Engine:
         self.said.append(" ".join(part for part in (action, service, version) if part))
         if action == "up" and service == "model":
             self.models.append("new")
-        if action == "up" and self.fails(service, version):
-            raise UserError("unhealthy")
+        if self.fails(service, version):
+            raise UserError("unhealthy" if action == "up" else "no answer from the engine")
         if action == "rm":
             self.models.remove(service)
         return ""
@@ -60,11 +62,21 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deploy, "seconds_to_health", lambda container, limit: 0.0)
 
 
-def test_the_new_model_is_healthy_before_the_sidecar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The settings file of a stack that runs the old pair; every image is at hand."""
+    monkeypatch.setattr(deploy, "fetch", lambda wanted: None)
+    deploy.remember(tmp_path / ".env", deploy.with_pair("PORT=9000\n", OLD))
+    return tmp_path / ".env"
+
+
+def test_the_new_model_is_healthy_before_the_sidecar_moves(
+    monkeypatch: pytest.MonkeyPatch, settings: Path
+) -> None:
     """Then the old model goes."""
     engine = Engine()
     monkeypatch.setattr(deploy, "docker", engine)
-    deploy.move(NEW, OLD)
+    deploy.deploy(NEW, settings)
     assert engine.said == ["up model 2", "up exporter 2", "stop old", "rm old"]
 
 
@@ -73,7 +85,7 @@ def test_a_model_that_does_not_get_healthy_is_taken_away(monkeypatch: pytest.Mon
     engine = Engine(fails=lambda service, version: service == "model")
     monkeypatch.setattr(deploy, "docker", engine)
     with pytest.raises(UserError, match="unhealthy"):
-        deploy.move(NEW, OLD)
+        deploy.switch(NEW, OLD)
     assert engine.models == ["old"]
     assert "up exporter 2" not in engine.said
 
@@ -83,19 +95,16 @@ def test_a_sidecar_that_does_not_get_healthy_gives_way(monkeypatch: pytest.Monke
     engine = Engine(fails=lambda service, version: (service, version) == ("exporter", "2"))
     monkeypatch.setattr(deploy, "docker", engine)
     with pytest.raises(UserError, match="unhealthy"):
-        deploy.move(NEW, OLD)
+        deploy.switch(NEW, OLD)
     assert engine.models == ["old"]
     assert engine.said[-1] == "up exporter 1"
 
 
 def test_the_settings_file_changes_only_after_success(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, settings: Path
 ) -> None:
     """It says what runs, is for its owner's eyes, and the error says what still serves."""
-    settings = tmp_path / ".env"
-    deploy.remember(settings, deploy.with_pair("PORT=9000\n", OLD))
     assert settings.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(deploy, "fetch", lambda wanted: None)
     monkeypatch.setattr(deploy, "docker", Engine(fails=lambda service, version: version == "2"))
     with pytest.raises(UserError, match=r"version 2 .* did not get healthy; version 1 still serves"):
         deploy.deploy(NEW, settings)
@@ -106,6 +115,80 @@ def test_the_settings_file_changes_only_after_success(
     assert "PORT=9000" in settings.read_text()
 
 
+def test_an_old_model_that_cannot_be_stopped_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, settings: Path
+) -> None:
+    """The new pair serves: the settings name it, and the message says what is left to take away."""
+    monkeypatch.setattr(deploy, "docker", Engine(fails=lambda service, version: service == "old"))
+    said = deploy.deploy(NEW, settings)
+    assert "version 2 of diabetes-risk serves" in said
+    assert "warning: version 1 still runs beside it: no answer from the engine" in said
+    assert "`docker rm --force old`" in said
+    assert deploy.remembered(settings.read_text()) == NEW
+
+
+@pytest.mark.parametrize("action", ["deploy", "champion"])
+@pytest.mark.parametrize(
+    ("running", "environment", "prefix"),
+    [
+        (REGISTRY, {}, REGISTRY),
+        ("", {}, ""),
+        ("", {"IMAGE_PREFIX": REGISTRY}, REGISTRY),
+        (REGISTRY, {"IMAGE_PREFIX": "docker.io/me/"}, "docker.io/me/"),
+        (REGISTRY, {"IMAGE_PREFIX": ""}, ""),
+        (None, {}, ""),
+        (None, {"IMAGE_PREFIX": REGISTRY}, REGISTRY),
+    ],
+)
+def test_images_come_from_where_the_running_ones_did(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    action: str,
+    running: str | None,
+    environment: dict[str, str],
+    prefix: str,
+) -> None:
+    """By version and back to @champion alike; IMAGE_PREFIX, where it is given, says otherwise."""
+    (tmp_path / VERDICT).write_text('{"model": "diabetes-risk", "champion": "2"}')
+    monkeypatch.setattr(deploy, "PROJECT", tmp_path)
+    monkeypatch.setattr(deploy, "read_facts", lambda folder: {"name": "diabetes-risk", "version": "7"})
+    settings = tmp_path / ".env"
+    if running is not None:
+        deploy.remember(settings, deploy.with_pair("", deploy.pair("diabetes-risk", "1", running)))
+    version = "2" if action == "deploy" else ""
+    found = deploy.chosen(action, version, environment, settings)
+    assert found == deploy.pair("diabetes-risk", "2", prefix)
+
+
+def test_a_rollback_moves_the_containers_to_the_champion_of_the_verdict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second half of `make rollback`, from the registry that the running pair came from."""
+    engine = Engine()
+    monkeypatch.setattr(deploy, "docker", engine)
+    monkeypatch.setattr(deploy, "has_image", lambda reference: False)
+    monkeypatch.setattr(deploy, "PROJECT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["deploy", "champion"])
+    monkeypatch.delenv("IMAGE_PREFIX", raising=False)
+    monkeypatch.chdir(tmp_path)  # main goes to the project and does not come back
+    settings = tmp_path / deploy.SETTINGS
+    settings.parent.mkdir()
+    deploy.remember(settings, deploy.with_pair("", deploy.pair("diabetes-risk", "2", REGISTRY)))
+    verdict = {"verdict": "rolled_back", "model": "diabetes-risk", "champion": "1", "champion_before": "2"}
+    (tmp_path / VERDICT).write_text(json.dumps(verdict))
+    assert deploy.main() == 0
+    assert engine.said == [
+        f"pull {REGISTRY}diabetes-risk:1",
+        f"pull {REGISTRY}diabetes-risk-exporter:1",
+        "up model 1",
+        "up exporter 1",
+        "stop old",
+        "rm old",
+    ]
+    assert deploy.remembered(settings.read_text()) == deploy.pair("diabetes-risk", "1", REGISTRY)
+    assert f"champion: version 1 of {REGISTRY}diabetes-risk serves" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- on a real engine, under load
 
 
@@ -114,7 +197,10 @@ def _compose() -> None:
     try:
         docker("compose", "version")
     except UserError:
-        pytest.skip("`docker compose` is not installed (Debian has no package of version 2)")
+        reason = "`docker compose` is not installed: `make components` builds it where there is Go"
+        if os.environ.get("REQUIRE_REAL") == "1":
+            pytest.fail(f"REQUIRE_REAL=1, and {reason}")
+        pytest.skip(reason)
 
 
 def _token_version(token: str | None) -> str | None:
@@ -128,7 +214,7 @@ def _token_version(token: str | None) -> str | None:
 
 @pytest.mark.real
 def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path: Path) -> None:
-    """Every answer is one version's, and so is the sidecar that passed it on; failures are counted."""
+    """Forth by version, back by rollback: an answer and its sidecar are one version's; failures counted."""
     _compose()
     import mlflow
 
@@ -207,9 +293,13 @@ def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path
         assert done.returncode == 0, done.stderr
         for thread in threads:
             thread.start()
-        for version in ("2", "1"):
-            done = call("deploy", version)
-            assert done.returncode == 0, done.stderr
+        done = call("deploy", "2")
+        assert done.returncode == 0, done.stderr
+        code, output = checkout.mlflow_run("promote", rollback="true")  # `make rollback`, both halves
+        assert code == 0, output
+        done = call("champion")
+        assert done.returncode == 0, done.stderr
+        assert "version 1 of" in done.stdout
         missing = call("deploy", "99")
         assert missing.returncode == 1
         assert "there is no image" in missing.stderr
