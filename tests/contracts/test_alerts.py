@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from monitoring.grafana import alerts, generate, lint, runbook
+from monitoring.serving import deploy
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKDOWN = runbook.RUNBOOK.read_text(encoding="utf-8")
@@ -57,11 +58,33 @@ def test_the_runbook_dashboard_is_the_runbook() -> None:
     assert generate.main(["--check"]) == 0
 
 
-def test_variables_of_the_stack_are_explained_where_people_look() -> None:
-    """Every variable that compose.yaml takes, save the images, stands in the runbook."""
+def test_variables_that_the_runbook_sets_are_those_that_the_stack_takes() -> None:
+    """By their exact names: its table holds all of them save the pair's, and no other is named to be set."""
     compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
-    taken = set(re.findall(r"\$\{(\w+)", compose)) - {"MODEL_IMAGE", "EXPORTER_IMAGE"}
-    assert {name for name in taken if name not in MARKDOWN} == set()
+    taken = set(re.findall(r"\$\{(\w+)", compose)) - set(deploy.RUNNING)
+    table = re.findall(r"^\| (`[A-Z].*?) \|", MARKDOWN, re.MULTILINE)
+    assert {name for row in table for name in re.findall(r"`(\w+)`", row)} == taken
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)(?:=[^`]*)?`", MARKDOWN))
+    assert named - taken == {"STACK", "IMAGE_PREFIX"}  # a short form; make takes it
+
+
+def test_what_a_changed_variable_needs_is_told_beside_it() -> None:
+    """`docker compose restart` keeps the old environment: `up -d` takes the new one."""
+    compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
+    taken = set(re.findall(r"\$\{(\w+)", compose))
+    parts = [part for text in CHAPTERS.values() for part in re.split(r"\n\n|\n(?=\*\*|###)", text)]
+    telling = [
+        part
+        for part in parts
+        if part.startswith("**Do.**") and taken & set(re.findall(r"`(\w+)(?:=[^`]*)?`", part))
+    ]
+    assert len(telling) >= 4
+    assert [part for part in telling if "up -d" not in part] == []
+
+
+def test_a_restart_is_a_command() -> None:
+    """Nobody has to guess which one at night."""
+    assert re.findall(r"\b[Rr]estart (?:it|the)\b", MARKDOWN) == []
 
 
 def test_the_dispatch_sends_what_the_retrain_workflow_takes() -> None:

@@ -20,6 +20,7 @@ import jsonschema
 import pytest
 import yaml
 
+from monitoring.exporter import settings
 from tests.conftest import require
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,11 +47,15 @@ def expand(text: str, variables: dict[str, str]) -> str:
     return re.sub(r"\$\{(\w+)(?:(:[-+?])([^}]*))?\}", replace, text)
 
 
-def grafana(**variables: str) -> dict[str, str]:
+def environment(service: str, **variables: str) -> dict[str, str]:
     return {
         name: expand(str(value), {"VERSION": "1", **variables})
-        for name, value in SERVICES["grafana"]["environment"].items()
+        for name, value in SERVICES[service]["environment"].items()
     }
+
+
+def grafana(**variables: str) -> dict[str, str]:
+    return environment("grafana", **variables)
 
 
 def test_the_file_follows_the_compose_specification() -> None:
@@ -83,6 +88,38 @@ def test_images_are_pinned(name: str) -> None:
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag)
     else:
         assert expand(SERVICES[name]["image"], {"VERSION": "7"}).endswith(":7")
+
+
+def test_cadvisor_tells_a_restart() -> None:
+    """Up to 0.56.2 `container_start_time_seconds` is the time of creation, and no restart changes it."""
+    version = SERVICES["cadvisor"]["image"].rpartition(":")[2].lstrip("v")
+    assert tuple(int(part) for part in version.split(".")) >= (0, 57, 0)
+
+
+def test_one_variable_gives_the_model_workers_and_the_sidecar_as_many_calls() -> None:
+    """uvicorn, which the image starts, reads WEB_CONCURRENCY; one of each is the default."""
+    for variables, count in (({}, "1"), ({"WORKERS": "3"}, "3")):
+        found = {name: environment(name, **variables) for name in ("model", "exporter")}
+        assert found["model"]["WEB_CONCURRENCY"] == found["exporter"]["MODEL_EXPORTER_BATCH_CALLS"] == count
+    dockerfile = (ROOT / "monitoring" / "serving" / "Dockerfile").read_text(encoding="utf-8")
+    assert "WEB_CONCURRENCY=1" in dockerfile
+    assert '"uvicorn"' in dockerfile
+    assert "--workers" not in dockerfile
+
+
+def test_settings_of_the_sidecar_pass_through_and_empty_ones_are_its_defaults() -> None:
+    """Every variable that reaches it is a setting."""
+    bare = settings.read(environment("exporter"))
+    assert (bare.batch_rows, bare.observer_items, bare.guard) == (
+        settings.Settings.batch_rows,
+        settings.Settings.observer_items,
+        "observe",
+    )
+    set_so = settings.read(
+        environment("exporter", BATCH_ROWS="256", OBSERVER_ITEMS="50000", GUARD="reject", WORKERS="2")
+    )
+    assert (set_so.batch_rows, set_so.observer_items, set_so.guard) == (256, 50_000, "reject")
+    assert set_so.batch_calls == 2
 
 
 @every_service

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from monitoring import backfill
+from monitoring.exporter import settings, tokens
 from monitoring.grafana import runbook
+from tests.conftest import require
+from tests.contracts.test_metrics import runbook_queries
+from tests.monitoring.test_compose import environment
 
 OPERATE = runbook.chapters(runbook.RUNBOOK.read_text(encoding="utf-8"))["Operate and upgrade"]
 
@@ -81,6 +88,88 @@ def test_a_store_survives_backup_loss_upgrade_and_cleaning(tmp_path: Path) -> No
     assert shown(tmp_path) == before, "deleted less than 90 days ago"
     sh(tmp_path, clean.replace("90d", "0d0h0m0s"))
     assert shown(tmp_path) == ["kept active kept"]
+
+
+# `docker run --rm -v volume:/data ... busybox command` without an engine: the command, on folders here.
+# Nothing has to be stopped or started.
+ENGINE = """
+STACK() { :; }
+docker() {
+  local places=()
+  shift 2
+  while [ "$1" = -v ]; do places+=(-e "s#^${2#*:}#${2%%:*}#"); shift 2; done
+  shift
+  local words=()
+  for word in "$@"; do words+=("$(sed "${places[@]}" <<<"$word")"); done
+  "${words[@]}"
+}
+"""
+
+
+@pytest.mark.real
+def test_samples_of_prometheus_survive_backup_and_loss(tmp_path: Path) -> None:
+    """The volume goes into one archive and comes back in place of what is there; Prometheus serves it."""
+    require("prometheus")
+    require("promtool")
+    end, volume = 1_790_000_000.0, tmp_path / "diabetes-risk_prometheus"
+    backfill.add_blocks(backfill.openmetrics([end - 60, end], {"kept{}": [1.0, 2.0]}), volume)
+    lines = commands("Back up and restore")[3:]
+    assert [line for line in lines if "STACK" in line] == [
+        "STACK stop prometheus",
+        "STACK start prometheus",
+    ] * 2
+    back_up, restore = lines[:3], lines[3:]
+    sh(tmp_path, ENGINE + "\n".join(back_up))
+    shutil.rmtree(volume)
+    backfill.add_blocks(backfill.openmetrics([end - 60, end], {"other{}": [3.0, 4.0]}), volume)
+    sh(tmp_path, ENGINE + "\n".join(restore))
+    with backfill.Server(volume) as server:
+        assert server.query("kept", end)[0]["value"][1] == "2"
+        assert server.query("other", end) == []
+
+
+def test_a_key_is_rotated_as_the_runbook_says() -> None:
+    """New and old in `FEEDBACK_KEYS`, through compose.yaml into the settings; then the old one goes."""
+    old, new = "an-old-key-of-the-test", "a-new-key-of-the-test"
+    (told,) = re.findall(r"`FEEDBACK_KEYS=(\S+)`", OPERATE)
+
+    def keys(variable: str) -> tuple[str, ...]:
+        return settings.read(environment("exporter", FEEDBACK_KEYS=variable)).feedback_keys
+
+    def signed(by: tuple[str, ...]) -> str:
+        return tokens.issue(by, "risk", "1", [0], [0.1], now=0.0, random=os.urandom)
+
+    def accepted(token: str, by: tuple[str, ...]) -> bool:
+        try:
+            return tokens.read(by, "risk", token, now=0.0, lifetime=1.0).version == "1"
+        except tokens.TokenError:
+            return False
+
+    before, both, after = keys(old), keys(told.replace("<new>", new).replace("<old>", old)), keys(new)
+    assert accepted(signed(before), both)
+    assert accepted(signed(both), after)
+    assert not accepted(signed(before), after)
+    assert "STACK up -d exporter" in OPERATE
+
+
+@pytest.mark.real
+def test_queries_to_paste_are_promql(tmp_path: Path) -> None:
+    """Each one of the alerts' chapters."""
+    require("promtool")
+    queries = list(runbook_queries())
+    rules = [{"record": "pasted", "expr": query, "labels": {"n": str(n)}} for n, query in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "runbook", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(queries)} rules found" in done.stdout
+
+
+def test_the_environment_that_commands_need_is_told_once() -> None:
+    """`python` and `mlflow` are not those of the machine."""
+    assert runbook.RUNBOOK.read_text(encoding="utf-8").count("`source .venv/bin/activate`") == 1
 
 
 def test_make_words_of_the_runbook_exist() -> None:
