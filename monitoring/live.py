@@ -35,10 +35,16 @@ if TYPE_CHECKING:
 
 LABELS_A_REQUEST = 200
 TIMEOUT_SECONDS = 60.0
+# Where the tokens are looked for: the sidecar's own settings. A command line is for everybody to read.
+BEARER = "MODEL_EXPORTER_BEARER_TOKEN"
+FEEDBACK_BEARER = "MODEL_EXPORTER_FEEDBACK_BEARER_TOKEN"
 
 
 class Traffic(NamedTuple):
-    """How a scenario is sent: to where, requests a second, for how long, over how many connections."""
+    """How a scenario is sent: to where, requests a second, for how long, over how many connections.
+
+    The tokens are asked for by a sidecar that has one set; empty is none.
+    """
 
     url: str
     rate: float
@@ -47,6 +53,8 @@ class Traffic(NamedTuple):
     label_share: float
     label_delay: float
     seed: int
+    token: str = ""
+    feedback_token: str = ""
 
 
 class Report(NamedTuple):
@@ -81,7 +89,7 @@ def send(schema: Schema, facts: Facts, scenario: Scenario, reference: Reference,
     rows = people[columns].astype(object).where(people[columns].notna(), None).to_numpy().tolist()
     metrics = Metrics(CollectorRegistry(), reference, VERSION)
     tally = _Tally(Observer(metrics, reference, limit=total + 1), metrics)
-    _check_listening(traffic.url)
+    _check_listening(traffic)
     due: queue.Queue[int | None] = queue.Queue()
     chosen = np.random.default_rng(traffic.seed).random(total) < traffic.label_share
     started = time.monotonic()
@@ -126,19 +134,29 @@ def _connect(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT_SECONDS)
 
 
-def _check_listening(url: str) -> None:
-    parts = urlsplit(url)
+def _headers(token: str) -> dict[str, str]:
+    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
+def _check_listening(traffic: Traffic) -> None:
+    parts = urlsplit(traffic.url)
     try:
         if parts.scheme != "http" or not parts.hostname:
             raise OSError("it should be http://host:port")
-        connection = _connect(url)
-        connection.request("GET", "/ping")
-        connection.getresponse().read()
+        connection = _connect(traffic.url)
+        connection.request("GET", "/ping", headers=_headers(traffic.token))
+        answer = connection.getresponse()
+        answer.read()
         connection.close()
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
-            f"nothing answers at {url} ({error}): `make serve` or `make stack` starts it"
+            f"nothing answers at {traffic.url} ({error}): `make serve` or `make stack` starts it"
         ) from None
+    if answer.status == 401:
+        raise UserError(
+            f"the sidecar at {traffic.url} asks for a bearer token, and "
+            + (f"that of {BEARER} is another" if traffic.token else f"{BEARER} is not set")
+        )
 
 
 def _ask(
@@ -147,7 +165,7 @@ def _ask(
     """Send one request and note its answer; the connection to go on with."""
     started = time.monotonic()
     try:
-        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+        connection.request("POST", "/invocations", body, _headers(traffic.token))
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, http.client.HTTPException):
@@ -180,7 +198,7 @@ def _send_labels(traffic: Traffic, tally: _Tally, reference: Reference, now: flo
         connection = _connect(traffic.url)
         labels = [{"token": token, "row": 0, "outcome": outcome} for _, token, outcome, _ in part]
         try:
-            connection.request("POST", "/feedback", json.dumps(labels), {"Content-Type": "application/json"})
+            connection.request("POST", "/feedback", json.dumps(labels), _headers(traffic.feedback_token))
             answer = connection.getresponse()
             accepted = int(json.loads(answer.read()).get("accepted", 0))
         except (OSError, ValueError, http.client.HTTPException):

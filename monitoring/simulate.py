@@ -4,13 +4,15 @@
     python -m monitoring.simulate backfill --scenario ageing-population --days 30 --out past --port 9090
 
 Both end with what dashboards and alerts are expected to show, computed from what was sent. The backfill also
-asks Prometheus, and ends with exit code 1 if the two disagree.
+asks Prometheus, and ends with exit code 1 if the two disagree. Tokens that the sidecar asks for come from the
+environment, under the names of its own settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -175,7 +177,9 @@ def _run_live(args: argparse.Namespace, schema: Schema) -> int:
         reference = _reference(args.model or _champion(schema, Path(scratch)))
     facts = cohort.read_facts(schema, ROOT)
     traffic = live.Traffic(
-        args.url, args.rate, args.seconds, args.clients, args.label_share, args.label_delay, args.seed
+        *(args.url, args.rate, args.seconds, args.clients, args.label_share, args.label_delay, args.seed),
+        token=os.environ.get(live.BEARER, ""),
+        feedback_token=os.environ.get(live.FEEDBACK_BEARER, ""),
     )
     report = live.send(schema, facts, scenario, reference, traffic)
     print(f"{scenario.title}: {scenario.description}\n")
@@ -197,7 +201,12 @@ def _parser() -> argparse.ArgumentParser:
         "--label-share", type=float, default=0.5, help="share of people whose outcome comes back"
     )
     common.add_argument("--seed", type=int, default=1)
-    now = commands.add_parser("live", parents=[common], help="traffic through the sidecar, now")
+    now = commands.add_parser(
+        "live",
+        parents=[common],
+        help="traffic through the sidecar, now",
+        epilog=f"Tokens, if the sidecar asks for them, come from {live.BEARER} and {live.FEEDBACK_BEARER}.",
+    )
     now.add_argument("--url", default="http://127.0.0.1:8080", help="the traffic port")
     now.add_argument(
         "--rate", type=float, default=20, help="requests a second, before the scenario's own rate"

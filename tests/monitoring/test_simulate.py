@@ -284,6 +284,33 @@ def test_live_traffic_reaches_the_sidecar_and_its_labels_come_back(
     assert report.alerts["Feature drift"] >= {"BMI"}
 
 
+def test_live_traffic_carries_the_tokens_of_the_environment(
+    known: world.World,
+    start: Any,
+    scripted: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sidecar's own variables; without the right one the error names it, and never its value."""
+    tokens = {"bearer_token": "who-asks-0123456789", "feedback_bearer_token": "who-tells-0123456789"}
+    running = start(scripted().port, known.reference, feedback_keys=("key-0123456789abcdef",), **tokens)
+    monkeypatch.setattr(simulate, "_reference", lambda folder: known.reference)
+    words = ["live", "--model", str(tmp_path), "--url", f"http://127.0.0.1:{running.port}"]
+    words += ["--rate", "20", "--seconds", "0.5", "--label-share", "1", "--label-delay", "0.01"]
+    monkeypatch.setenv("MODEL_EXPORTER_BEARER_TOKEN", "somebody-else-012345")
+    assert simulate.main(words) == 1
+    said = capsys.readouterr().err
+    assert "MODEL_EXPORTER_BEARER_TOKEN" in said
+    assert "somebody-else" not in said
+    for name, token in tokens.items():
+        monkeypatch.setenv(f"MODEL_EXPORTER_{name.upper()}", token)
+    assert simulate.main(words) == 0
+    shown = capsys.readouterr().out
+    assert '"200": 10' in shown
+    assert '"accepted": 10' in shown
+
+
 def test_live_traffic_to_nobody_is_explained(known: world.World) -> None:
     """Before anything is sent."""
     traffic = live.Traffic("http://127.0.0.1:9", 1, 1.0, 1, 0.0, 0.0, 1)
