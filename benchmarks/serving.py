@@ -1,12 +1,13 @@
 """What the sidecar adds to a served model, and what it costs.
 
-    python -m benchmarks.serving --model DIR --reference FILE [--image NAME] [--mlserver PYTHON] [--quick]
+    python -m benchmarks.serving --model DIR --reference FILE [--image NAME] [--packed NAME]
+                                 [--mlserver PYTHON] [--quick]
 
 The same container (`--image`, else `mlflow models serve` with one worker), asked directly and through the
-sidecar, by closed loops of 1 to 64 clients and by Poisson arrivals; `--mlserver` adds MLServer, run by the
-Python given. Rounds alternate between the targets, and the table holds medians of the rounds: on a machine
-with few cores and other work to do, only ratios within a round mean something. Writes
-benchmarks/results/serving.json and prints the table.
+sidecar, by closed loops of 1 to 64 clients and by Poisson arrivals; `--packed` adds the image of `make image`
+with its own entrypoint, `--mlserver` MLServer, run by the Python given. Rounds alternate between the targets,
+and the table holds medians of the rounds: on a machine with few cores and other work to do, only ratios
+within a round mean something. Writes benchmarks/results/serving.json and prints the table.
 
 The clients are one process of raw sockets (`load`), so that they take little of what they measure.
 """
@@ -38,6 +39,7 @@ RESULTS = Path(__file__).with_name("results") / "serving.json"
 CLIENTS = (1, 2, 8, 32, 64)
 POISSON_SHARES = (0.3, 0.6)
 WARM_UP = 1.0
+PACKED = "our image"
 START_SECONDS = 180.0
 # What MLServer is tried with: most requests in a batch, most seconds that a batch waits.
 MLSERVER_BATCHES = ((0, 0.0), (64, 0.002), (64, 0.005), (64, 0.01))
@@ -97,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="folder of an MLflow model")
     parser.add_argument("--reference", help="its reference.json")
     parser.add_argument("--image", help="image of `mlflow models build-docker`; without it, processes")
+    parser.add_argument("--packed", help="image of `make image`, asked directly beside the others")
     parser.add_argument("--mlserver", help="Python of an environment with requirements-mlserver.txt")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
@@ -367,6 +370,10 @@ def start_targets(
         targets.append(Target(name, port, "/invocations", bodies, pid, metrics_port))
     running.enter_context(container_process(chosen, many, workers=None))
     targets.append(Target("container, all workers", many, "/invocations", bodies))
+    if chosen.packed:
+        packed = free_port()
+        running.enter_context(image_process(chosen.packed, packed, []))
+        targets.append(Target(PACKED, packed, "/invocations", bodies))
     for target in targets:
         wait_for(f"http://127.0.0.1:{target.port}/ping")
     return tuple(targets)
@@ -377,14 +384,9 @@ def container_process(chosen: argparse.Namespace, port: int, workers: int | None
     """The stock image with its stock entry point, or the same server as a process."""
     count = os.cpu_count() if workers is None else workers
     if chosen.image:
-        name = f"benchmark-serving-{port}"
-        command = ["docker", "run", "--rm", "--name", name, "-p", f"127.0.0.1:{port}:8080"]
-        command += [] if workers is None else ["-e", f"MLFLOW_MODELS_WORKERS={workers}"]
-        try:
-            with process([*command, chosen.image], {}) as pid:
-                yield pid
-        finally:
-            subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+        workers_given = [] if workers is None else ["-e", f"MLFLOW_MODELS_WORKERS={workers}"]
+        with image_process(chosen.image, port, workers_given) as pid:
+            yield pid
         return
     command = [
         sys.executable,
@@ -400,6 +402,18 @@ def container_process(chosen: argparse.Namespace, port: int, workers: int | None
     environment = {"MLFLOW_MODELS_WORKERS": str(count), "OMP_NUM_THREADS": "1"}
     with process([*command, "-h", "127.0.0.1", "-p", str(port)], environment) as pid:
         yield pid
+
+
+@contextlib.contextmanager
+def image_process(image: str, port: int, options: Sequence[str]) -> Iterator[int]:
+    """A container of an image, with its own entry point."""
+    name = f"benchmark-serving-{port}"
+    command = ["docker", "run", "--rm", "--name", name, "-p", f"127.0.0.1:{port}:8080", *options, image]
+    try:
+        with process(command, {}) as pid:
+            yield pid
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
 
 
 @contextlib.contextmanager
@@ -519,6 +533,20 @@ def table(document: dict[str, Any]) -> str:
         lines.append(
             f"Poisson arrivals at {share:.0%} of the container's rate: p50 {on['p50'] / off['p50']:.2f}, mean"
             f" {on['mean'] / off['mean']:.2f} times batching off (at most 1.05)"
+        )
+    if PACKED in closed:
+        times = [
+            closed[PACKED][str(count)]["rate"] / closed["container"][str(count)]["rate"] for count in (1, 8)
+        ]
+        lines.append(
+            f"requests a second of our image, 1 and 8 clients: {times[0]:.2f} and {times[1]:.2f} times"
+        )
+    others = [name for name in closed if name.startswith("MLServer")]
+    if others:
+        best = {count: max(closed[name][str(count)]["rate"] for name in others) for count in CLIENTS}
+        times = ", ".join(f"{closed['sidecar'][str(n)]['rate'] / best[n]:.2f} at {n}" for n in CLIENTS)
+        lines.append(
+            f"requests a second of the sidecar beside MLServer at its best settings: {times} clients"
         )
     limits = document["bound"]
     lines.append(
