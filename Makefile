@@ -94,8 +94,8 @@ stack: .venv/installed  ## The whole stack in Docker: model, sidecar, Prometheus
 deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, together
 	@python -m monitoring.serving.deploy deploy $(VERSION)
 
-rollback: .venv/installed  ## @champion back to @previous, and the running containers with it
-	@$(RUN) -e promote -P rollback=true $(ARGS)
+rollback: .venv/installed  ## @champion of the running model back to @previous, and the containers with it
+	@name=$$(python -m monitoring.serving.deploy name) && $(RUN) -e promote -P rollback=$$name $(ARGS)
 	@python -m monitoring.serving.deploy champion
 
 data-check: .venv/installed  ## Validate and prepare the labelled data (DATA_URI=...); report in build/data

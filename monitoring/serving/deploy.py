@@ -153,10 +153,19 @@ def chosen(action: str, version: str, environment: Mapping[str, str], settings: 
     return pair(told["name"], version or told["version"], prefix)
 
 
+def running_name(settings: Path) -> str:
+    """The registered model of the pair that runs; `true`, which `-P rollback=` takes too, if none does."""
+    running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    return running["MODEL_IMAGE"].rpartition("/")[2] if running else "true"
+
+
 def main() -> int:
-    """Deploy; exit code 1 with the reason if that fails."""
+    """Deploy, or print the `name` of the model that runs; exit code 1 with the reason if that fails."""
     action, version = [*sys.argv[1:], "", ""][:2]
     settings = PROJECT / SETTINGS
+    if action == "name":
+        print(running_name(settings))
+        return 0
     os.chdir(PROJECT)
     try:
         if action == "deploy" and not version:

@@ -189,6 +189,19 @@ def test_a_rollback_moves_the_containers_to_the_champion_of_the_verdict(
     assert f"champion: version 1 of {REGISTRY}diabetes-risk serves" in capsys.readouterr().out
 
 
+def test_a_rollback_is_asked_of_the_model_that_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever data a person last trained on; promote finds out by itself where nothing runs."""
+    monkeypatch.setattr(deploy, "PROJECT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["deploy", "name"])
+    assert deploy.main() == 0
+    (tmp_path / deploy.SETTINGS).parent.mkdir()
+    deploy.remember(tmp_path / deploy.SETTINGS, deploy.with_pair("", deploy.pair("m", "2", "ghcr.io/me/")))
+    assert deploy.main() == 0
+    assert capsys.readouterr().out == "true\nm\n"
+
+
 # ---------------------------------------------------------------- on a real engine, under load
 
 
