@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from steps import archive, data_check, kept_store, retraining, summary
+from steps import archive, chain, data_check, kept_store, publishing, release, retraining, sources, summary
 from steps.errors import UserError
 from tests.conftest import QUICK, Checkout, check_out
+from tests.steps.clinic import clinic_schema
 
 # ---------------------------------------------------------------- whether to train
 
@@ -104,15 +108,20 @@ def _artifacts(champion: Any, run_id: str) -> Path:
 # ---------------------------------------------------------------- the store between two runs
 
 
-@pytest.fixture(scope="module")
-def restored(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def elsewhere(champion: Any, folder: Path) -> Checkout:
     """The champion's store, saved and restored in a checkout elsewhere, with the rows that are its input."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    checkout = check_out(folder / "deeper" / "project")
+    checkout = Checkout(folder / "deeper" / "project")
+    left = shutil.ignore_patterns(archive.DATABASE, *archive.FOLDERS, "verdict.json")
+    shutil.copytree(champion.checkout.folder, checkout.folder, ignore=left)
     archive.save(champion.checkout.folder, folder / "store.tar.gz")
     archive.restore(folder / "store.tar.gz", checkout.folder)
-    shutil.copytree(champion.checkout.folder / ".cache", checkout.folder / ".cache")
     return checkout
+
+
+@pytest.fixture(scope="module")
+def restored(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout elsewhere that all these tests share."""
+    return elsewhere(champion, tmp_path_factory.mktemp("elsewhere"))
 
 
 def test_a_restored_store_lives_where_it_was_put(champion: Any, restored: Checkout) -> None:
@@ -208,6 +217,16 @@ def test_a_server_keeps_its_own_store(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the words, as a runner calls them
 
 
+COMMIT = """git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x
+git rev-parse HEAD"""
+ON_GITHUB = {
+    "GITHUB_REPOSITORY": "Owner/repository",
+    "GITHUB_REPOSITORY_OWNER": "Owner",
+    "GITHUB_ACTOR": "somebody",
+    "GH_TOKEN": "token",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Runner(Checkout):
     """A checkout on an emulated runner: GitHub's variables and files."""
@@ -248,7 +267,73 @@ def test_a_schedule_without_new_data_trains_nothing(restored: Checkout) -> None:
     assert "mlflow.projects" not in output
 
 
-def test_data_that_break_the_schema_are_refused_with_the_reason(tmp_path: Path) -> None:
+def call(module: ModuleType, runner: Runner, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """`python -m module words` on the runner, in this process: that spares its imports."""
+    import mlflow
+
+    monkeypatch.setattr(chain, "PROJECT", runner.folder)
+    monkeypatch.setattr(sys, "argv", [module.__name__, *words])
+    for name, value in {**runner.environment, "MLFLOW_TRACKING_URI": runner.tracking_uri}.items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(runner.tracking_uri)
+    code: int = module.main()
+    return code
+
+
+def test_a_promoted_model_goes_from_the_chain_to_the_plan_of_what_is_pushed(
+    champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No champion yet, every step reused: promoted, summarised, exported, and planned as a demo."""
+    import mlflow
+
+    runner = Runner(elsewhere(champion, tmp_path).folder, "push")
+    client = mlflow.MlflowClient(runner.tracking_uri, runner.tracking_uri)
+    client.delete_registered_model_alias(champion.name, "champion")
+    given = [part for name, value in QUICK.items() for part in ("-P", f"{name}={value}")]
+    assert call(retraining, runner, monkeypatch, *given) == 0
+    told = {"trained": "true", "verdict": "promoted", "promoted": "true", "publish": "true"}
+    assert runner.outputs == {**told, "name": champion.name, "version": champion.version}
+    assert f"## Promoted: version {champion.version} of {champion.name}" in runner.summary
+    candidate = {path.name for path in (runner.folder / "build" / "candidate").iterdir()}
+    assert candidate == {"evaluation.json", "report.html", "model_card.md", "verdict.json"}
+    alias = client.get_model_version_by_alias(champion.name, "champion")
+    assert str(alias.version) == champion.version
+
+    assert call(release, runner, monkeypatch) == 0
+    code, commit = runner.run("bash", "-c", COMMIT)
+    assert code == 0, commit
+    for name, value in ON_GITHUB.items():
+        monkeypatch.setenv(name, value)
+    assert call(publishing, runner, monkeypatch, "plan") == 0
+    planned = json.loads((runner.folder / "build" / "publish.json").read_text())
+    tags = (champion.version, f"git-{commit[:12]}", "demo")
+    assert planned["images"] == {
+        f"{part}:{champion.version}": [f"ghcr.io/owner/{part}:{tag}" for tag in tags]
+        for part in (champion.name, f"{champion.name}-exporter")
+    }
+    assert planned["release"] == f"{champion.name}-v{champion.version}"
+    assert f"  * `ghcr.io/owner/{champion.name}:demo`" in runner.summary
+
+
+def test_the_bundled_cohort_passes_its_check_and_its_rows_are_published(
+    restored: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Green; profile, schema and, since these people are made up, the prepared rows in `build/data`."""
+    import pandas as pd
+
+    runner = Runner(restored.folder, "pull_request")
+    assert call(data_check, runner, monkeypatch) == 0
+    assert runner.outputs == {"kind": "synthetic", "published": "true"}
+    folder = runner.folder / "build" / "data"
+    assert (folder / "report.md").read_text() in runner.summary
+    assert {path.name for path in folder.iterdir()} == {"profile.json", "schema.yaml", "report.md", "rows"}
+    rows = pd.concat(map(pd.read_parquet, (folder / "rows").glob("*.parquet")))
+    assert len(rows) > 10_000
+
+
+def test_data_that_break_the_schema_are_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Red; columns, rules and counts in the summary and the report, and not one value of a row."""
     import pandas as pd
 
@@ -256,8 +341,7 @@ def test_data_that_break_the_schema_are_refused_with_the_reason(tmp_path: Path) 
     frame = pd.read_parquet(runner.folder / "data" / "cohort.parquet").head(500)
     frame["BMI"] = 987654.0
     frame.to_csv(runner.folder / "bad.csv", index=False)
-    code, output = runner.run("python", "-m", "steps.data_check")
-    assert code == 1, output
+    assert call(data_check, runner, monkeypatch) == 1
     assert "## Data: refused" in runner.summary
     assert "BMI" in runner.summary
     assert "987654" not in runner.summary
@@ -297,3 +381,19 @@ def test_new_data_are_compared_and_trained_and_a_refusal_ends_green(
     assert runner.outputs["promoted"] == "false"
     assert runner.summary.index("## Drift") < runner.summary.index("## Refused")
     assert (runner.folder / "build" / "candidate" / "report.html").exists()
+
+
+def test_a_listed_url_keeps_how_its_source_codes_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is handed over as the source's name; the downloaded file alone would be read with other labels."""
+    content = b"glucose,ward,stage,smoker,readmitted\n5.5,A1,1,0,no\n6,B2,2,1,yes\n"
+    digest = hashlib.sha256(content).hexdigest()
+    url, own = '"http://127.0.0.1:1/r.csv"', f'sha256: "{digest}", target: readmitted, positive: ["no"]'
+    schema = clinic_schema(tmp_path, (f"{url}, target: back, positive: [1], ignore: [ID]", f"{url}, {own}"))
+    monkeypatch.setenv("ROWS_CACHE", str(tmp_path))
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / digest).write_bytes(content)
+    data, found = retraining.local_data(url.strip('"'), schema, tmp_path)
+    assert data == "remote"
+    assert found == sources.locate("remote", schema, tmp_path, tmp_path).digest
