@@ -276,10 +276,14 @@ def call(module: ModuleType, runner: Runner, monkeypatch: pytest.MonkeyPatch, *w
     for name, value in {**runner.environment, "MLFLOW_TRACKING_URI": runner.tracking_uri}.items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(runner.tracking_uri)
-    code: int = module.main()
+    try:
+        code: int = module.main()
+    finally:
+        mlflow.set_tracking_uri(None)
     return code
 
 
+@pytest.mark.real
 def test_a_promoted_model_goes_from_the_chain_to_the_plan_of_what_is_pushed(
     champion: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
