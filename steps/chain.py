@@ -330,7 +330,7 @@ def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | 
     with store.chain_lock(store.lock_path(uri, cache), step, _say) as depth, mlflow.start_run() as run:
         run_id = run.info.run_id
         if depth == 0 and not store.is_remote(uri):
-            store.close_abandoned(client, keep={run_id})
+            store.close_abandoned(client, PROJECT, keep={run_id})
         chain = Chain(client, values, schema, cache, _say)
         with tempfile.TemporaryDirectory() as scratch:
             active = Active(step, values, schema, client, run_id, PROJECT, chain, cache, Path(scratch), _say)

@@ -50,13 +50,14 @@ def connect() -> MlflowClient:
         os.environ.setdefault(name, value)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri = mlflow.get_tracking_uri()
     try:
         with initialised(uri):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise UserError(unreachable(uri, str(error))) from error
     return client
 
@@ -120,6 +121,47 @@ def initialised(uri: str) -> Iterator[None]:
         return
     with _flock(path.with_name(path.name + ".init.lock"), lambda holder: None):
         yield
+
+
+def set_half_store_aside(uri: str) -> Path | None:
+    """Rename a local store whose creation was cut off before anything was recorded in it; where it is then.
+
+    MLflow cannot go on creating it, and says so in SQL. Only for who creates stores: to others it may be one
+    that is being created.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = sqlite_path(uri)
+    if path is None or not path.exists() or path.stat().st_size == 0:
+        return None
+    with initialised(uri):
+        try:
+            mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError):
+            if _holds_runs(path):
+                return None
+            aside = path.with_name(path.name + ".half")
+            path.replace(aside)
+            for leftover in ("-journal", "-wal", "-shm"):
+                path.with_name(path.name + leftover).unlink(missing_ok=True)
+            return aside
+    return None
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether an SQLite file holds runs, or is none that can be read."""
+    import sqlite3
+
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            return (
+                "runs" in tables and connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+            )
+    except sqlite3.Error:
+        return True
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -225,18 +267,20 @@ def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> li
             return found[:limit]
 
 
-def close_abandoned(client: MlflowClient, keep: set[str]) -> int:
-    """Mark as KILLED the steps' runs that still say RUNNING; only for who holds the lock of a local store."""
-    abandoned = [
-        run
-        for run in client.search_runs(
-            all_experiments(client), "attributes.status = 'RUNNING' and tags.step != ''", max_results=1000
-        )
-        if run.info.run_id not in keep
-    ]
-    for run in abandoned:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(abandoned)
+def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:
+    """Mark as KILLED the runs of steps that still say RUNNING, with those that never came to say their step.
+
+    Only for who holds the lock of a local store. One that waits for the lock says RUNNING again as it begins.
+    """
+    running = "attributes.status = 'RUNNING' and tags."
+    abandoned = {
+        run.info.run_id
+        for whose in ("step != ''", f"`mlflow.source.name` = '{project}'")
+        for run in client.search_runs(all_experiments(client), running + whose, max_results=1000)
+    }
+    for run_id in abandoned - keep:
+        client.set_terminated(run_id, "KILLED")
+    return len(abandoned - keep)
 
 
 def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -144,6 +146,55 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> object:
     for _ in range(3):
         client.create_model_version("m", str(folder))
     return client
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE alembic_version SET version_num = '451aebb31d03'", "DELETE FROM alembic_version"]
+)
+def test_a_store_that_was_only_half_created_is_set_aside_unless_it_holds_runs(
+    damage: str, tmp_path: Path
+) -> None:
+    """As a kill leaves it: some tables, some of MLflow's migrations. One with runs is nobody's to move."""
+    import mlflow
+
+    path = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    client = mlflow.MlflowClient(uri, uri)
+    run = client.create_run(client.create_experiment("e"))
+
+    def init() -> tuple[int, str]:
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+        done = subprocess.run(
+            [sys.executable, "-m", "steps.init"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+    code, output = init()
+    assert code == 1
+    assert "does not answer" in output
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run.info.run_id,))
+    code, output = init()
+    assert code == 0, output
+    assert "it is mlflow.db.half now" in output
+    assert init() == (0, "")
+
+
+def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(tmp_path: Path) -> None:
+    """`mlflow run` makes it and was killed; runs of other projects and the one at work are left alone."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = mlflow.MlflowClient(uri, uri)
+    whose = (str(tmp_path), "/somewhere/else", str(tmp_path))
+    cut_off, other, own = (
+        client.create_run("0", tags={"mlflow.source.name": name}).info.run_id for name in whose
+    )
+    assert store.close_abandoned(client, tmp_path, keep={own}) == 1
+    states = [client.get_run(run).info.status for run in (cut_off, other, own)]
+    assert states == ["KILLED", "RUNNING", "RUNNING"]
 
 
 def test_aliases_move_and_come_back(client: object) -> None:
