@@ -288,7 +288,7 @@ def test_a_chain_whose_leader_is_killed_goes_on_from_the_last_finished_trial(cop
 @pytest.mark.parametrize(
     ("step", "values"),
     [
-        ("train", {}),
+        pytest.param("train", {}, marks=pytest.mark.real),
         pytest.param("tune", {"max_evals": 2}, marks=pytest.mark.soak),
         pytest.param("evaluate", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
         pytest.param("promote", {"max_evals": 2, "replicates": 100}, marks=pytest.mark.soak),
