@@ -233,7 +233,8 @@ def poisson_latencies(
 
 
 def ask_for(target: Target, seconds: float, **load_options: float) -> dict[str, float]:
-    """Run the clients in a process of their own."""
+    """Run the clients in a process of their own, when what earlier ones left unanswered is done."""
+    settle(target)
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as bodies:
         bodies.write(b"\n".join(target.bodies))
         bodies.flush()
@@ -246,6 +247,14 @@ def ask_for(target: Target, seconds: float, **load_options: float) -> dict[str, 
             f"{target.name}: {found['failures']:.0f} requests failed; nothing is worth measuring"
         )
     return found
+
+
+def settle(target: Target) -> None:
+    """Wait until the target has answered one request: the container works off those of clients that left."""
+    kind = {"Content-Type": "application/json"}
+    url = f"http://127.0.0.1:{target.port}{target.path}"
+    with urllib.request.urlopen(urllib.request.Request(url, target.bodies[0], kind), timeout=START_SECONDS):
+        pass
 
 
 # Measurements -----------------------------------------------------------------------------------------------
