@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -136,56 +137,52 @@ def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """A real registry in a file of its own, with three versions of one model."""
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real registry in a file of its own, with three versions of one model and no run."""
     import mlflow
 
-    folder = tmp_path_factory.mktemp("registry")
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'registry.db'}")
+    path = tmp_path_factory.mktemp("registry") / "registry.db"
+    client = mlflow.MlflowClient(f"sqlite:///{path}")
     client.create_registered_model("m")
     for _ in range(3):
-        client.create_model_version("m", str(folder))
-    return client
+        client.create_model_version("m", str(path.parent))
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(registry: Path) -> object:
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{registry}")
 
 
 @pytest.mark.parametrize(
     "damage", ["UPDATE alembic_version SET version_num = '451aebb31d03'", "DELETE FROM alembic_version"]
 )
 def test_a_store_that_was_only_half_created_is_set_aside_unless_it_holds_runs(
-    damage: str, tmp_path: Path
+    damage: str, registry: Path, tmp_path: Path
 ) -> None:
-    """As a kill leaves it: some tables, some of MLflow's migrations. One with runs is nobody's to move."""
-    import mlflow
-
-    path = tmp_path / "mlflow.db"
-    uri = f"sqlite:///{path}"
-    client = mlflow.MlflowClient(uri, uri)
-    run = client.create_run(client.create_experiment("e"))
-
-    def init() -> tuple[int, str]:
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-        done = subprocess.run(
-            [sys.executable, "-m", "steps.init"], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(damage)
-    code, output = init()
-    assert code == 1
-    assert "does not answer" in output
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DELETE FROM runs WHERE run_uuid = ?", (run.info.run_id,))
-    code, output = init()
-    assert code == 0, output
-    assert "it is mlflow.db.half now" in output
-    assert init() == (0, "")
+    """As a kill leaves it: tables, and some of MLflow's migrations. One with runs is nobody's to move."""
+    for name, statements, expected in (
+        ("empty.db", [damage], tmp_path / "empty.db.half"),
+        ("full.db", ["INSERT INTO runs (run_uuid) VALUES ('r')", damage], None),
+        ("whole.db", [], None),
+    ):
+        path = tmp_path / name
+        shutil.copy(registry, path)
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+        assert store.set_half_store_aside(f"sqlite:///{path}") == expected
+        assert path.exists() == (expected is None)
+    assert store.set_half_store_aside(f"sqlite:///{tmp_path / 'none.db'}") is None
 
 
-def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(registry: Path, tmp_path: Path) -> None:
     """`mlflow run` makes it and was killed; runs of other projects and the one at work are left alone."""
     import mlflow
 
+    shutil.copy(registry, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(uri, uri)
     whose = (str(tmp_path), "/somewhere/else", str(tmp_path))
