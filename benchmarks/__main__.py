@@ -16,6 +16,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from monitoring.serving.engine import has_image
+from steps.errors import UserError
+from steps.release import read_facts
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RELEASE = ROOT / "build" / "release"
@@ -35,6 +39,19 @@ def prepared(place: Path) -> Path:
     return preparation.store(preparation.prepare(sources.chunks(located), schema, located, 0.01), place)
 
 
+def images() -> list[str]:
+    """The exported version's images and MLServer, where Docker has what `make image` builds; else nothing."""
+    try:
+        facts = read_facts(RELEASE)
+        stock, packed = f"{facts['name']}-stock:{facts['version']}", f"{facts['name']}:{facts['version']}"
+        if has_image(stock) and has_image(packed):
+            return ["--image", stock, "--packed", packed, "--mlserver"]
+        print("no images of the exported version (`make image` builds them): processes are measured")
+    except UserError as error:
+        print(f"no images, processes are measured: {error}")
+    return []
+
+
 # Name -> arguments, given the folder of a prepared data set.
 BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
     "reuse": lambda folder: [],
@@ -49,6 +66,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
         str(RELEASE / "model"),
         "--reference",
         str(RELEASE / "reference.json"),
+        *images(),
     ],
 }
 

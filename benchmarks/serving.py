@@ -1,11 +1,12 @@
 """What the sidecar adds to a served model, and what it costs.
 
-    python -m benchmarks.serving --model DIR --reference FILE [--image NAME] [--packed NAME]
-                                 [--mlserver PYTHON] [--quick]
+    python -m benchmarks.serving --model DIR --reference FILE [--image NAME] [--packed NAME] [--mlserver]
+                                 [--quick]
 
 The same container (`--image`, else `mlflow models serve` with one worker), asked directly and through the
-sidecar, by closed loops of 1 to 64 clients and by Poisson arrivals; `--packed` adds the image of `make image`
-with its own entrypoint, `--mlserver` MLServer, run by the Python given. Rounds alternate between the targets,
+sidecar, by closed loops of 1 to 64 clients and by Poisson arrivals. `--packed` adds the image of `make image`
+with its own entrypoint, alone and behind a sidecar as `make stack` runs it; `--mlserver` MLServer, in a
+container on the same base image, with each of several batch settings. Rounds alternate between all of them,
 and the table holds medians of the rounds: on a machine with few cores and other work to do, only ratios
 within a round mean something. Writes benchmarks/results/serving.json and prints the table.
 
@@ -28,10 +29,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -40,6 +42,8 @@ CLIENTS = (1, 2, 8, 32, 64)
 POISSON_SHARES = (0.3, 0.6)
 WARM_UP = 1.0
 PACKED = "our image"
+PACKED_SIDECAR = "our image and sidecar"
+MLSERVER_IMAGE = "benchmark-mlserver"
 START_SECONDS = 180.0
 # What MLServer is tried with: most requests in a batch, most seconds that a batch waits.
 MLSERVER_BATCHES = ((0, 0.0), (64, 0.002), (64, 0.005), (64, 0.01))
@@ -73,8 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         capacity = closed["container"]["1"]["rate"]
         open_loops = poisson(targets, capacity, rounds, seconds)
         busy = bound(targets, seconds)
-    if chosen.mlserver:
-        closed.update(mlserver(chosen, bodies, rounds, seconds))
     document = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -100,7 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reference", help="its reference.json")
     parser.add_argument("--image", help="image of `mlflow models build-docker`; without it, processes")
     parser.add_argument("--packed", help="image of `make image`, asked directly beside the others")
-    parser.add_argument("--mlserver", help="Python of an environment with requirements-mlserver.txt")
+    parser.add_argument("--mlserver", action="store_true", help="MLServer beside it, in a container")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
@@ -283,7 +285,7 @@ def poisson(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Sidecar with and without batching under arrivals at shares of what the container can do alone."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
-    chosen = [target for target in targets if target.name.startswith("sidecar")]
+    chosen = [target for target in targets if target.name in ("sidecar", "sidecar, batching off")]
     for number in range(rounds):
         for share in POISSON_SHARES:
             for target in chosen if number % 2 == 0 else reversed(chosen):
@@ -359,33 +361,47 @@ def request_bodies(reference: dict[str, Any]) -> tuple[bytes, ...]:
 def start_targets(
     chosen: argparse.Namespace, bodies: tuple[bytes, ...], running: contextlib.ExitStack
 ) -> tuple[Target, ...]:
-    """The container, the sidecar before it with and without batching, and a container with all workers."""
+    """The container, the sidecar before it with and without batching, a container with all workers, and what
+    else was asked for."""
     container, many = free_port(), free_port()
     running.enter_context(container_process(chosen, container, workers=1))
     targets = [Target("container", container, "/invocations", bodies)]
     for name, batch in (("sidecar", {}), ("sidecar, batching off", {"BATCH_REQUESTS": "1"})):
-        port, metrics_port = free_port(), free_port()
-        settings = {
-            "UPSTREAM": f"http://127.0.0.1:{container}",
-            "PORT": str(port),
-            "METRICS_PORT": str(metrics_port),
-            "REFERENCE": str(Path(chosen.reference).resolve()),
-            "FEEDBACK_KEYS": "a-key-for-the-benchmark",
-            "LOG_LEVEL": "WARNING",
-            **batch,
-        }
-        environment = {f"MODEL_EXPORTER_{key}": value for key, value in settings.items()}
-        pid = running.enter_context(process([sys.executable, "-m", "monitoring.exporter"], environment))
-        targets.append(Target(name, port, "/invocations", bodies, pid, metrics_port))
+        targets.append(sidecar(name, container, chosen.reference, bodies, running, batch))
     running.enter_context(container_process(chosen, many, workers=None))
     targets.append(Target("container, all workers", many, "/invocations", bodies))
     if chosen.packed:
         packed = free_port()
         running.enter_context(image_process(chosen.packed, packed, []))
         targets.append(Target(PACKED, packed, "/invocations", bodies))
+        targets.append(sidecar(PACKED_SIDECAR, packed, chosen.reference, bodies, running))
     for target in targets:
         wait_for(f"http://127.0.0.1:{target.port}/ping")
-    return tuple(targets)
+    return (*targets, *(mlservers(chosen.model, bodies, running) if chosen.mlserver else ()))
+
+
+def sidecar(
+    name: str,
+    upstream: int,
+    reference: str,
+    bodies: tuple[bytes, ...],
+    running: contextlib.ExitStack,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Target:
+    """A sidecar of its own before a port."""
+    port, metrics_port = free_port(), free_port()
+    settings = {
+        "UPSTREAM": f"http://127.0.0.1:{upstream}",
+        "PORT": str(port),
+        "METRICS_PORT": str(metrics_port),
+        "REFERENCE": str(Path(reference).resolve()),
+        "FEEDBACK_KEYS": "a-key-for-the-benchmark",
+        "LOG_LEVEL": "WARNING",
+        **options,
+    }
+    environment = {f"MODEL_EXPORTER_{key}": value for key, value in settings.items()}
+    pid = running.enter_context(process([sys.executable, "-m", "monitoring.exporter"], environment))
+    return Target(name, port, "/invocations", bodies, pid, metrics_port)
 
 
 @contextlib.contextmanager
@@ -448,38 +464,35 @@ def process(command: Sequence[str], environment: dict[str, str]) -> Iterator[int
             started.wait()
 
 
-def mlserver(
-    chosen: argparse.Namespace, bodies: tuple[bytes, ...], rounds: int, seconds: float
-) -> dict[str, dict[str, dict[str, float]]]:
-    """MLServer with each of its batch settings, by the V2 protocol; rounds of its own, it needs the cores."""
-    found = {}
+def mlservers(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitStack) -> list[Target]:
+    """MLServer with each of its batch settings, asked by the V2 protocol."""
+    dockerfile = PROJECT / "benchmarks" / "mlserver.Dockerfile"
+    say("building the image of MLServer")
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", MLSERVER_IMAGE, "--file", str(dockerfile), "benchmarks"],
+        cwd=PROJECT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     requests = tuple(v2_body(json.loads(body)["dataframe_split"]) for body in bodies)
+    found = []
     for most, wait in MLSERVER_BATCHES:
-        folder, port = Path(tempfile.mkdtemp()), free_port()
-        shutil.copytree(chosen.model, folder / "files")
+        folder, port = Path(running.enter_context(tempfile.TemporaryDirectory())), free_port()
+        shutil.copytree(model, folder / "files")
         add_outputs(folder / "files")
         settings = {
-            "http_port": port,
-            "host": "127.0.0.1",
-            "parallel_workers": 0,
-            "metrics_port": free_port(),
-        }
-        settings["grpc_port"] = free_port()
-        model = {
             "name": "risk",
             "implementation": "mlserver_mlflow.MLflowRuntime",
-            "parameters": {"uri": str(folder / "files")},
+            "parameters": {"uri": "/model/files"},
             **({"max_batch_size": most, "max_batch_time": wait} if most else {}),
         }
-        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-        (folder / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-        executable = Path(chosen.mlserver).with_name("mlserver")
-        with process([str(executable), "start", str(folder)], {"OMP_NUM_THREADS": "1"}):
-            wait_for(f"http://127.0.0.1:{port}/v2/models/risk/ready")
-            name = f"MLServer, {most} requests, {wait * 1000:g} ms" if most else "MLServer, no batches"
-            target = Target(name, port, "/v2/models/risk/infer", requests)
-            found.update(closed_loops([target], CLIENTS, rounds, seconds))
-        shutil.rmtree(folder)
+        (folder / "settings.json").write_text('{"parallel_workers": 0}', encoding="utf-8")
+        (folder / "model-settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        mounted = ["--volume", f"{folder}:/model:ro"]
+        running.enter_context(image_process(MLSERVER_IMAGE, port, mounted))
+        wait_for(f"http://127.0.0.1:{port}/v2/models/risk/ready")
+        name = f"MLServer, {most} requests, {wait * 1000:g} ms" if most else "MLServer, no batches"
+        found.append(Target(name, port, "/v2/models/risk/infer", requests))
     return found
 
 
@@ -550,13 +563,14 @@ def table(document: dict[str, Any]) -> str:
         lines.append(
             f"requests a second of our image, 1 and 8 clients: {times[0]:.2f} and {times[1]:.2f} times"
         )
-    others = [name for name in closed if name.startswith("MLServer")]
-    if others:
-        best = {count: max(closed[name][str(count)]["rate"] for name in others) for count in CLIENTS}
-        times = ", ".join(f"{closed['sidecar'][str(n)]['rate'] / best[n]:.2f} at {n}" for n in CLIENTS)
-        lines.append(
-            f"requests a second of the sidecar beside MLServer at its best settings: {times} clients"
-        )
+    counts = ", ".join(map(str, CLIENTS))
+    for ours in ("sidecar", PACKED_SIDECAR):
+        for name in closed if ours in closed else ():
+            if name.startswith("MLServer"):
+                times = ", ".join(
+                    f"{closed[ours][str(n)]['rate'] / closed[name][str(n)]['rate']:.2f}" for n in CLIENTS
+                )
+                lines.append(f"requests a second of {ours} beside {name}: {times} times at {counts} clients")
     limits = document["bound"]
     lines.append(
         f"at 64 clients a call is under way {limits['share_of_time_in_calls']:.0%} of the time,"

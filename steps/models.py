@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
     from steps.schema import Column, Schema
@@ -43,7 +42,9 @@ TRUSTED_TYPES: list[str] = [
 ]
 
 # Packages that the serving container needs beside the interpreter; what they pull in, MLflow pins or they do.
-_SERVED_PACKAGES = ("mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops")
+# uvicorn, MLflow's server, takes uvloop and httptools in the place of slower parts of its own when they are
+# there.
+_SERVED_PACKAGES = ("httptools", "mlflow", "numpy", "pandas", "scikit-learn", "scipy", "skops", "uvloop")
 
 # A histogram boosting model cannot tell more categories than bins apart; beyond, levels are ordered codes.
 _MOST_CATEGORIES = 255
@@ -140,17 +141,15 @@ def build(family: Family, params: Mapping[str, Any], schema: Schema, seed: int) 
     from sklearn.pipeline import Pipeline
 
     values = check_params(family, params)
-    columns, estimator = {
+    steps: list[tuple[str, Any]] = {
         "logistic_regression": _logistic_regression,
         "random_forest": _random_forest,
         "histogram_gradient_boosting": _histogram_gradient_boosting,
     }[family](values, schema, seed)
-    return Pipeline([("columns", columns), ("model", estimator)])
+    return Pipeline(steps)
 
 
-def _logistic_regression(
-    values: Mapping[str, Value], schema: Schema, seed: int
-) -> tuple[ColumnTransformer, Any]:
+def _logistic_regression(values: Mapping[str, Value], schema: Schema, seed: int) -> list[tuple[str, Any]]:
     """One indicator a level, a cubic spline a number: log odds need not be straight in age or weight."""
     import numpy as np
     from sklearn.compose import ColumnTransformer
@@ -159,25 +158,26 @@ def _logistic_regression(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import QuantileTransformer, SplineTransformer
 
-    transformers: list[tuple[str, Any, list[str]]] = []
-    levelled = [column for column in schema.columns if column.levels is not None]
-    if levelled:
-        transformers.append(("levels", _one_hot(levelled), _names(levelled)))
-        indicator = MissingIndicator(features="missing-only", error_on_new=False)
-        unknown = make_pipeline(_level_encoder(levelled), indicator)
-        transformers.append(("missing_levels", unknown, _names(levelled)))
-    for codes, columns in _by_missing_codes(schema):
-        names = "_".join(["numbers", *map(str, codes)])
-        nulls = _null_makers(codes)
+    columns = _number_transformers(schema, known_levels_only=True)
+    order = _order(columns)
+    numbers = [place for place, name in enumerate(order) if schema.column(name).kind == "numeric"]
+    levels = [place for place in range(len(order)) if place not in numbers]
+    indicator = MissingIndicator(features="missing-only", error_on_new=False)
+    features: list[tuple[str, Any, list[int]]] = [("missing", indicator, list(range(len(order))))]
+    if levels:
+        features.append(("levels", _one_hot(), levels))
+    if numbers:
         median = SimpleImputer(strategy="median", keep_empty_features=True)
         ranks = QuantileTransformer(n_quantiles=_QUANTILES, random_state=seed)
-        knots = np.tile(np.linspace(0, 1, int(values["knots"]))[:, None], (1, len(columns)))
+        knots = np.tile(np.linspace(0, 1, int(values["knots"]))[:, None], (1, len(numbers)))
         splines = SplineTransformer(knots=knots, extrapolation="constant")
-        indicator = MissingIndicator(features="missing-only", error_on_new=False)
-        transformers.append((names, make_pipeline(*nulls, median, ranks, splines), _names(columns)))
-        transformers.append((f"missing_{names}", make_pipeline(*nulls, indicator), _names(columns)))
+        features.append(("numbers", make_pipeline(median, ranks, splines), numbers))
     model = LogisticRegression(C=float(values["C"]), max_iter=1000, random_state=seed)
-    return ColumnTransformer(transformers), model
+    return [
+        ("columns", ColumnTransformer(columns)),
+        ("features", ColumnTransformer(features)),
+        ("model", model),
+    ]
 
 
 def forget_extremes(model: Pipeline, schema: Schema) -> None:
@@ -185,25 +185,27 @@ def forget_extremes(model: Pipeline, schema: Schema) -> None:
 
     The ranks of a logistic regression end at the extreme training values, and those are somebody's.
     """
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import QuantileTransformer
+    features = model.named_steps.get("features")
+    if features is None or "numbers" not in features.named_transformers_:
+        return
+    order = _order(model.named_steps["columns"].transformers)
+    (places,) = (places for name, _, places in features.transformers if name == "numbers")
+    numbers = [schema.column(order[place]) for place in places]
+    ranks = features.named_transformers_["numbers"].named_steps["quantiletransformer"]
+    ranks.quantiles_[0] = [column.minimum for column in numbers]
+    ranks.quantiles_[-1] = [column.maximum for column in numbers]
 
-    for _, transformer, names in model.named_steps["columns"].transformers_:
-        for ranks in transformer.named_steps.values() if isinstance(transformer, Pipeline) else ():
-            if isinstance(ranks, QuantileTransformer):
-                ranks.quantiles_[0] = [schema.column(name).minimum for name in names]
-                ranks.quantiles_[-1] = [schema.column(name).maximum for name in names]
 
-
-def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> tuple[ColumnTransformer, Any]:
+def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> list[tuple[str, Any]]:
     """Trees on numbers, ordered levels and one indicator a nominal level; leaves of at least 20 rows."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
 
     nominal = [column for column in schema.columns if column.kind == "nominal"]
     transformers = _number_transformers(schema, encoded_elsewhere=nominal)
-    if nominal:
-        transformers.append(("nominal", _one_hot(nominal), _names(nominal)))
+    for name, encoder, those in _encoders("nominal", nominal):
+        transformers.append((name, make_pipeline(encoder, _one_hot()), _names(those)))
     model = RandomForestClassifier(
         n_estimators=_TREES,
         max_depth=_DEPTH,
@@ -212,18 +214,18 @@ def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> tu
         max_samples=float(values["max_samples"]),
         random_state=seed,
     )
-    return ColumnTransformer(transformers), model
+    return [("columns", ColumnTransformer(transformers)), ("model", model)]
 
 
 def _histogram_gradient_boosting(
     values: Mapping[str, Value], schema: Schema, seed: int
-) -> tuple[ColumnTransformer, Any]:
+) -> list[tuple[str, Any]]:
     """Boosted trees with their own handling of nulls and of nominal levels."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     transformers = _number_transformers(schema)
-    order = [name for _, _, names in transformers for name in names]
+    order = _order(transformers)
     categorical = [
         order.index(column.name)
         for column in schema.columns
@@ -240,23 +242,29 @@ def _histogram_gradient_boosting(
         early_stopping=False,
         random_state=seed,
     )
-    return ColumnTransformer(transformers), model
+    return [("columns", ColumnTransformer(transformers)), ("model", model)]
 
 
 def _number_transformers(
-    schema: Schema, encoded_elsewhere: Sequence[Column] = ()
+    schema: Schema, encoded_elsewhere: Sequence[Column] = (), known_levels_only: bool = False
 ) -> list[tuple[str, Any, list[str]]]:
-    """Every column as one number or NaN: as it is where that says it all, else as the place of its level."""
+    """Every column as one number or NaN: as it is where that says it all, else as the place of its level.
+
+    known_levels_only: a number that is none of its column's levels is NaN too.
+    """
     from sklearn.pipeline import make_pipeline
 
     columns = [column for column in schema.columns if column not in encoded_elsewhere]
-    plain = [column for column in columns if _is_plain(column)]
-    levelled = [column for column in columns if column.levels is not None and not _is_plain(column)]
+    plain = [
+        column
+        for column in columns
+        if _is_plain(column) and not (known_levels_only and column.levels is not None)
+    ]
+    levelled = [column for column in columns if column.levels is not None and column not in plain]
     transformers: list[tuple[str, Any, list[str]]] = []
     if plain:
         transformers.append(("plain", "passthrough", _names(plain)))
-    if levelled:
-        transformers.append(("levels", _level_encoder(levelled), _names(levelled)))
+    transformers += [(name, encoder, _names(those)) for name, encoder, those in _encoders("levels", levelled)]
     for codes, numeric in _by_missing_codes(schema):
         if codes:
             names = "_".join(["numbers", *map(str, codes)])
@@ -264,29 +272,45 @@ def _number_transformers(
     return transformers
 
 
+def _order(transformers: Sequence[tuple[str, Any, list[str]]]) -> list[str]:
+    """Names of the columns that come out of transformers which give one column for each."""
+    return [name for _, _, names in transformers for name in names]
+
+
 def _is_plain(column: Column) -> bool:
     """Whether the raw value itself is the number that a tree should see."""
     return not column.is_text and not column.missing and column.kind != "nominal"
 
 
-def _level_encoder(columns: Sequence[Column]) -> Any:
+def _encoders(name: str, columns: Sequence[Column]) -> list[tuple[str, Any, list[Column]]]:
     """Place of each level from 0; NaN for whatever is no level, missing codes among it.
 
-    Texts stand in the schema's order, numbers in ascending order, as scikit-learn insists.
+    Texts stand in the schema's order, numbers in ascending order, as scikit-learn insists. Numbers become an
+    array first: a frame is taken apart column by column, which costs a single row a third more.
     """
     import numpy as np
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
-    categories = [
-        np.array(column.codes, dtype=object)
-        if column.is_text
-        else np.sort(np.array(column.codes, dtype=float))
-        for column in columns
-    ]
-    return OrdinalEncoder(categories=categories, handle_unknown="use_encoded_value", unknown_value=math.nan)
+    def encoder(categories: list[Any]) -> Any:
+        unknown: dict[str, Any] = {"handle_unknown": "use_encoded_value", "unknown_value": math.nan}
+        return OrdinalEncoder(categories=categories, **unknown)
+
+    texts = [column for column in columns if column.is_text]
+    numbers = [column for column in columns if not column.is_text]
+    found: list[tuple[str, Any, list[Column]]] = []
+    if texts:
+        of_texts = encoder([np.array(column.codes, dtype=object) for column in texts])
+        found.append((f"text_{name}", of_texts, texts))
+    if numbers:
+        of_numbers = encoder([np.sort(np.array(column.codes, dtype=float)) for column in numbers])
+        as_array = SimpleImputer(strategy="constant", fill_value=math.nan, keep_empty_features=True)
+        found.append((name, make_pipeline(as_array, of_numbers), numbers))
+    return found
 
 
-def _one_hot(columns: Sequence[Column]) -> Any:
+def _one_hot() -> Any:
     """One indicator for each level seen in training; who gives none counts as having the commonest.
 
     Without that, a missing answer would count as the plain mean of all levels, rare and grave ones included.
@@ -297,7 +321,7 @@ def _one_hot(columns: Sequence[Column]) -> Any:
 
     commonest = SimpleImputer(strategy="most_frequent", keep_empty_features=True)
     encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    return make_pipeline(_level_encoder(columns), commonest, encoder)
+    return make_pipeline(commonest, encoder)
 
 
 def _null_makers(codes: Sequence[float]) -> list[Any]:

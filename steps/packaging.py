@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
-    """Save and upload a model with its reference; the result is the digest of its answers and its threshold.
+    """Save and upload a model with its reference.
+
+    The result is the digest of its answers, its threshold, its data and the packages that it is served with: a
+    security update of one is a model of its own, or it would never reach a container.
 
     It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded
     as artifacts of the run.
@@ -43,7 +46,8 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
             "data_digest": data.result_digest,
         },
     )
-    model_digest = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
+    served_with = models.pip_requirements()
+    model_digest = digest([reference["model"]["digest"], fitted.threshold, data.result_digest, served_with])
     folder = step.scratch / "model"
     metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
     models.save(fitted.model, folder, step.schema, metadata)

@@ -5,7 +5,8 @@ clients would so fall into two groups that take turns and never meet. Therefore 
 few milliseconds, for clients of the last one that have been coming back at once; whoever does not come back
 is not waited for again, so a lone client and random arrivals lose nothing. Where so many clients share a
 call that they cannot all be back in time, groups that take turns are the better arrangement, for answers are
-handed out while the other group's call is under way: each wait in vain makes the next ones rarer.
+handed out while the other group's call is under way: after a wait in vain the next one is left out, after a
+second two, then four.
 """
 
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 FAITHFUL_AFTER = 2
 REMEMBERED_CLIENTS = 10_000
-FEWEST_SKIPPED, MOST_SKIPPED = 4, 64
+MOST_SKIPPED = 64
 
 
 class Member(Protocol):
@@ -160,7 +161,7 @@ class Batcher:
                     self._expected.clear()
                     if not held:
                         return self._leave("idle")
-                    self._vain = self._skip = min(MOST_SKIPPED, max(FEWEST_SKIPPED, 2 * self._vain))
+                    self._vain = self._skip = min(MOST_SKIPPED, max(1, 2 * self._vain))
                     return self._leave("wait_over")
                 self._ready.wait(left)
             elif self._closed and not self._length:
