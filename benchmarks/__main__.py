@@ -59,6 +59,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
     "preprocess": lambda folder: [],
     "tuning": lambda folder: ["--train", str(folder / "train.parquet")],
     "against_optuna": lambda folder: ["--folder", str(folder)],
+    "splits": lambda folder: ["--folder", str(folder)],
     "scoring": lambda folder: [],
     "alarm_quality": lambda folder: [],
     "serving": lambda folder: [
@@ -109,7 +110,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     with tempfile.TemporaryDirectory() as place:
-        needs_data = {"tuning", "against_optuna"} & set(chosen)
+        needs_data = {"tuning", "against_optuna", "splits"} & set(chosen)
         folder = prepared(Path(place)) if needs_data else Path(place)
         failed = [name for name in chosen if measure(name, BENCHMARKS[name](folder)) != 0]
     if failed:

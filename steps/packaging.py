@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
     """Save and upload a model with its reference.
 
-    The result is the digest of its answers, its threshold, its data and the packages that it is served with: a
-    security update of one is a model of its own, or it would never reach a container.
+    Its tag `behaviour_digest` stands for its answers, threshold and data. The result is the digest of that
+    and of the pinned packages that serve it: otherwise an update of one for safety's sake, which changes no
+    answer, would count as the champion that there is and never reach a container.
 
     It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded
     as artifacts of the run.
@@ -46,8 +47,8 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
             "data_digest": data.result_digest,
         },
     )
-    served_with = models.pip_requirements()
-    model_digest = digest([reference["model"]["digest"], fitted.threshold, data.result_digest, served_with])
+    behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
+    model_digest = digest([behaviour, models.pip_requirements()])
     folder = step.scratch / "model"
     metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
     models.save(fitted.model, folder, step.schema, metadata)
@@ -68,5 +69,6 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
         "data_kind": data.tags["data_kind"],
         "family": fitted.family,
         "calibration": fitted.calibration,
+        "behaviour_digest": behaviour,
     }
     return Result(model_digest, tags, [line])

@@ -53,7 +53,7 @@ def work(step: Active) -> Result:
         for tag, floor in _floors(step).items():
             step.client.set_model_version_tag(name, champion, tag, floor)
         return _conclude(step, "unchanged", told, [line])
-    left = _left(step, name, fitted.result_digest)
+    left = _left(step, name, fitted.tags["behaviour_digest"])
     if left is not None:
         told["report_run_id"] = left.tags.get("promote_run_id", evaluated.run_id)
         told["reason"] = (
@@ -113,11 +113,11 @@ def _previous(step: Active, name: str) -> str | None:
     return None if previous == store.alias_version(step.client, name, store.CHAMPION) else previous
 
 
-def _left(step: Active, name: str, digest: str) -> Any:
-    """The version of this very model that somebody rolled back, or None."""
+def _left(step: Active, name: str, behaviour: str) -> Any:
+    """The version that behaves like this model, whatever serves it, and was rolled back, or None."""
     versions = step.client.search_model_versions(f"name = '{name}'")
-    same = (one for one in versions if one.tags.get("model_digest") == digest and ROLLED_BACK in one.tags)
-    return next(same, None)
+    left = (one for one in versions if ROLLED_BACK in one.tags)
+    return next((one for one in left if one.tags.get("behaviour_digest") == behaviour), None)
 
 
 def _floors(step: Active) -> dict[str, str]:
@@ -171,6 +171,7 @@ def _version_tags(
 ) -> dict[str, str]:
     return {
         "model_digest": fitted.result_digest,
+        "behaviour_digest": fitted.tags["behaviour_digest"],
         "schema_data_digest": step.schema.data_digest,
         "data_digest": data.tags["data_digest"],
         "dataset_digest": data.result_digest,

@@ -215,7 +215,7 @@ def test_it_waits_no_longer_than_the_setting(bench: Callable[..., Bench]) -> Non
 
 
 def test_after_a_wait_in_vain_the_next_is_left_out(bench: Callable[..., Bench]) -> None:
-    """Where the clients cannot all be back in time, waiting for them only costs time; but it is tried again."""
+    """Where the clients cannot all be back in time, waiting costs time; but it is tried again."""
     each = bench()
     faithful(each, "a", "b")
     each.arrive("a")

@@ -41,16 +41,23 @@ def registered(client: Any, tmp_path: Path) -> None:
 def _register(client: Any, name: str, folder: Path) -> None:
     client.create_registered_model(name)
     for version, digest in DIGESTS.items():
-        client.create_model_version(name, str(folder), tags={"model_digest": digest, "promote_run_id": "p"})
+        tags = {"model_digest": digest, "behaviour_digest": f"{digest} behaves", "promote_run_id": "p"}
+        client.create_model_version(name, str(folder), tags=tags)
         store.move_champion(client, name, version)
 
 
-def run(client: Any, folder: Path, schema: Schema | None = None, digest: str = "", **values: str) -> Result:
-    """What promote comes to, given a model of this digest; without one there is no data at all."""
-    runs = {
-        name: StepRun(name, f"{name}-run", digest, {"data_kind": "private"})
-        for name in ("preprocess", "tune", "evaluate")
-    }
+def run(
+    client: Any,
+    folder: Path,
+    schema: Schema | None = None,
+    digest: str = "",
+    like: str | None = None,
+    **values: str,
+) -> Result:
+    """What promote comes to, given a model of this digest that behaves like another; without one there is no
+    data at all."""
+    tags = {"data_kind": "private", "behaviour_digest": f"{like or digest} behaves"}
+    runs = {name: StepRun(name, f"{name}-run", digest, tags) for name in ("preprocess", "tune", "evaluate")}
     chain = SimpleNamespace(given_upstream=lambda step, values: runs) if digest else None
     step = Active(
         "promote",
@@ -83,6 +90,10 @@ def test_a_model_that_was_rolled_back_is_not_promoted_again(client: Any, tmp_pat
     assert "version 2 of readmission is this model, and somebody rolled it back" in told["reason"]
     assert "tag rolled_back" in told["reason"]
     assert store.alias_version(client, "readmission", "champion") == "1"
+
+    updated = run(client, tmp_path, digest="served by newer packages", like=DIGESTS["2"])
+    assert updated.exit_code == 1
+    assert "version 2 of readmission is this model" in verdict(tmp_path)["reason"]
 
     run(client, tmp_path, rollback="true")
     assert verdict(tmp_path)["champion"] == "2"
