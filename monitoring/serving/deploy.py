@@ -30,6 +30,10 @@ START_SECONDS = 240.0
 RUNNING = ("MODEL_IMAGE", "EXPORTER_IMAGE", "VERSION")
 
 
+class NotBackError(UserError):
+    """The new pair did not get healthy, and neither could the old one be brought back."""
+
+
 def pair(name: str, version: str, prefix: str = "") -> dict[str, str]:
     """Variables of compose.yaml for a version. prefix: a registry and owner that the images come from."""
     return {
@@ -77,6 +81,7 @@ def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float,
 
     Raises:
         UserError: the new model or its sidecar does not get healthy; the old pair serves.
+        NotBackError: and the old pair could not be brought back.
     """
     new, old = {**os.environ, **wanted}, {**os.environ, **before}
     up = ("up", "--detach", "--no-deps")
@@ -89,11 +94,17 @@ def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float,
             seconds_to_health(container, START_SECONDS)
         started = time.monotonic()
         docker(*COMPOSE, *up, "--wait", "exporter", environment=new)
-    except UserError:
+    except UserError as error:
         if before:
-            for container in models(new) - running:
-                docker("rm", "--force", container)
-            docker(*COMPOSE, *up, "--wait", "exporter", environment=old)
+            try:
+                for container in models(new) - running:
+                    docker("rm", "--force", container)
+                docker(*COMPOSE, *up, "--wait", "exporter", environment=old)
+            except UserError as second:
+                raise NotBackError(
+                    f"{error}\nNothing may serve now: version {before['VERSION']} could not be brought back: "
+                    f"{second}\n`make deploy VERSION={before['VERSION']}` tries again"
+                ) from None
         raise
     return time.monotonic() - started, running
 
@@ -120,7 +131,8 @@ def deploy(wanted: Mapping[str, str], settings: Path) -> str:
     try:
         seconds, old = switch(wanted, before)
     except UserError as error:
-        still = f"; version {before['VERSION']} still serves" if before else ""
+        is_back = before and not isinstance(error, NotBackError)
+        still = f"; version {before['VERSION']} still serves" if is_back else ""
         raise UserError(f"{shown} did not get healthy{still}. {error}") from None
     remember(settings, with_pair(text, wanted))
     said = f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
@@ -138,8 +150,10 @@ def remember(settings: Path, text: str) -> None:
 def chosen(action: str, version: str, environment: Mapping[str, str], settings: Path) -> dict[str, str]:
     """The pair that is meant.
 
-    `champion` is that of the last verdict; else `version` of the model that runs, or that was exported last.
-    Its images come from IMAGE_PREFIX, or without it from where those of the running pair did.
+    `champion` is that of the last verdict; else `version` of the model that runs, or of the one that was
+    exported last. Without a version it is the one that runs, where the export is of the same model: coming up
+    again must not undo a rollback. Images come from IMAGE_PREFIX, or without it from where those of the
+    running pair did.
     """
     running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
     home, slash, name = running.get("MODEL_IMAGE", "").rpartition("/")
@@ -150,7 +164,8 @@ def chosen(action: str, version: str, environment: Mapping[str, str], settings: 
     if version and running:
         return pair(name, version, prefix)
     told = read_facts(PROJECT / RELEASE)
-    return pair(told["name"], version or told["version"], prefix)
+    running_version = running["VERSION"] if name == told["name"] else ""
+    return pair(told["name"], version or running_version or told["version"], prefix)
 
 
 def running_name(settings: Path) -> str:
@@ -176,7 +191,8 @@ def main() -> int:
             docker(*COMPOSE, "up", "--detach", "--wait", environment={**os.environ, **wanted})
             text = settings.read_text(encoding="utf-8") if settings.exists() else ""
             remember(settings, with_pair(text, wanted))
-            said = "http://127.0.0.1:3000 is Grafana, http://127.0.0.1:8080/invocations the model"
+            model = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
+            said = f"http://127.0.0.1:3000 is Grafana, http://127.0.0.1:8080/invocations {model}"
         else:
             said = deploy(wanted, settings)
     except UserError as error:

@@ -100,6 +100,18 @@ def test_a_sidecar_that_does_not_get_healthy_gives_way(monkeypatch: pytest.Monke
     assert engine.said[-1] == "up exporter 1"
 
 
+def test_an_old_pair_that_does_not_come_back_is_not_said_to_serve(
+    monkeypatch: pytest.MonkeyPatch, settings: Path
+) -> None:
+    """At night the difference between a failed deployment and an outage is the first thing to know."""
+    monkeypatch.setattr(deploy, "docker", Engine(fails=lambda service, version: service == "exporter"))
+    with pytest.raises(UserError) as raised:
+        deploy.deploy(NEW, settings)
+    assert "still serves" not in str(raised.value)
+    assert "version 1 could not be brought back: unhealthy" in str(raised.value)
+    assert "`make deploy VERSION=1`" in str(raised.value)
+
+
 def test_the_settings_file_changes_only_after_success(
     monkeypatch: pytest.MonkeyPatch, settings: Path
 ) -> None:
@@ -158,6 +170,18 @@ def test_images_come_from_where_the_running_ones_did(
     version = "2" if action == "deploy" else ""
     found = deploy.chosen(action, version, environment, settings)
     assert found == deploy.pair("diabetes-risk", "2", prefix)
+
+
+@pytest.mark.parametrize(("running", "version"), [("diabetes-risk", "1"), ("another", "7"), (None, "7")])
+def test_coming_up_again_does_not_undo_a_rollback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: str | None, version: str
+) -> None:
+    """Without a version `make stack` brings up the one that runs, unless the export is of another model."""
+    monkeypatch.setattr(deploy, "read_facts", lambda folder: {"name": "diabetes-risk", "version": "7"})
+    settings = tmp_path / ".env"
+    if running is not None:
+        deploy.remember(settings, deploy.with_pair("", deploy.pair(running, "1")))
+    assert deploy.chosen("stack", "", {}, settings) == deploy.pair("diabetes-risk", version)
 
 
 def test_a_rollback_moves_the_containers_to_the_champion_of_the_verdict(
