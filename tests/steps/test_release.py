@@ -14,6 +14,7 @@ from monitoring.exporter import reference
 from monitoring.serving import deploy, image, smoke
 from steps import kept_store, publishing, release, retraining
 from steps.errors import UserError
+from steps.fingerprint import digest
 
 TOLD: dict[str, Any] = {
     "name": "diabetes-risk-synthetic",
@@ -63,6 +64,18 @@ def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     for name in publishing.ATTACHED:
         assert (exported / name).stat().st_size > 0
     assert "## Gates" in (exported / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_a_model_is_known_by_what_it_does_and_by_what_serves_it(exported: Path, champion: Any) -> None:
+    """An updated package makes another model of it, which a container then gets."""
+    import mlflow
+
+    client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
+    tags = client.get_model_version(champion.name, champion.version).tags
+    pins = (exported / "model" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert any(pin.startswith("scikit-learn==") for pin in pins)
+    assert tags["model_digest"] == digest([tags["behaviour_digest"], pins])
+    assert tags["model_digest"] != digest([tags["behaviour_digest"], [*pins[:-1], "uvloop==99"]])
 
 
 def test_a_release_s_reference_names_its_version(exported: Path, champion: Any) -> None:
