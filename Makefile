@@ -37,20 +37,20 @@ help:  ## This list
 	@touch $@
 
 run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..." for other data)
-	@python -m steps.init
+	@python -m steps.ops.init_store
 	@$(RUN) $(ARGS)
 
 plan: .venv/installed  ## What `make run` would run, and why, without running it
-	@python -m steps.plan $(ARGS)
+	@python -m steps.ops.plan $(ARGS)
 
 ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
 	@mlflow ui --host 127.0.0.1 --port $${PORT:-5000}
 
 simulate: .venv/installed  ## A scenario as live traffic or as a past (ARGS="live --scenario broken-sensor --rate 20 --seconds 300")
-	@python -m monitoring.simulate $(ARGS)
+	@python -m monitoring.simulation $(ARGS)
 
 pictures: .venv/installed  ## The README's pictures of MLflow's pages and the report, after `make run` (Chromium)
-	@python -m docs.pictures
+	@python -m docs.tools.page_pictures
 
 test: .venv/installed-dev  ## The tests that need nothing but Python (8 minutes at most)
 	@python -m pytest $(ARGS)
@@ -59,8 +59,8 @@ lint: .venv/installed-dev  ## Style and types
 	@ruff check .
 	@ruff format --check .
 	@mypy
-	@python -m monitoring.prometheus.generate --check
-	@python -m monitoring.grafana.generate --check
+	@python -m monitoring.prometheus --check
+	@python -m monitoring.grafana --check
 	@python -m monitoring.grafana.lint
 
 soak: .venv/installed-soak  ## The large counts; results go to benchmarks/results
@@ -70,53 +70,53 @@ real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, 
 	@REQUIRE_REAL=1 python -m pytest -m "real and not soak" $(ARGS)
 
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
-	@test -f build/release/reference.json || python -m steps.release
+	@test -f build/release/reference.json || python -m steps.ops.release
 	@python -m benchmarks $(ARGS)
 
 serve: .venv/installed  ## The champion behind its sidecar on loopback, without Docker
-	@python -m steps.release $(ARGS)
-	@python -m monitoring.serving.local
+	@python -m steps.ops.release $(ARGS)
+	@python -m monitoring.deploy.local
 
 release: .venv/installed  ## Export the champion into build/release (ARGS="--version 3" for another)
-	@python -m steps.release $(ARGS)
+	@python -m steps.ops.release $(ARGS)
 
 image: release pack  ## Images of the champion and of its sidecar, from mlflow models build-docker
 
 pack: .venv/installed  ## The same of what is in build/release already
-	@python -m monitoring.serving.image
+	@python -m monitoring.deploy.build
 
 image-test: .venv/installed  ## Start both images as they are meant to run, and compare with the registered model
-	@python -m monitoring.serving.smoke
+	@python -m monitoring.deploy.check_images
 
 stack: .venv/installed  ## The whole stack in Docker: model, sidecar, Prometheus, Grafana
-	@python -m monitoring.serving.deploy stack $(VERSION)
+	@python -m monitoring.deploy.rollout stack $(VERSION)
 
 deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, together
-	@python -m monitoring.serving.deploy deploy $(VERSION)
+	@python -m monitoring.deploy.rollout deploy $(VERSION)
 
 rollback: .venv/installed  ## @champion of the running model back to @previous, and the containers with it
-	@name=$$(python -m monitoring.serving.deploy name) && $(RUN) -e promote -P rollback=$$name $(ARGS)
-	@python -m monitoring.serving.deploy champion
+	@name=$$(python -m monitoring.deploy.rollout name) && $(RUN) -e promote -P rollback=$$name $(ARGS)
+	@python -m monitoring.deploy.rollout champion
 
 data-check: .venv/installed  ## Validate and prepare the labelled data (DATA_URI=...); report in build/data
-	@python -m steps.init
-	@python -m steps.data_check $(ARGS)
+	@python -m steps.ops.init_store
+	@python -m steps.ops.check_data $(ARGS)
 
 retrain: .venv/installed  ## Train if the data or the code changed, and summarise; what Actions runs
-	@python -m steps.init
-	@python -m steps.retraining $(ARGS)
+	@python -m steps.ops.init_store
+	@python -m steps.ops.retrain $(ARGS)
 
 publish-plan: .venv/installed  ## What `make publish` would push where
-	@python -m steps.publishing plan
+	@python -m steps.ops.publish plan
 
 publish: .venv/installed  ## Push the tested images and attach the release; what Actions runs
-	@python -m steps.publishing publish
+	@python -m steps.ops.publish publish
 
 store-restore: .venv/installed  ## The store that the last run on Actions kept
-	@python -m steps.kept_store restore
+	@python -m steps.ops.keep_store restore
 
 store-save: .venv/installed  ## Keep the store for the next run on Actions
-	@python -m steps.kept_store save
+	@python -m steps.ops.keep_store save
 
 lint-workflows: .venv/installed-dev  ## The workflows: actionlint (needs Go) and zizmor
 	@go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monitoring.serving.engine import has_image
-from steps.errors import UserError
-from steps.release import read_facts
+from monitoring.deploy.docker import has_image
+from steps.data.errors import UserError
+from steps.ops.release import read_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,8 +30,9 @@ SURVEY = ROOT.parent / "shared" / "data" / "brfss2015.parquet"
 
 def prepared(place: Path) -> Path:
     """The real survey where it is, else the cohort, prepared once: the folder of its three tables."""
-    from steps import preparation, sources
-    from steps.schema import load
+    from steps.data import prepared as preparation
+    from steps.data import sources
+    from steps.data.schema import load
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     data = str(SURVEY) if SURVEY.exists() else "cohort"

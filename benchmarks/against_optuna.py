@@ -25,11 +25,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.__main__ import MISSED
-from steps import crossvalidation, fitting, metrics, models
-from steps import schema as schemas
-from steps.files import TARGET_COLUMN
-from steps.schema import Schema
-from steps.search import search
+from steps.data import schema as schemas
+from steps.data.files import TARGET_COLUMN
+from steps.data.schema import Schema
+from steps.measures import metrics
+from steps.models import cross_validation, families, fitting
+from steps.models.search import search
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -40,15 +41,15 @@ def ours(
     """Risk of the test rows by this project's search and refit."""
     started = time.monotonic()
     objective = partial(
-        crossvalidation.make_objective,
+        cross_validation.make_objective,
         folder / "train.parquet",
         schema_path,
         fold_count=3,
-        rows=crossvalidation.TRIAL_ROWS,
+        rows=cross_validation.TRIAL_ROWS,
         seed=0,
     )
     found = search(
-        objective, models.SPACE, max_evals=trials, parallelism=CORES, seed=0, patience=20, progress=True
+        objective, families.SPACE, max_evals=trials, parallelism=CORES, seed=0, patience=20, progress=True
     )
     tables = {part: pd.read_parquet(folder / f"{part}.parquet") for part in ("train", "validation", "test")}
     fitted = fitting.fit_model(
@@ -61,7 +62,7 @@ def ours(
         seed=0,
     )
     seconds = time.monotonic() - started
-    risk = models.predict_risk(fitted.model, tables["test"][list(schema.feature_names)])
+    risk = families.predict_risk(fitted.model, tables["test"][list(schema.feature_names)])
     return risk, {
         "seconds": seconds,
         "trials": len(found.trials),

@@ -4,8 +4,8 @@
 
 A system of all the schema's features and a model's score, its rows drawn from the bundled cohort and binned
 as the sidecar bins them, is looked at every hour with the formulas of the recording rules
-(steps/evidence.py). Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year has a
-reference of its own, itself a sample. Writes benchmarks/results/alarm_quality.json and prints the tables.
+(steps/measures/evidence.py). Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year has
+a reference of its own, itself a sample. Writes benchmarks/results/alarm_quality.json and prints the tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steps import evidence
+from steps.measures import evidence
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "alarm_quality.json"
@@ -284,17 +284,19 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     """Signals of the bundled cohort, binned by the sidecar's own code, and the risks of a model of it."""
     import pandas as pd
 
-    from monitoring.exporter import reference as reader
-    from steps import fitting, models, preparation, sources
-    from steps.files import TARGET_COLUMN
-    from steps.reference import build_reference
-    from steps.schema import load
+    from monitoring import reference as reader
+    from steps.data import prepared as preparation
+    from steps.data import sources
+    from steps.data.files import TARGET_COLUMN
+    from steps.data.schema import load
+    from steps.models import families, fitting
+    from steps.models.monitor_reference import build_reference
 
     schema = load(schema_path)
     located = sources.locate("cohort", schema, PROJECT / ".cache", PROJECT)
     prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
     train, validation = prepared.tables["train"], prepared.tables["validation"]
-    model = models.build("logistic_regression", {}, schema, 0)
+    model = families.build("logistic_regression", {}, schema, 0)
     model.fit(train[list(schema.feature_names)], train[TARGET_COLUMN])
     info = {
         "name": schema.name,
@@ -306,12 +308,12 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     }
     info |= {"kind": located.kind, "data_digest": prepared.digest}
     y = validation[TARGET_COLUMN].to_numpy()
-    risk = models.predict_risk(model, validation[list(schema.feature_names)])
+    risk = families.predict_risk(model, validation[list(schema.feature_names)])
     threshold = fitting.choose_threshold(y, risk, 0.80)
     document = build_reference(model, train, validation, schema, threshold=threshold, info=info)
     reference = reader.parse(document)
     everyone = pd.concat(prepared.tables.values())
-    risk = models.predict_risk(model, everyone[list(schema.feature_names)])
+    risk = families.predict_risk(model, everyone[list(schema.feature_names)])
     signals = []
     for feature in reference.features:
         values = everyone[feature.name].to_numpy(dtype=object if feature.is_text else np.float64)

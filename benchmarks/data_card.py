@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steps.errors import UserError
-from steps.schema import Column, Schema, format_code, load
+from steps.data.errors import UserError
+from steps.data.schema import Column, Schema, format_code, load
 
 ROOT = Path(__file__).resolve().parents[1]
 MARGINAL_LIMIT, RANK_LIMIT, ROC_AUC_LIMIT = 0.01, 0.02, 0.815
@@ -56,7 +56,7 @@ def risk_ranking(train: pd.DataFrame, test: pd.DataFrame, schema: Schema) -> tup
     """ROC AUC and average precision on `test` of a default histogram gradient boosting of `train`."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from steps.models import build, predict_risk
+    from steps.models.families import build, predict_risk
 
     features, positive = list(schema.feature_names), list(schema.target.positive)
     model = build("histogram_gradient_boosting", {}, schema, seed=0)
@@ -87,7 +87,7 @@ def _values(column: Column) -> str:
 
 def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) -> str:
     """Markdown: the three promises with what was measured, then column by column."""
-    from steps.split import PARTS, assign
+    from steps.data.split import PARTS, assign
 
     fidelity = compare(cohort, survey)
     target = schema.target.name

@@ -3,7 +3,7 @@
     python -m benchmarks.preprocess [--rows 250000 1000000 5000000] [--format parquet]
 
 Each size is prepared in a process of its own, as the step does it but without MLflow; the seconds include its
-imports. The people are made by steps/cohort.py.
+imports. The people are made by monitoring/simulation/people.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ LIMITS = {250_000: (5.0, 1_500.0), 5_000_000: (120.0, 6_000.0)}
 def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
     """Prepare one file: seconds by stage, and the peak memory of this process in MB."""
     started = time.perf_counter()
-    from steps import preparation, sources
-    from steps.schema import load
+    from steps.data import prepared as preparation
+    from steps.data import sources
+    from steps.data.schema import load
 
     schema = load(schema_path)
     located = sources.locate(str(data), schema, cache, PROJECT)
@@ -73,7 +74,15 @@ def main() -> int:
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / f"people.{options.format}"
-            run("steps.cohort", "--rows", str(rows), "--out", str(data), "--schema", str(options.schema))
+            run(
+                "monitoring.simulation.people",
+                "--rows",
+                str(rows),
+                "--out",
+                str(data),
+                "--schema",
+                str(options.schema),
+            )
             answer = run("benchmarks.preprocess", "--schema", str(options.schema), "--measure", str(data))
             found = json.loads(answer)
         print(

@@ -75,14 +75,15 @@ def main() -> int:
 
 def fitted_model() -> tuple[pd.DataFrame, Any]:
     """The cohort's features, and boosted trees fitted to them."""
-    from steps import models, validate
-    from steps.schema import load
+    from steps.data import validation
+    from steps.data.schema import load
+    from steps.models import families
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     raw = pd.read_parquet(ROOT / "data" / "cohort.parquet")
-    rows = validate.check(raw, schema, schema.target.name, schema.target.positive).valid
+    rows = validation.check(raw, schema, schema.target.name, schema.target.positive).valid
     features = rows[list(schema.feature_names)]
-    model = models.build("histogram_gradient_boosting", {"max_iter": TREES}, schema, seed=0)
+    model = families.build("histogram_gradient_boosting", {"max_iter": TREES}, schema, seed=0)
     return features, model.fit(features, rows["__target__"])
 
 
@@ -128,8 +129,9 @@ def scored(folder: Path, data: Path) -> dict[str, float]:
 
 def score_in_this_process(model_file: Path, data: Path, out: Path) -> int:
     """Score and print speed and memory as JSON."""
-    from steps import models, scoring, sources
-    from steps.schema import load
+    from steps.data import sources
+    from steps.data.schema import load
+    from steps.models import families, scoring
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     model = pickle.loads(model_file.read_bytes())
@@ -137,7 +139,7 @@ def score_in_this_process(model_file: Path, data: Path, out: Path) -> int:
     done = scoring.score(
         located,
         out,
-        lambda frame: models.predict_risk(model, frame),
+        lambda frame: families.predict_risk(model, frame),
         schema,
         workers=len(os.sched_getaffinity(0)),
     )

@@ -318,10 +318,10 @@ def counting(reference_path: str) -> dict[str, float]:
     """Microseconds that counting takes a row, for single rows and for a hundred at once, medians."""
     from prometheus_client import CollectorRegistry
 
-    from monitoring.exporter import bodies
-    from monitoring.exporter.metrics import Metrics
-    from monitoring.exporter.observer import Observer, Seen
-    from monitoring.exporter.reference import load as load_reference
+    from monitoring.reference import load as load_reference
+    from monitoring.sidecar import payloads as bodies
+    from monitoring.sidecar.counting import Observer, Seen
+    from monitoring.sidecar.metrics import Metrics
 
     reference = load_reference(reference_path)
     observer = Observer(Metrics(CollectorRegistry(), reference, "1"), reference, 10**9)
@@ -400,7 +400,7 @@ def sidecar(
         **options,
     }
     environment = {f"MODEL_EXPORTER_{key}": value for key, value in settings.items()}
-    pid = running.enter_context(process([sys.executable, "-m", "monitoring.exporter"], environment))
+    pid = running.enter_context(process([sys.executable, "-m", "monitoring.sidecar"], environment))
     return Target(name, port, "/invocations", bodies, pid, metrics_port)
 
 

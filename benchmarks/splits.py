@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steps import fitting, metrics, models, split
-from steps import schema as schemas
-from steps.files import TARGET_COLUMN
+from steps.data import schema as schemas
+from steps.data import split
+from steps.data.files import TARGET_COLUMN
+from steps.measures import metrics
+from steps.models import families, fitting
 
 
 def main() -> int:
@@ -36,7 +38,10 @@ def main() -> int:
         part = split.part(split.mix(keys ^ np.uint64(number)) if number else keys)
         model = fitting.fit("histogram_gradient_boosting", {}, rows[part == 0], schema, seed=0)
         test = rows[part == 2]
-        y, risk = test[TARGET_COLUMN].to_numpy(), models.predict_risk(model, test[list(schema.feature_names)])
+        y, risk = (
+            test[TARGET_COLUMN].to_numpy(),
+            families.predict_risk(model, test[list(schema.feature_names)]),
+        )
         area, precision = metrics.roc_auc(y, risk), metrics.average_precision(y, risk)
         found.append((area, precision))
         print(f"{number:6}{len(y):11,}{y.mean():10.4f}{area:9.4f}{precision:19.4f}", flush=True)

@@ -1,4 +1,4 @@
-"""Measure the facts that `steps/cohort.py` needs of a survey: `python -m benchmarks.survey_facts SURVEY`.
+"""Facts of a survey for `monitoring/simulation/people.py`: `python -m benchmarks.survey_facts SURVEY`.
 
 Writes the facts file that the schema names. It holds aggregates only: no cell of it counts fewer than
 `SMALLEST_CELL` people, there is no table of more than one column, and coefficients are shrunk and rounded.
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steps.cohort import (
+from monitoring.simulation.people import (
     BLOCK,
     WHOLE_SPAN,
     Answer,
@@ -29,8 +29,8 @@ from steps.cohort import (
     draw_answers,
     log_odds,
 )
-from steps.errors import UserError
-from steps.schema import Code, Column, Schema, format_code, load
+from steps.data.errors import UserError
+from steps.data.schema import Code, Column, Schema, format_code, load
 
 SMALLEST_CELL = 20
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +62,7 @@ def measure(survey: pd.DataFrame, schema: Schema) -> dict[str, Any]:
     loadings = np.round(np.linalg.cholesky(latent), 6)
     facts = Facts(answers, loadings, ())
     return {
-        "about": "Summary facts of a survey, for steps/cohort.py; made by benchmarks/survey_facts.py.",
+        "about": "Summary facts of a survey; made by benchmarks/survey_facts.py.",
         "schema": schema.name,
         "rows": len(survey),
         "smallest_cell": SMALLEST_CELL,

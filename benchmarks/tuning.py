@@ -17,16 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.__main__ import MISSED
-from steps import crossvalidation, models
-from steps.search import search
-from steps.trials import Trial
+from steps.models import cross_validation, families
+from steps.models.search import search
+from steps.models.trials import Trial
 
 WANTED_RATIO = 1.7
 
 
 def measure(train: Path, schema: Path, parallelism: int, trials: int, rows: int) -> dict[str, float]:
     """Trials per minute of one search, and what its workers spent fitting."""
-    objective = partial(crossvalidation.make_objective, train, schema, fold_count=3, rows=rows, seed=0)
+    objective = partial(cross_validation.make_objective, train, schema, fold_count=3, rows=rows, seed=0)
     ends: list[float] = []
     found: list[Trial] = []
 
@@ -36,7 +36,7 @@ def measure(train: Path, schema: Path, parallelism: int, trials: int, rows: int)
 
     search(
         objective,
-        models.SPACE,
+        families.SPACE,
         max_evals=trials,
         parallelism=parallelism,
         seed=0,

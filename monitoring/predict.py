@@ -25,8 +25,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steps.errors import UserError
-from steps.schema import Code, Column, Schema, format_code, load
+from steps.data.errors import UserError
+from steps.data.schema import Code, Column, Schema, format_code, load
 
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "brfss2015.yaml"
 URL = "http://127.0.0.1:8080"

@@ -11,38 +11,42 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from monitoring.exporter import reference as references
-from steps import drift_report, drifting, models, preparation, registered, sources, validate
-from steps.errors import UserError
-from steps.files import TARGET_COLUMN
-from steps.step import VERDICT, Result
+from monitoring import reference as references
+from steps.chain import chosen_model
+from steps.chain.context import VERDICT, Result
+from steps.data import prepared, sources, validation
+from steps.data.errors import UserError
+from steps.data.files import TARGET_COLUMN
+from steps.measures import drift as drifting
+from steps.models import families
+from steps.reports import drift
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monitoring.exporter.reference import Reference
-    from steps.step import Active
+    from monitoring.reference import Reference
+    from steps.chain.context import Active
 
 
 def work(step: Active) -> Result:
     """Compare the data with the model's reference and write down what came of it."""
     (step.project / VERDICT).unlink(missing_ok=True)
     located = step.chain.located
-    chosen = registered.choose(step, step.values["model"], located.kind)
+    chosen = chosen_model.choose(step, step.values["model"], located.kind)
     try:
-        reference = references.parse(registered.fetch_reference(step, chosen))
+        reference = references.parse(chosen_model.fetch_reference(step, chosen))
     except references.ReferenceError as error:
         raise UserError(f"{chosen.label}: {error}") from error
-    folder = registered.fetch(step, chosen)
-    registered.check_columns(folder, chosen, step.schema.feature_names)
+    folder = chosen_model.fetch(step, chosen)
+    chosen_model.check_columns(folder, chosen, step.schema.feature_names)
     raw = sources.read(located, step.schema)
-    checked = validate.check(
+    checked = validation.check(
         raw, step.schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
     )
     if checked.valid.empty:
-        why = validate.described(checked.problems, step.schema)
+        why = validation.described(checked.problems, step.schema)
         raise UserError(f"none of {len(raw):,} rows fits the schema, so nothing can be compared:\n{why}")
-    risk = models.predict_risk(models.load(folder), checked.valid[list(step.schema.feature_names)])
+    risk = families.predict_risk(families.load(folder), checked.valid[list(step.schema.feature_names)])
     outcome = drifting.outcome_of(checked.valid, TARGET_COLUMN)
     found = drifting.compare(
         reference,
@@ -60,17 +64,17 @@ def work(step: Active) -> Result:
 def _training_rows(step: Active, reference: Reference) -> pd.DataFrame | None:
     """The rows that the model was trained on, if this machine's cache has them."""
     data = str(reference.data["digest"])
-    if not preparation.is_complete(step.cache, data):
+    if not prepared.is_complete(step.cache, data):
         step.say("drift: the training rows are not in this machine's cache; the joint comparison is left out")
         return None
-    return preparation.load(step.cache, data, ("train",))["train"]
+    return prepared.load(step.cache, data, ("train",))["train"]
 
 
 def _conclude(step: Active, found: dict[str, Any]) -> Result:
     told = {"step": "drift", "drift_run_id": step.run_id, **drifting.told(found)}
     text = json.dumps(told, indent=1) + "\n"
     step.log_json("drift.json", found)
-    step.log_text("drift.html", drift_report.render(found, step.schema, run=step.run_id))
+    step.log_text("drift.html", drift.render(found, step.schema, run=step.run_id))
     step.log_text(VERDICT, text)
     step.log_metrics(drifting.flat(found))
     step.tag(
@@ -88,11 +92,11 @@ def _conclude(step: Active, found: dict[str, Any]) -> Result:
     partial = step.project / f".{VERDICT}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(step.project / VERDICT)
-    lines = [f"drift: {line}" for line in drift_report.summary(found)]
+    lines = [f"drift: {line}" for line in drift.summary(found)]
     return Result(lines=[*lines, f"drift: verdict in {VERDICT}, pictures in drift.html of run {step.run_id}"])
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("drift", work))
+    sys.exit(pipeline.execute("drift", work))

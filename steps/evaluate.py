@@ -8,41 +8,45 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from steps import evaluation, figures, models, preparation, report
-from steps.files import TARGET_COLUMN
-from steps.fingerprint import digest
-from steps.step import Result
+from steps.chain.context import Result
+from steps.chain.fingerprint import digest
+from steps.data import prepared
+from steps.data.files import TARGET_COLUMN
+from steps.measures import evaluation
+from steps.models import families
+from steps.reports import evaluation as report
+from steps.reports import plots
 
 if TYPE_CHECKING:
-    from steps.step import Active
+    from steps.chain.context import Active
 
 
 def work(step: Active) -> Result:
     """Score the test rows, measure, draw and describe; the result is the digest of all figures."""
     data = step.upstream["preprocess"]
     fitted = step.upstream["tune" if step.values["model"] == "tuned" else "train"]
-    model = models.load(step.fetch(fitted.run_id, "model"))
+    model = families.load(step.fetch(fitted.run_id, "model"))
     reference = step.fetch_json(fitted.run_id, "reference.json")
-    test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
+    test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     measured = evaluation.evaluate(
         test[TARGET_COLUMN].to_numpy(),
-        models.predict_risk(model, features),
+        families.predict_risk(model, features),
         test,
         step.schema,
         reference["score"]["threshold"],
         step.values["seed"],
         model={**reference["model"], "role": step.values["model"], "recall_target": step.values["recall"]},
         data=reference["data"],
-        predict=lambda frame: models.predict_risk(model, frame),
+        predict=lambda frame: families.predict_risk(model, frame),
         replicates=step.values["replicates"],
     )
     step.log_json("evaluation.json", measured)
     step.log_text("report.html", report.render_report([measured]))
     step.log_text("model_card.md", report.render_card(measured))
-    step.log_text("figures/calibration.svg", figures.calibration(measured))
-    step.log_text("figures/decision_curve.svg", figures.decision_curve(measured))
-    step.log_text("figures/roc.svg", figures.roc(measured))
+    step.log_text("figures/calibration.svg", plots.calibration(measured))
+    step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
+    step.log_text("figures/roc.svg", plots.roc(measured))
     numbers = evaluation.scalars(measured)
     step.log_metrics(numbers)
     step.log_datasets({"test": (data.result_digest, len(test))})
@@ -59,6 +63,6 @@ def work(step: Active) -> Result:
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("evaluate", work))
+    sys.exit(pipeline.execute("evaluate", work))

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steps import exploration, exploration_report, files, sources, validate
-from steps.files import FILE_COLUMN, TARGET_COLUMN
-from steps.fingerprint import digest
-from steps.step import Result
-from steps.validate import ValidationError
+from steps.chain.context import Result
+from steps.chain.fingerprint import digest
+from steps.data import files, sources, validation
+from steps.data.files import FILE_COLUMN, TARGET_COLUMN
+from steps.data.validation import ValidationError
+from steps.measures import exploration
+from steps.reports import exploration as exploration_report
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from steps.exploration import Table
-    from steps.schema import Schema
-    from steps.sources import Located
-    from steps.step import Active
+    from steps.chain.context import Active
+    from steps.data.schema import Schema
+    from steps.data.sources import Located
+    from steps.measures.exploration import Table
 
 
 def work(step: Active) -> Result:
@@ -54,11 +56,11 @@ def read_table(name: str, located: Located, schema: Schema) -> Table:
     Raises UserError if it cannot be read, lacks a column, or has no row that fits the schema.
     """
     raw = sources.read(located, schema)
-    checked = validate.check(
+    checked = validation.check(
         raw, schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
     )
     if checked.valid.empty:
-        why = validate.described(checked.problems, schema)
+        why = validation.described(checked.problems, schema)
         raise ValidationError(f"{name}: none of {len(raw):,} rows fits the schema:\n{why}")
     extra = [
         column
@@ -96,6 +98,6 @@ def _answers(raw: pd.DataFrame, valid: pd.DataFrame, target: str) -> NDArray[np.
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("explore", work))
+    sys.exit(pipeline.execute("explore", work))

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from steps import store
-from steps.errors import UserError
-from steps.step import BESIDE, VERDICT, Result
+from steps.chain import store
+from steps.chain.context import BESIDE, VERDICT, Result
+from steps.data.errors import UserError
 
 if TYPE_CHECKING:
-    from steps.step import Active, StepRun
+    from steps.chain.context import Active, StepRun
 
 
 def work(step: Active) -> Result:
@@ -67,6 +67,6 @@ def _summary(step: Active, compared: Mapping[str, StepRun], verdict: Mapping[str
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline as chain
 
     sys.exit(chain.execute("main", work))

@@ -11,12 +11,13 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from steps import preparation, sources
-from steps.step import Result
-from steps.validate import Problem, ValidationError, described
+from steps.chain.context import Result
+from steps.data import prepared as preparation
+from steps.data import sources
+from steps.data.validation import Problem, ValidationError, described
 
 if TYPE_CHECKING:
-    from steps.step import Active
+    from steps.chain.context import Active
 
 
 def work(step: Active) -> Result:
@@ -54,6 +55,6 @@ def work(step: Active) -> Result:
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("preprocess", work))
+    sys.exit(pipeline.execute("preprocess", work))

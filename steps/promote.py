@@ -16,14 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from steps import evaluation, gates, models, preparation, report, store
-from steps.errors import UserError
-from steps.files import TARGET_COLUMN
-from steps.schema import registered_name, registered_names
-from steps.step import BESIDE, VERDICT, Result
+from steps.chain import store
+from steps.chain.context import BESIDE, VERDICT, Result
+from steps.data import prepared
+from steps.data.errors import UserError
+from steps.data.files import TARGET_COLUMN
+from steps.data.schema import registered_name, registered_names
+from steps.measures import evaluation, gates
+from steps.models import families
+from steps.reports import evaluation as report
 
 if TYPE_CHECKING:
-    from steps.step import Active, StepRun
+    from steps.chain.context import Active, StepRun
 
 ROLLED_BACK = "rolled_back"
 
@@ -133,7 +137,7 @@ def _compare(
         return None, gates.NO_CHAMPION
     if tags.get("schema_data_digest") != step.schema.data_digest:
         return None, f"version {champion} was trained on other columns, kinds or missing codes"
-    test = preparation.load(step.cache, data.result_digest, ("test",))["test"]
+    test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     run_id = str(step.client.get_model_version(name, champion).run_id)
     if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
@@ -142,7 +146,7 @@ def _compare(
             f"can be compared with it. Bring its artifacts back, or go back with -P rollback={name}"
         )
     new, old = (
-        models.predict_risk(models.load(step.fetch(run, "model")), features)
+        families.predict_risk(families.load(step.fetch(run, "model")), features)
         for run in (fitted.run_id, run_id)
     )
     outcome = test[TARGET_COLUMN].to_numpy()
@@ -211,6 +215,6 @@ def _conclude(step: Active, verdict: str, told: Mapping[str, Any], lines: Sequen
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("promote", work))
+    sys.exit(pipeline.execute("promote", work))

@@ -9,15 +9,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from steps import models, registered, scoring, validate
-from steps.step import Result
+from steps.chain import chosen_model
+from steps.chain.context import Result
+from steps.data import validation
+from steps.models import families, scoring
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from steps.scoring import Scored
-    from steps.sources import Located
-    from steps.step import Active
+    from steps.chain.context import Active
+    from steps.data.sources import Located
+    from steps.models.scoring import Scored
 
 
 def work(step: Active) -> Result:
@@ -28,15 +30,15 @@ def work(step: Active) -> Result:
     out = scoring.check_target(values["out"], step.project)
     located = step.chain.located
     scoring.check_target(values["out"], step.project, located)
-    chosen = registered.choose(step, values["model"], located.kind)
-    folder = registered.fetch(step, chosen)
-    registered.check_columns(folder, chosen, step.schema.feature_names)
-    model = models.load(folder)
+    chosen = chosen_model.choose(step, values["model"], located.kind)
+    folder = chosen_model.fetch(step, chosen)
+    chosen_model.check_columns(folder, chosen, step.schema.feature_names)
+    model = families.load(folder)
     step.say(f"score: with {chosen.label}")
     scored = scoring.score(
         located,
         out,
-        lambda frame: models.predict_risk(model, frame),
+        lambda frame: families.predict_risk(model, frame),
         step.schema,
         beside=values["columns"],
         workers=len(os.sched_getaffinity(0)),
@@ -46,16 +48,18 @@ def work(step: Active) -> Result:
 
 
 def _with_spark(step: Active) -> Result:
-    from steps import spark
-    from steps.spark_session import session
+    from steps.models import spark_scoring
+    from steps.models.spark_session import session
 
-    out = spark.check_target(step.values["out"], step.project)
+    out = spark_scoring.check_target(step.values["out"], step.project)
     located = step.chain.located
-    chosen = registered.choose(step, step.values["model"], located.kind)
-    folder = registered.fetch(step, chosen)
-    registered.check_columns(folder, chosen, step.schema.feature_names)
+    chosen = chosen_model.choose(step, step.values["model"], located.kind)
+    folder = chosen_model.fetch(step, chosen)
+    chosen_model.check_columns(folder, chosen, step.schema.feature_names)
     with session(step.values["master"], "score", step.project) as cluster:
-        scored = spark.score(cluster, located, out, folder, step.schema, beside=step.values["columns"])
+        scored = spark_scoring.score(
+            cluster, located, out, folder, step.schema, beside=step.values["columns"]
+        )
     return _told(step, scored, located, out, chosen.label)
 
 
@@ -77,12 +81,12 @@ def _told(step: Active, scored: Scored, located: Located, out: Path, label: str)
     if risks:
         lines.append(f"score: mean risk {100 * mean:.1f} %")
     if scored.broken:
-        why = validate.described(scored.problems, step.schema)
+        why = validation.described(scored.problems, step.schema)
         lines.append(f"score: {scored.broken:,} rows have no risk but a reason:\n{why}")
     return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("score", work))
+    sys.exit(pipeline.execute("score", work))

@@ -9,19 +9,20 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from steps import fitting, models, preparation
-from steps.packaging import package
-from steps.step import Result
+from steps.chain.context import Result
+from steps.chain.keep_model import package
+from steps.data import prepared
+from steps.models import families, fitting
 
 if TYPE_CHECKING:
-    from steps.step import Active
+    from steps.chain.context import Active
 
 
 def work(step: Active) -> Result:
     """Fit, with autologging as the logger of parameters and metrics, and keep the model as artifacts."""
     family = step.values["family"]
-    given = models.check_params(family, step.values["hyperparameters"])
-    tables = preparation.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
+    given = families.check_params(family, step.values["hyperparameters"])
+    tables = prepared.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
     fitted = fitting.fit_model(
         family,
         given,
@@ -52,6 +53,6 @@ def _autologged() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("train", work))
+    sys.exit(pipeline.execute("train", work))

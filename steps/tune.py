@@ -11,12 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from steps import crossvalidation, fingerprint, fitting, models, preparation, search, search_figures, trials
-from steps.packaging import package
-from steps.step import Result
+from steps.chain import fingerprint
+from steps.chain.context import Result
+from steps.chain.keep_model import package
+from steps.data import prepared
+from steps.models import cross_validation, families, fitting, search, trials
+from steps.reports import search_plots
 
 if TYPE_CHECKING:
-    from steps.step import Active
+    from steps.chain.context import Active
 
 # They say when a search ends or where its trials run, not what a trial finds: a search with others goes on
 # from the same trials.
@@ -26,7 +29,7 @@ _LIMITS = ("max_evals", "patience", "timeout_minutes", "recall", "engine")
 def work(step: Active) -> Result:
     """Search from where an earlier call got to, draw what was found, refit and keep the winner."""
     values, data = step.values, step.upstream["preprocess"]
-    space = {family: models.SPACE[family] for family in values["families"]}
+    space = {family: families.SPACE[family] for family in values["families"]}
     key = _search_key(step)
     done = _recorded(step, key, space)
     if done:
@@ -34,18 +37,18 @@ def work(step: Active) -> Result:
     experiment = step.client.get_run(step.run_id).info.experiment_id
     record = partial(_record, step, key, experiment)
     make_objective = partial(
-        crossvalidation.make_objective,
+        cross_validation.make_objective,
         step.cache / "datasets" / data.result_digest / "train.parquet",
         step.project / values["schema"],
         fold_count=values["folds"],
-        rows=crossvalidation.TRIAL_ROWS,
+        rows=cross_validation.TRIAL_ROWS,
         seed=values["seed"],
     )
     limits = {
         name: values[name] for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
     }
     if values["engine"] == "spark":
-        from steps.spark_session import session
+        from steps.models.spark_session import session
 
         with session(values["master"], "tune", step.project) as spark:
             found = search.search_on_spark(
@@ -57,9 +60,9 @@ def work(step: Active) -> Result:
         f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
         f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
     )
-    for name, picture in search_figures.pictures(found.trials, space).items():
+    for name, picture in search_plots.pictures(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
-    tables = preparation.load(step.cache, data.result_digest, ("train", "validation"))
+    tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))
     fitted = fitting.fit_model(
         found.best.family,
         found.best.params,
@@ -85,7 +88,7 @@ def _search_key(step: Active) -> str:
     kept = {name: value for name, value in step.fingerprint.parameters.items() if name not in _LIMITS}
     code = {
         file: content
-        for module in ("steps.search", "steps.crossvalidation")
+        for module in ("steps.models.search", "steps.models.cross_validation")
         for file, content in fingerprint.code(module, step.project).items()
     }
     key = replace(step.fingerprint, parameters=kept, code=code).digest
@@ -123,6 +126,6 @@ def _record(step: Active, key: str, experiment: str, trial: trials.Trial) -> Non
 
 
 if __name__ == "__main__":
-    from steps import chain
+    from steps.chain import pipeline
 
-    sys.exit(chain.execute("tune", work))
+    sys.exit(pipeline.execute("tune", work))

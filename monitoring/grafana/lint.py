@@ -3,7 +3,7 @@
 Grafana drops keys that it does not know, expands `$NAME` in some places and not in others, and stops at the
 first error of an alerting file. `check` reads the files as it does and lists every problem.
 
-    python -m monitoring.grafana.lint
+    python -m tests.monitoring.lint
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).resolve().parent
-COMPOSE = FOLDER.parent / "compose.yaml"
+COMPOSE = FOLDER.parent / "deploy" / "compose.yaml"
 
 _VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 _FIELDS: dict[str, set[str]] = {

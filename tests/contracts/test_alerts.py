@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from monitoring.grafana import alerts, generate, lint, runbook
-from monitoring.serving import deploy
+from monitoring.deploy import rollout
+from monitoring.grafana import __main__ as generate
+from monitoring.grafana import lint
+from monitoring.grafana.alerts import rules
+from monitoring.grafana.boards import runbook
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKDOWN = runbook.RUNBOOK.read_text(encoding="utf-8")
@@ -26,10 +29,10 @@ def test_alerts_and_headings_match_one_to_one() -> None:
 def test_there_are_at_least_sixteen_alerts() -> None:
     """And each is written into Grafana's file."""
     assert len(RULES) >= 16
-    assert [rule["title"] for rule in RULES] == [alert.title for alert in alerts.ALERTS]
+    assert [rule["title"] for rule in RULES] == [alert.title for alert in rules.ALERTS]
 
 
-@pytest.mark.parametrize("title", [alert.title for alert in alerts.ALERTS])
+@pytest.mark.parametrize("title", [alert.title for alert in rules.ALERTS])
 def test_every_heading_says_what_to_know_and_to_do(title: str) -> None:
     """Meaning, impact, how to look closer, what to do, and when it is a false alarm."""
     parts = re.findall(r"^\*\*([A-Z][a-z ]+)", CHAPTERS[title], re.MULTILINE)
@@ -47,7 +50,7 @@ def test_every_alert_links_to_its_own_heading() -> None:
 
 def test_links_inside_the_runbook_lead_somewhere() -> None:
     """Anchors are headings in small letters with hyphens."""
-    anchors = {alerts.slug(title) for title in CHAPTERS}
+    anchors = {rules.slug(title) for title in CHAPTERS}
     assert set(re.findall(r"\]\(#([^)]+)\)", MARKDOWN)) <= anchors
 
 
@@ -60,8 +63,8 @@ def test_the_runbook_dashboard_is_the_runbook() -> None:
 
 def test_variables_that_the_runbook_sets_are_those_that_the_stack_takes() -> None:
     """By their exact names: its table holds all of them save the pair's, and no other is named to be set."""
-    compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
-    taken = set(re.findall(r"\$\{(\w+)", compose)) - set(deploy.RUNNING)
+    compose = (ROOT / "monitoring" / "deploy" / "compose.yaml").read_text(encoding="utf-8")
+    taken = set(re.findall(r"\$\{(\w+)", compose)) - set(rollout.RUNNING)
     table = re.findall(r"^\| (`[A-Z].*?) \|", MARKDOWN, re.MULTILINE)
     assert {name for row in table for name in re.findall(r"`(\w+)`", row)} == taken
     named = set(re.findall(r"`([A-Z][A-Z0-9_]+)(?:=[^`]*)?`", MARKDOWN))
@@ -70,7 +73,7 @@ def test_variables_that_the_runbook_sets_are_those_that_the_stack_takes() -> Non
 
 def test_what_a_changed_variable_needs_is_told_beside_it() -> None:
     """`docker compose restart` keeps the old environment: `up -d` takes the new one."""
-    compose = (ROOT / "monitoring" / "compose.yaml").read_text(encoding="utf-8")
+    compose = (ROOT / "monitoring" / "deploy" / "compose.yaml").read_text(encoding="utf-8")
     taken = set(re.findall(r"\$\{(\w+)", compose))
     parts = [part for text in CHAPTERS.values() for part in re.split(r"\n\n|\n(?=\*\*|###)", text)]
     telling = [

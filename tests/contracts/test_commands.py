@@ -6,7 +6,8 @@ import re
 
 import yaml
 
-from steps import parameters, retraining
+from steps.chain import parameters
+from steps.ops import retrain
 from tests.conftest import ROOT
 
 DOCUMENTS = ("README.md", "data/README.md", "monitoring/RUNBOOK.md", ".github/CONTRIBUTING.md")
@@ -35,7 +36,7 @@ def test_every_word_after_make_is_a_target() -> None:
 
 def test_all_words_run_in_one_experiment() -> None:
     """What one word has done, another finds in the same list."""
-    assert f"RUN := {' '.join(retraining.MLFLOW_RUN)}\n" in MAKEFILE
+    assert f"RUN := {' '.join(retrain.MLFLOW_RUN)}\n" in MAKEFILE
     assert "\t@mlflow run" not in MAKEFILE
 
 

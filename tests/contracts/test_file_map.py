@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from docs import file_map
+from docs.tools import file_map
 from tests.conftest import ROOT
 
 
 def test_the_list_of_modules_in_the_readme_is_fresh() -> None:
-    """`python -m docs.file_map` brings it up to date."""
+    """`python -m docs.tools.file_map` brings it up to date."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert file_map.rewritten(text, ROOT) == text
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from monitoring.exporter.metrics import Metrics
-from monitoring.grafana import lint, runbook
-from monitoring.prometheus.generate import RULES
+from monitoring.grafana import lint
+from monitoring.grafana.boards import runbook
+from monitoring.prometheus.__main__ import RULES
+from monitoring.sidecar.metrics import Metrics
 
 # What Prometheus itself, node-exporter and cAdvisor give that is used here.
 OTHERS = {

@@ -6,14 +6,13 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from steps.schema import load
+from steps.data.schema import load
 from tests.conftest import ROOT
 
 
 def modules() -> list[Path]:
     """What runs on any data set: the steps, the sidecar, and what simulates its traffic."""
-    folders = (ROOT / "steps", ROOT / "monitoring" / "exporter", ROOT / "monitoring")
-    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    return [path for name in ("steps", "monitoring") for path in sorted((ROOT / name).rglob("*.py"))]
 
 
 def words(tree: ast.Module) -> Iterator[str]:
@@ -43,7 +42,7 @@ def test_no_column_is_named_in_python() -> None:
 
 
 def test_hyperopt_is_imported_in_one_file() -> None:
-    """Another search would change `steps/search.py` alone."""
+    """Another search would change `steps/models/search.py` alone."""
     importing = {
         path.name
         for path in modules()

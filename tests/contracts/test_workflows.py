@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from steps import release
+from steps.ops import release
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

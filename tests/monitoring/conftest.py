@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.exporter.reference import Reference, load, parse
-from monitoring.exporter.settings import Settings
-from monitoring.exporter.sidecar import Sidecar, assemble
+from monitoring.reference import Reference, load, parse
+from monitoring.sidecar.assembly import Sidecar, assemble
+from monitoring.sidecar.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
 KEYS = ("first-key-0123456789", "second-key-0123456789")

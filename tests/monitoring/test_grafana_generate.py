@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.grafana import alerts, generate, lint, runbook
-from monitoring.grafana.panels import dashboard, graph, query, range_words, row
+from monitoring.grafana import __main__ as generate
+from monitoring.grafana import lint
+from monitoring.grafana.alerts import rules
+from monitoring.grafana.boards import runbook
+from monitoring.grafana.style import dashboard, graph, query, range_words, row
 
 BOARDS = {board["uid"]: board for board in lint.read().dashboards.values()}
 READ = ("service", "data", "model")
@@ -24,7 +27,7 @@ def test_a_stale_file_is_named(
     """With the command that renews it."""
     monkeypatch.setattr(generate, "FOLDER", tmp_path)
     assert generate.main(["--check"]) == 1
-    assert "service.json is stale: run python -m monitoring.grafana.generate" in capsys.readouterr().err
+    assert "service.json is stale: run python -m monitoring.grafana" in capsys.readouterr().err
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
 
@@ -78,7 +81,7 @@ def test_an_alert_links_to_the_panel_that_it_names() -> None:
     """Numbers change when panels move; titles do not."""
     boards = list(BOARDS.values())
     written = {rule["title"]: rule["annotations"] for _, rule in lint.read().rules()}
-    for alert in alerts.ALERTS:
+    for alert in rules.ALERTS:
         uid, title = alert.panel
         assert written[alert.title]["__panelId__"] == str(generate.panel_id(boards, uid, title))
 
@@ -91,7 +94,7 @@ def test_an_alert_cannot_link_to_a_panel_that_is_not_there() -> None:
 
 def test_a_summary_without_a_value_reads_as_one() -> None:
     """The template is guarded against a failed query."""
-    summary = alerts.summary(alerts.ALERTS[0])
+    summary = rules.summary(rules.ALERTS[0])
     assert "{{ if $values.A }}" in summary
     assert "{{ else }}no value{{ end }}" in summary
     assert "{value}" not in summary

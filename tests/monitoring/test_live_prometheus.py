@@ -19,10 +19,10 @@ import requests
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from monitoring.exporter import reference as reader
-from monitoring.prometheus import generate
-from steps import evidence
-from steps.schema import load
+from monitoring import reference as reader
+from monitoring.prometheus import __main__ as generate
+from steps.data.schema import load
+from steps.measures import evidence
 from tests.conftest import ROOT, Champion, require
 
 pytestmark = pytest.mark.real
@@ -110,7 +110,7 @@ class Stack:
         }
         environment = {f"MODEL_EXPORTER_{name}": value for name, value in settings.items()}
         return _process(
-            [sys.executable, "-m", "monitoring.exporter"], self.folder / "sidecar.log", **environment
+            [sys.executable, "-m", "monitoring.sidecar"], self.folder / "sidecar.log", **environment
         )
 
     def run_prometheus(self) -> AbstractContextManager[subprocess.Popen[bytes]]:

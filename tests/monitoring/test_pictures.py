@@ -1,4 +1,4 @@
-"""`monitoring.pictures` and `docs.terminal`: which pages, how small, and real ones through Chromium."""
+"""`docs.tools.grafana_pictures` and `docs.tools.terminal`: which pages, how small."""
 
 from __future__ import annotations
 
@@ -9,43 +9,49 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from docs import terminal
-from monitoring import pictures
-from steps.errors import UserError
+from docs.tools import grafana_pictures, terminal
+from steps.data.errors import UserError
 from tests.conftest import require
 
 
 def test_every_dashboard_is_taken_at_the_desk_and_on_a_phone() -> None:
     """High enough for all panels, so that none is left unloaded below the edge."""
-    pages = {page.name: page for page in pictures.grafana_pages("http://g", "now-6h", "now", "-drift")}
+    pages = {
+        page.name: page for page in grafana_pictures.grafana_pages("http://g", "now-6h", "now", "-drift")
+    }
     assert {"service-drift", "data-drift", "model-drift", "service-drift-phone", "alerts-drift"} <= set(pages)
     assert pages["service-drift"].height > 1500
     assert (
         pages["service-drift"].url == "http://g/d/service?kiosk&_dash.hideTimePicker=true&from=now-6h&to=now"
     )
     assert pages["data-drift-phone"].width < 500
-    chosen = pictures.grafana_pages("http://g", "now-6h", "now", "", chosen="var-one=BMI&var-window=1h")
+    chosen = grafana_pictures.grafana_pages(
+        "http://g", "now-6h", "now", "", chosen="var-one=BMI&var-window=1h"
+    )
     assert chosen[0].url.endswith("&from=now-6h&to=now&var-one=BMI&var-window=1h")
 
 
 def test_an_alert_is_taken_by_its_title() -> None:
     """On the page of its rule; one that does not exist is explained."""
     pages = {
-        page.name: page for page in pictures.grafana_pages("http://g", "now-6h", "now", "", ["Model down"])
+        page.name: page
+        for page in grafana_pictures.grafana_pages("http://g", "now-6h", "now", "", ["Model down"])
     }
     assert pages["alert-model-down"].url == "http://g/alerting/grafana/model-down/view?tab=instances&kiosk"
     with pytest.raises(UserError, match="no alert 'Modell down'; there are: Calibration, "):
-        pictures.grafana_pages("http://g", "now-6h", "now", "", ["Modell down"])
+        grafana_pictures.grafana_pages("http://g", "now-6h", "now", "", ["Modell down"])
 
 
 def test_prometheus_pages_end_where_the_dashboards_do(tmp_path: Path) -> None:
     """The graphs of a past show that past; Prometheus is asked once, for where its pages are."""
     (tmp_path / "index.html").write_text("Prometheus", encoding="utf-8")
     url = (tmp_path / "index.html").as_uri()
-    pages = {page.name: page.url for page in pictures.prometheus_pages(url, "3d", "1795561200000", "-x")}
+    pages = {
+        page.name: page.url for page in grafana_pictures.prometheus_pages(url, "3d", "1795561200000", "-x")
+    }
     assert {"prometheus-targets-x", "prometheus-rules-x", "prometheus-rate-x"} <= set(pages)
     assert "&g0.range_input=3d&g0.end_input=2026-11-24+23%3A00" in pages["prometheus-roc-auc-x"]
-    now = {page.name: page.url for page in pictures.prometheus_pages(url, "1h", "now", "")}
+    now = {page.name: page.url for page in grafana_pictures.prometheus_pages(url, "1h", "now", "")}
     assert "end_input" not in now["prometheus-roc-auc"]
 
 
@@ -64,7 +70,7 @@ def test_a_mail_is_shown_with_its_headers(tmp_path: Path) -> None:
     """Decoded and escaped, and nothing is fetched for it."""
     mail = tmp_path / "model-down.eml"
     mail.write_bytes(MAIL)
-    page = pictures.mail_page(mail, tmp_path)
+    page = grafana_pictures.mail_page(mail, tmp_path)
     assert page.name == "mail-model-down"
     shown = (tmp_path / "model-down.html").read_text(encoding="utf-8")
     assert page.url == (tmp_path / "model-down.html").as_uri()
@@ -78,7 +84,7 @@ def test_a_file_that_is_no_mail_is_explained(tmp_path: Path) -> None:
     """By its name."""
     (tmp_path / "notes.eml").write_text("just words", encoding="utf-8")
     with pytest.raises(UserError, match=r"notes\.eml is no mail with an HTML part"):
-        pictures.mail_page(tmp_path / "notes.eml", tmp_path)
+        grafana_pictures.mail_page(tmp_path / "notes.eml", tmp_path)
 
 
 def test_a_terminal_shows_commands_and_what_they_print() -> None:
@@ -103,7 +109,7 @@ def test_a_picture_is_made_small() -> None:
     """Few colours, same size."""
     large = io.BytesIO()
     Image.effect_noise((200, 100), 60).convert("RGB").save(large, "PNG")
-    small = pictures.small_png(large.getvalue())
+    small = grafana_pictures.small_png(large.getvalue())
     assert len(small) < len(large.getvalue())
     assert Image.open(io.BytesIO(small)).size == (200, 100)
 
@@ -114,8 +120,8 @@ def test_a_page_is_taken_when_it_has_loaded(tmp_path: Path) -> None:
     require("chromium")
     page = tmp_path / "page.html"
     page.write_text("<body style='background:#123456'>A page with a sentence.</body>", encoding="utf-8")
-    with pictures.Browser() as browser:
-        png = browser.png(pictures.Page("p", page.as_uri(), 320, 200))
+    with grafana_pictures.Browser() as browser:
+        png = browser.png(grafana_pictures.Page("p", page.as_uri(), 320, 200))
     image = Image.open(io.BytesIO(png)).convert("RGB")
     assert image.size == (320, 200)
     assert image.getpixel((310, 190)) == (0x12, 0x34, 0x56)
@@ -125,11 +131,11 @@ def test_a_page_is_taken_when_it_has_loaded(tmp_path: Path) -> None:
 def test_a_page_that_never_loads_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By its address."""
     require("chromium")
-    monkeypatch.setattr(pictures, "LOAD_SECONDS", 1)
+    monkeypatch.setattr(grafana_pictures, "LOAD_SECONDS", 1)
     page = tmp_path / "empty.html"
     page.write_text("", encoding="utf-8")
-    with pictures.Browser() as browser, pytest.raises(UserError, match=r"empty\.html did not finish"):
-        browser.png(pictures.Page("p", page.as_uri(), 320, 200))
+    with grafana_pictures.Browser() as browser, pytest.raises(UserError, match=r"empty\.html did not finish"):
+        browser.png(grafana_pictures.Page("p", page.as_uri(), 320, 200))
 
 
 @pytest.mark.real
@@ -138,8 +144,8 @@ def test_a_page_that_fits_is_as_high_as_its_content(tmp_path: Path) -> None:
     require("chromium")
     mail = tmp_path / "m.eml"
     mail.write_bytes(MAIL)
-    page = pictures.mail_page(mail, tmp_path)
-    with pictures.Browser() as browser:
+    page = grafana_pictures.mail_page(mail, tmp_path)
+    with grafana_pictures.Browser() as browser:
         whole, part = browser.png(page), browser.png(replace(page, height=150))
     assert 400 < Image.open(io.BytesIO(whole)).height < 600
     assert Image.open(io.BytesIO(part)).height == 150

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from monitoring import predict
-from steps.errors import UserError
-from steps.schema import Column, Schema, load
+from steps.data.errors import UserError
+from steps.data.schema import Column, Schema, load
 
 ROOT = Path(__file__).resolve().parents[2]
 AGE = Column("Age", "ordinal", "Age group", levels={1.0: "18-24", 2.0: "25-29"})

@@ -1,4 +1,4 @@
-"""The recording rules against numpy, in promtool: `steps/evidence.py` says what each must be."""
+"""The recording rules against numpy, in promtool: `steps/measures/evidence.py` says what each must be."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from scipy import special
 
-from monitoring.exporter.metrics import Metrics
-from monitoring.prometheus import generate
-from steps import evidence
+from monitoring.prometheus import __main__ as generate
+from monitoring.sidecar.metrics import Metrics
+from steps.measures import evidence
 from tests.conftest import require
 
 FOLDER = generate.RULES.parent
@@ -121,7 +121,7 @@ def test_generator_says_so_when_the_file_is_out_of_date(tmp_path, monkeypatch, c
     stale.write_text("groups: []\n", encoding="utf-8")
     monkeypatch.setattr(generate, "RULES", stale)
     assert generate.main(["--check"]) == 1
-    assert "python -m monitoring.prometheus.generate" in capsys.readouterr().err
+    assert "python -m monitoring.prometheus" in capsys.readouterr().err
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from monitoring import backfill
-from monitoring.exporter import settings, tokens
-from monitoring.grafana import runbook
+from monitoring.grafana.boards import runbook
+from monitoring.sidecar import feedback_tokens, settings
+from monitoring.simulation import history
 from tests.conftest import require
 from tests.contracts.test_metrics import runbook_queries
-from tests.monitoring.test_compose import environment
+from tests.deploy.test_compose import environment
 
 OPERATE = runbook.chapters(runbook.RUNBOOK.read_text(encoding="utf-8"))["Operate and upgrade"]
 
@@ -112,7 +112,7 @@ def test_samples_of_prometheus_survive_backup_and_loss(tmp_path: Path) -> None:
     require("prometheus")
     require("promtool")
     end, volume = 1_790_000_000.0, tmp_path / "diabetes-risk_prometheus"
-    backfill.add_blocks(backfill.openmetrics([end - 60, end], {"kept{}": [1.0, 2.0]}), volume)
+    history.add_blocks(history.openmetrics([end - 60, end], {"kept{}": [1.0, 2.0]}), volume)
     lines = commands("Back up and restore")[3:]
     assert [line for line in lines if "STACK" in line] == [
         "STACK stop prometheus",
@@ -121,9 +121,9 @@ def test_samples_of_prometheus_survive_backup_and_loss(tmp_path: Path) -> None:
     back_up, restore = lines[:3], lines[3:]
     sh(tmp_path, ENGINE + "\n".join(back_up))
     shutil.rmtree(volume)
-    backfill.add_blocks(backfill.openmetrics([end - 60, end], {"other{}": [3.0, 4.0]}), volume)
+    history.add_blocks(history.openmetrics([end - 60, end], {"other{}": [3.0, 4.0]}), volume)
     sh(tmp_path, ENGINE + "\n".join(restore))
-    with backfill.Server(volume) as server:
+    with history.Server(volume) as server:
         assert server.query("kept", end)[0]["value"][1] == "2"
         assert server.query("other", end) == []
 
@@ -137,12 +137,12 @@ def test_a_key_is_rotated_as_the_runbook_says() -> None:
         return settings.read(environment("exporter", FEEDBACK_KEYS=variable)).feedback_keys
 
     def signed(by: tuple[str, ...]) -> str:
-        return tokens.issue(by, "risk", "1", [0], [0.1], now=0.0, random=os.urandom)
+        return feedback_tokens.issue(by, "risk", "1", [0], [0.1], now=0.0, random=os.urandom)
 
     def accepted(token: str, by: tuple[str, ...]) -> bool:
         try:
-            return tokens.read(by, "risk", token, now=0.0, lifetime=1.0).version == "1"
-        except tokens.TokenError:
+            return feedback_tokens.read(by, "risk", token, now=0.0, lifetime=1.0).version == "1"
+        except feedback_tokens.TokenError:
             return False
 
     before, both, after = keys(old), keys(told.replace("<new>", new).replace("<old>", old)), keys(new)

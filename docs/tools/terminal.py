@@ -1,0 +1,81 @@
+"""A picture of a terminal: commands are run, and what they really print is taken through headless Chromium.
+
+    python -m docs.tools.terminal answer 'curl -s localhost:8080/ping' 'python -m monitoring.predict --BMI 31'
+
+writes docs/pictures/answer.png. Each command is one line for bash, and a line that fails ends it all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from docs.tools.grafana_pictures import OUT, Browser, Page, small_png
+from steps.data.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH, HEIGHT = 1060, 2000
+_STYLE = (
+    "margin: 0; padding: 16px 20px; background: #14171c; color: #d8dce3; white-space: pre-wrap; "
+    "overflow-wrap: anywhere; font: 14px/1.45 'DejaVu Sans Mono', monospace"
+)
+
+
+def printed(command: str) -> str:
+    """What a line for bash prints, from the project's folder.
+
+    Raises UserError with its end if it fails.
+    """
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"{command!r} ended with {done.returncode}: {done.stdout.strip()[-500:]}")
+    return done.stdout
+
+
+def transcript(commands: Sequence[str]) -> str:
+    """An HTML page of the commands, each after a prompt, and of what they print."""
+    parts = []
+    for command in commands:
+        text = html.escape(printed(command).rstrip("\n"))
+        parts.append(f"<span style='color: #73bf69'>$</span> <b>{html.escape(command)}</b>\n{text}\n")
+    return f"<!doctype html><meta charset='utf-8'><body style=\"{_STYLE}\">{'<br>'.join(parts)}</body>"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the commands and take the picture; 1 with one message if one fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.tools.terminal", description="Take a picture of a terminal."
+    )
+    parser.add_argument("name", help="of the picture, without .png")
+    parser.add_argument("commands", nargs="+", metavar="command", help="a line for bash")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            page = Path(scratch) / "terminal.html"
+            page.write_text(transcript(args.commands), encoding="utf-8")
+            with Browser() as browser:
+                png = browser.png(Page(args.name, page.as_uri(), WIDTH, HEIGHT, fits=True))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    file = args.out / f"{args.name}.png"
+    file.write_bytes(small_png(png))
+    print(f"{file} ({file.stat().st_size // 1024} KB)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

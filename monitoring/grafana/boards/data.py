@@ -1,0 +1,313 @@
+"""The dashboard *Data*: are the people who come now like those of the training?"""
+
+from __future__ import annotations
+
+from monitoring.grafana.alerts import queries, thresholds
+from monitoring.grafana.alerts.queries import CURRENT
+from monitoring.grafana.boards.service import VERSION_CHANGE
+from monitoring.grafana.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    Panel,
+    Range,
+    above,
+    bars,
+    chart,
+    choice,
+    dashboard,
+    graph,
+    options,
+    query,
+    row,
+    stat,
+    style,
+    table,
+    verdict,
+)
+from monitoring.prometheus.__main__ import TRAFFIC_WINDOWS
+
+UID = "data"
+_SHARE = "fate_feature_window:model_feature_values:ratio"
+_PSI_STEPS = above(thresholds.PSI_SMALL, thresholds.PSI_LARGE)
+_EVIDENCE_STEPS = above(0.5, thresholds.EVIDENCE_ALARM)
+
+
+def _fate_words(limit: float) -> list[Range]:
+    return [(None, limit, "OK", GREEN), (limit, None, "TOO MANY", RED)]
+
+
+def _well() -> list[Panel]:
+    drift: list[Range] = [
+        (None, 0.5, "STEADY", GREEN),
+        (0.5, thresholds.EVIDENCE_ALARM, "WATCH", ORANGE),
+        (thresholds.EVIDENCE_ALARM, None, "DRIFT", RED),
+    ]
+    return [
+        verdict(
+            "Features",
+            "The feature with the most evidence of drift, against the limit of one false alarm a year.",
+            f"max({queries.FEATURE_DRIFT})",
+            drift,
+            nothing="no reference",
+        ),
+        verdict(
+            "Risks",
+            "The distribution of the predicted risks, against the same limit.",
+            f"max({queries.SCORE_DRIFT})",
+            drift,
+            nothing="no reference",
+        ),
+        verdict(
+            "Missing",
+            f"Is any feature missing more than {thresholds.MISSING_SHARE:.0%} more often than in training?",
+            f"max({queries.MORE_MISSING})",
+            _fate_words(thresholds.MISSING_SHARE),
+        ),
+        verdict(
+            "Out of range",
+            f"Is any feature out of its range in more than {thresholds.BAD_SHARE:.0%} of the rows?",
+            f"max({queries.bad_values('out_of_range')})",
+            _fate_words(thresholds.BAD_SHARE),
+        ),
+        verdict(
+            "Unknown",
+            f"Has any feature an unknown level in more than {thresholds.BAD_SHARE:.0%} of the rows?",
+            f"max({queries.bad_values('unknown_level')})",
+            _fate_words(thresholds.BAD_SHARE),
+        ),
+        stat(
+            "Rows",
+            "Rows that the figures below rest on. A few hundred show a large shift, a few thousand a "
+            "small one.",
+            'max(feature_window:model_feature_values:total{window="$window"})',
+            unit="short",
+            decimals=0,
+            steps=((None, ORANGE), (300, BLUE)),
+            nothing="0",
+        ),
+    ]
+
+
+def _drift() -> list[Panel]:
+    in_window = 'feature=~"$feature",window="$window"'
+    return [
+        row("Drift"),
+        graph(
+            "Evidence of drift by feature",
+            "Evidence in any window in which the shift is large enough to matter, as a multiple of "
+            "the limit: at 1 an alert fires. By chance that happens once a year for all features "
+            "together.",
+            [
+                query(
+                    queries.FEATURE_DRIFT.replace("drift_alarm", 'drift_alarm{feature=~"$feature"}', 1),
+                    "{{feature}}",
+                )
+            ],
+            steps=_EVIDENCE_STEPS,
+            decimals=2,
+            height=9,
+            width=16,
+            legend="right",
+        ),
+        bars(
+            "PSI now",
+            "How large the shift is, whether certain or not. Under 300 rows chance alone makes 0.1.",
+            [
+                query(
+                    f"topk(12, feature_window:model_feature_values:psi{{{in_window}}} * {CURRENT})",
+                    "{{feature}}",
+                    instant=True,
+                )
+            ],
+            steps=_PSI_STEPS,
+            decimals=3,
+            maximum=0.5,
+            width=8,
+            height=9,
+        ),
+        graph(
+            "PSI by feature",
+            "Population stability index against the training rows. Dashed: 0.1, by custom a small "
+            "shift, and 0.25, a large one.",
+            [query(f"feature_window:model_feature_values:psi{{{in_window}}} * {CURRENT}", "{{feature}}")],
+            steps=_PSI_STEPS,
+            decimals=3,
+        ),
+        graph(
+            "Evidence in the window",
+            "log10 of how much better drift explains the rows than chance does; negative speaks for "
+            "no drift. Dashed: the limit.",
+            [
+                query(
+                    f"feature_window:model_feature_values:drift_evidence{{{in_window}}} * {CURRENT}",
+                    "{{feature}}",
+                ),
+                query("max(version:model_evidence:limit)", "limit"),
+            ],
+            minimum=None,
+            decimals=1,
+            overrides=[style("limit", color=RED, dash=True)],
+        ),
+    ]
+
+
+def _sortable(expr: str) -> str:
+    """The same with bins "2" and "[2,5)" written "02" and "[02,5)", since Grafana sorts them as text."""
+    padded = f'label_replace({expr}, "bin", "0$1", "bin", "([0-9])")'
+    return f'label_replace({padded}, "bin", "[0$1", "bin", "\\\\[([0-9][,.].*)")'
+
+
+def _one_feature() -> list[Panel]:
+    one = 'feature=~"$one"'
+    now = f'feature_bin_window:model_feature_values:ratio{{{one},window="$window"}} * {CURRENT}'
+    training = f"feature_bin:model_feature_values_reference:ratio{{{one}}} * {CURRENT}"
+    return [
+        row("One feature"),
+        chart(
+            "Shares of $one now and in training",
+            "Share of the rows in each bin of the chosen feature, in the chosen window and among the "
+            "training rows.",
+            {
+                "now": _sortable(f"sum by (bin) ({now})"),
+                "training": _sortable(f"sum by (bin) ({training})"),
+            },
+            by="bin",
+            width=14,
+            overrides=[style("now", color=ORANGE), style("training", color=BLUE)],
+        ),
+        graph(
+            "Shares of $one over time",
+            "The same over time: a step is a change of the source, a slope one of the people.",
+            [
+                query(
+                    _sortable(f"sum by (bin) ({now})"),
+                    "{{bin}}",
+                )
+            ],
+            unit="percentunit",
+            stacked=True,
+            width=10,
+            height=9,
+            maximum=1,
+        ),
+    ]
+
+
+def _bad() -> list[Panel]:
+    def fate(name: str) -> str:
+        return f'topk(6, {_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT})'
+
+    return [
+        row("Missing and invalid values"),
+        graph(
+            "Missing values",
+            "Share of rows without a value, the six worst features. Training has its own share, from which "
+            "the alert counts.",
+            [query(fate("missing"), "{{feature}}")],
+            unit="percentunit",
+            width=8,
+            steps=above(None, thresholds.MISSING_SHARE),
+            at_least=2 * thresholds.MISSING_SHARE,
+        ),
+        graph(
+            "Values out of range",
+            "Share of values outside the schema's range, the six worst features.",
+            [query(fate("out_of_range"), "{{feature}}")],
+            unit="percentunit",
+            width=8,
+            steps=above(None, thresholds.BAD_SHARE),
+            at_least=2 * thresholds.BAD_SHARE,
+        ),
+        graph(
+            "Unknown levels",
+            "Share of values that are no level of the schema, or no number; the six worst.",
+            [query(fate("unknown_level"), "{{feature}}")],
+            unit="percentunit",
+            width=8,
+            steps=above(None, thresholds.BAD_SHARE),
+            at_least=2 * thresholds.BAD_SHARE,
+        ),
+        _features_table(),
+        graph(
+            "Columns",
+            "Columns in requests that the model does not know, and columns of the model that requests"
+            " lacked.",
+            [
+                query("sum(rate(model_extra_columns_total[5m]))", "unknown"),
+                query("sum(rate(model_missing_columns_total[5m]))", "lacking"),
+            ],
+            unit="cps",
+            at_least=1,
+            width=6,
+            height=12,
+        ),
+    ]
+
+
+def _features_table() -> Panel:
+    in_window = 'window="$window"'
+
+    def by_feature(expr: str) -> str:
+        return f"max by (feature) ({expr} * {CURRENT})"
+
+    share_steps = ((None, "transparent"), (thresholds.BAD_SHARE, RED))
+    return table(
+        "All features",
+        "Every feature in the chosen window.",
+        {
+            "PSI": by_feature(f"feature_window:model_feature_values:psi{{{in_window}}}"),
+            "evidence / limit": by_feature(f"({queries.FEATURE_DRIFT})"),
+            "rows in bins": by_feature(f"feature_window:model_feature_values:rows{{{in_window}}}"),
+            **{
+                name: by_feature(f'{_SHARE}{{fate="{fate}",{in_window}}}')
+                for name, fate in (
+                    ("missing", "missing"),
+                    ("out of range", "out_of_range"),
+                    ("unknown", "unknown_level"),
+                )
+            },
+        },
+        by="feature",
+        sort="evidence / limit",
+        width=18,
+        height=12,
+        overrides=[
+            style("feature", column_width=190),
+            style("PSI", cell="color-background", steps=_transparent(_PSI_STEPS), decimals=3),
+            style(
+                "evidence / limit", cell="color-background", steps=_transparent(_EVIDENCE_STEPS), decimals=2
+            ),
+            style("rows in bins", unit="short", decimals=0),
+            style("missing", unit="percentunit", decimals=1),
+            style("out of range", unit="percentunit", decimals=1, cell="color-background", steps=share_steps),
+            style("unknown", unit="percentunit", decimals=1, cell="color-background", steps=share_steps),
+        ],
+    )
+
+
+def _transparent(steps: tuple[tuple[float | None, str], ...]) -> tuple[tuple[float | None, str], ...]:
+    return ((None, "transparent"), *steps[1:])
+
+
+def board() -> Panel:
+    """The whole dashboard."""
+    return dashboard(
+        UID,
+        "Data",
+        "Are the people who come now like those of the training?",
+        [*_well(), *_drift(), *_one_feature(), *_bad()],
+        variables=[
+            options("window", "Window", list(TRAFFIC_WINDOWS), "1d"),
+            choice(
+                "feature",
+                "Features",
+                "label_values(model_feature_reference_missing_rows, feature)",
+                many=True,
+            ),
+            choice("one", "One feature", "label_values(model_feature_reference_missing_rows, feature)"),
+        ],
+        annotations=[VERSION_CHANGE],
+        since="now-24h",
+    )

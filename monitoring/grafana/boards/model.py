@@ -1,0 +1,451 @@
+"""The dashboard *Model*: does it still rank people well, and do outcomes follow its risks?"""
+
+from __future__ import annotations
+
+from monitoring.grafana.alerts import queries, thresholds
+from monitoring.grafana.alerts.queries import CURRENT
+from monitoring.grafana.boards.service import VERSION_CHANGE
+from monitoring.grafana.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Panel,
+    Range,
+    above,
+    chart,
+    dashboard,
+    graph,
+    options,
+    query,
+    row,
+    stat,
+    style,
+    table,
+    verdict,
+)
+from monitoring.prometheus.__main__ import LABEL_WINDOWS, TRAFFIC_WINDOWS
+
+UID = "model"
+_TRAFFIC = 'window="$window"'
+_LABELS = 'window="$labels"'
+
+
+def _well() -> list[Panel]:
+    above_floor: list[Range] = [
+        (0, None, "GOOD", GREEN),
+        (None, 0, "BELOW FLOOR", RED),
+    ]
+    return [
+        verdict(
+            "Ranking, expected",
+            "ROC AUC that the risks of today's people promise, two standard errors allowed, against "
+            "the floor.",
+            f"min({queries.EXPECTED_ABOVE_FLOOR})",
+            above_floor,
+        ),
+        verdict(
+            "Ranking, realised",
+            "ROC AUC by late labels, two standard errors allowed, against the floor.",
+            f"min({queries.REALISED_ABOVE_FLOOR})",
+            above_floor,
+            nothing="no labels",
+        ),
+        verdict(
+            "Calibrated",
+            "Do outcomes follow the risks? Evidence against it, with the limit of one false alarm a year.",
+            f"max({queries.CALIBRATION})",
+            [
+                (None, 0.5, "YES", GREEN),
+                (0.5, thresholds.EVIDENCE_ALARM, "WATCH", ORANGE),
+                (thresholds.EVIDENCE_ALARM, None, "NO", RED),
+            ],
+            nothing="no labels",
+        ),
+        verdict(
+            "Drift with harm",
+            "Has the data drifted, and ROC AUC dropped by more than its uncertainty and 0.02?",
+            f"max(({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})"
+            f" * on (model_version) ({queries.DROP} > bool {thresholds.ROC_AUC_DROP}))\n"
+            f"+ max({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})",
+            [(0, 0.5, "NO DRIFT", GREEN), (0.5, 1.5, "DRIFT, NO HARM", ORANGE), (1.5, None, "HARM", RED)],
+        ),
+        stat(
+            "Age",
+            f"Since the training. From {thresholds.OLDEST_MODEL_DAYS} days on an alert asks for a look.",
+            queries.AGE,
+            unit="s",
+            decimals=0,
+            steps=above(
+                0.75 * thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
+                thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
+            ),
+        ),
+        stat(
+            "Labels",
+            "Late labels of the last 7 days.",
+            'sum(window:model_feedback:labels{window="7d"})',
+            unit="short",
+            decimals=0,
+            steps=((None, ORANGE), (100, BLUE)),
+            nothing="none",
+        ),
+    ]
+
+
+def _realised(figure: str, errors: int = 0) -> str:
+    """A figure of the late labels of the current version, moved by so many of its standard errors."""
+    name = f"window:model_feedback:{figure}"
+    if errors == 0:
+        return f"{name}{{{_LABELS}}} * {CURRENT}"
+    error = f"{name.removesuffix('_if_calibrated')}_stderr"
+    sign = "-" if errors < 0 else "+"
+    return f"({name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}) * {CURRENT}"
+
+
+def _banded(kind: str, window: str) -> list[Panel]:
+    auc = f"window:model_{kind}:roc_auc"
+    here = f"{{{window}}} * {CURRENT}"
+    error = f"{thresholds.STANDARD_ERRORS} * {auc}_stderr{{{window}}}"
+    return [
+        query(f"({auc}{{{window}}} + {error}) * {CURRENT}", "upper"),
+        query(f"({auc}{{{window}}} - {error}) * {CURRENT}", "lower"),
+        query(f"{auc}{here}", "ROC AUC"),
+        query('max(model_floor{metric="roc_auc"})', "floor"),
+        query('max(model_validation{metric="roc_auc"})', "on validation rows"),
+    ]
+
+
+_BAND = [
+    style("upper", color="semi-dark-blue", width=0, fill_below="lower", fill=20, hidden=True),
+    style("lower", color="semi-dark-blue", width=0, fill=0, hidden=True),
+    style("ROC AUC", color=BLUE, width=2, fill=0),
+    style("floor", color=RED, dash=True, fill=0),
+    style("on validation rows", color=GREY, dash=True, fill=0),
+]
+
+
+def _ranking() -> list[Panel]:
+    return [
+        row("Ranking"),
+        graph(
+            "ROC AUC expected without labels",
+            "What the risks of the people who come promise, if they are still right: it sees a change"
+            " of the people, never one of the illness. Band: two standard errors.",
+            _banded("expected", _TRAFFIC),
+            minimum=None,
+            decimals=3,
+            overrides=_BAND,
+        ),
+        graph(
+            "ROC AUC realised by late labels",
+            "What came true. Band: two standard errors; it is wide while labels are few.",
+            _banded("feedback", _LABELS),
+            minimum=None,
+            decimals=3,
+            overrides=_BAND,
+        ),
+        graph(
+            "Expected accuracy, precision and recall",
+            "At the decision threshold, from the risks alone. Accuracy with two standard errors.",
+            [
+                query(f"window:model_expected:accuracy{{{_TRAFFIC}}} * {CURRENT}", "accuracy"),
+                query(
+                    f"(window:model_expected:accuracy{{{_TRAFFIC}}} - {thresholds.STANDARD_ERRORS}"
+                    f" * window:model_expected:accuracy_stderr{{{_TRAFFIC}}}) * {CURRENT}",
+                    "accuracy, at least",
+                ),
+                query(f"window:model_expected:precision{{{_TRAFFIC}}} * {CURRENT}", "precision"),
+                query(f"window:model_expected:recall{{{_TRAFFIC}}} * {CURRENT}", "recall"),
+                query('max(model_validation{metric="recall"})', "recall on validation rows"),
+            ],
+            unit="percentunit",
+            maximum=1,
+            fill=0,
+            overrides=[
+                style("recall on validation rows", dash=True, color=GREY),
+                style("accuracy, at least", dash=True),
+            ],
+        ),
+        graph(
+            "Brier score",
+            "Mean squared error of the risks by late labels; smaller is better. Dashed: on validation rows.",
+            [
+                query(_realised("brier"), "Brier score"),
+                query(
+                    _realised("brier", thresholds.STANDARD_ERRORS),
+                    "upper",
+                ),
+                query(
+                    _realised("brier", -thresholds.STANDARD_ERRORS),
+                    "lower",
+                ),
+                query('max(model_validation{metric="brier"})', "on validation rows"),
+            ],
+            minimum=None,
+            decimals=4,
+            fill=0,
+            overrides=[*_BAND[:2], style("on validation rows", dash=True, color=GREY)],
+        ),
+    ]
+
+
+def _scores() -> list[Panel]:
+    return [
+        row("Risks"),
+        chart(
+            "Risks now and on validation rows",
+            "Share of the people in each bin of the predicted risk; bins hold about as many "
+            "validation rows each.",
+            {
+                "now": f"sum by (bin) (bin_window:model_scores:ratio{{{_TRAFFIC}}} * {CURRENT})",
+                "validation": f"sum by (bin) (bin:model_scores_reference:ratio * {CURRENT})",
+            },
+            by="bin",
+            overrides=[style("now", color=ORANGE), style("validation", color=BLUE)],
+        ),
+        graph(
+            "Positive rate",
+            "Share of people at or above the decision threshold, the same on validation rows, and the"
+            " share of late labels that are positive.",
+            [
+                query(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {CURRENT}", "predicted"),
+                query(_realised("positive_ratio"), "came true"),
+                query('max(model_validation{metric="flagged"})', "predicted on validation rows"),
+            ],
+            unit="percentunit",
+            height=9,
+            overrides=[
+                style("predicted", color=ORANGE),
+                style("came true", color=BLUE),
+                style("predicted on validation rows", dash=True, color=GREY),
+            ],
+        ),
+        graph(
+            "Evidence against the model",
+            "As multiples of the limit; at 1 an alert fires. Risks: they are distributed otherwise "
+            "than on validation rows. Calibration: outcomes do not follow them.",
+            [query(queries.SCORE_DRIFT, "risks"), query(queries.CALIBRATION, "calibration")],
+            steps=above(0.5, thresholds.EVIDENCE_ALARM),
+            decimals=2,
+            width=8,
+        ),
+        graph(
+            "PSI of the risks",
+            "How large the shift of the predicted risks is. Dashed: 0.1 and 0.25.",
+            [query(f"window:model_scores:psi{{{_TRAFFIC}}} * {CURRENT}", "PSI")],
+            steps=above(thresholds.PSI_SMALL, thresholds.PSI_LARGE),
+            decimals=3,
+            width=8,
+        ),
+        graph(
+            "Evidence in the window",
+            "log10 of how much better drift, or miscalibration, explains what is seen than chance does.",
+            [
+                query(f"window:model_scores:drift_evidence{{{_TRAFFIC}}} * {CURRENT}", "risks"),
+                query(f"window:model_calibration:evidence{{{_LABELS}}} * {CURRENT}", "calibration"),
+                query("max(version:model_evidence:limit)", "limit"),
+            ],
+            minimum=None,
+            decimals=1,
+            width=8,
+            overrides=[style("limit", color=RED, dash=True)],
+        ),
+    ]
+
+
+def _calibration() -> list[Panel]:
+    outcomes = f"bin_outcome_window:model_feedback:increase{{{_LABELS}}} * {CURRENT}"
+    everyone = f"sum by (bin) ({outcomes}) > 0"
+    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
+    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
+    flagged = (
+        "on (bin, model_version) group_left () (max by (bin, model_version) (model_score_bin_lower_edge)"
+        " {} on (model_version) group_left () max by (model_version) (model_decision_threshold))"
+    )
+    return [
+        row("Calibration and confusion"),
+        chart(
+            "Risk and outcome by bin",
+            "Mean predicted risk of the labelled people in each bin, and the share of them for whom "
+            "it came true.",
+            {
+                "predicted": f"sum by (bin) ({risks}) / ({everyone})",
+                "came true": f"sum by (bin) ({positive}) / ({everyone})",
+            },
+            by="bin",
+            overrides=[style("predicted", color=ORANGE), style("came true", color=BLUE)],
+        ),
+        graph(
+            "Calibration error",
+            "Mean distance of risk and outcome over the bins, what a calibrated model would show with"
+            " as many labels, and two standard errors above that.",
+            [
+                query(_realised("calibration_error"), "error"),
+                query(
+                    _realised("calibration_error_if_calibrated"),
+                    "of a calibrated model",
+                ),
+                query(
+                    _realised("calibration_error_if_calibrated", thresholds.STANDARD_ERRORS),
+                    "of a calibrated model, at most",
+                ),
+            ],
+            unit="percentunit",
+            height=9,
+            overrides=[style("/calibrated/", dash=True)],
+        ),
+        graph(
+            "Observed against expected",
+            "Positive labels for each that the risks promised: 1 is right, 1.2 is a fifth too few predicted.",
+            [
+                query(
+                    _realised("observed_expected_ratio"),
+                    "observed / expected",
+                )
+            ],
+            steps=((None, RED), (0.8, GREEN), (1.2, RED)),
+            minimum=None,
+            decimals=2,
+            width=8,
+        ),
+        graph(
+            "Bias of the risks",
+            "Mean risk minus share of positives; above 0 the risks are too high. Band: two standard errors.",
+            [
+                query(_realised("calibration_bias"), "bias"),
+                query(_realised("calibration_bias", thresholds.STANDARD_ERRORS), "upper"),
+                query(_realised("calibration_bias", -thresholds.STANDARD_ERRORS), "lower"),
+            ],
+            unit="percentunit",
+            minimum=None,
+            decimals=1,
+            width=8,
+            overrides=_BAND[:2],
+        ),
+        table(
+            "Evidence by bin",
+            "Where in the range of risks outcomes do not follow: log10 of the evidence in each bin, "
+            "and for all.",
+            {"evidence": f"sum by (bin) (bin_window:model_calibration:evidence{{{_LABELS}}} * {CURRENT})"},
+            by="bin",
+            width=8,
+            height=8,
+            sort="evidence",
+            overrides=[style("evidence", decimals=2)],
+        ),
+        table(
+            "Confusion at the threshold",
+            "Labelled people, by what was predicted at the decision threshold and what came true.",
+            {
+                "predicted positive": f"sum by (outcome) ({outcomes} * {flagged.format('>= bool')})",
+                "predicted negative": f"sum by (outcome) ({outcomes} * {flagged.format('< bool')})",
+            },
+            by="outcome",
+            width=12,
+            height=6,
+            overrides=[
+                style("/predicted/", unit="short", decimals=0),
+                style(
+                    "outcome",
+                    mappings=[
+                        {
+                            "type": "value",
+                            "options": {
+                                "0": {"text": "came true: no", "index": 0},
+                                "1": {"text": "came true: yes", "index": 1},
+                            },
+                        }
+                    ],
+                ),
+            ],
+        ),
+        stat(
+            "Realised recall and precision",
+            "Of the people for whom it came true, those at or above the threshold; of those, for whom"
+            " it came true.",
+            [
+                query(
+                    f"sum({positive} * {flagged.format('>= bool')}) / (sum({positive}) > 0)",
+                    "recall",
+                    instant=True,
+                ),
+                query(
+                    f"sum({positive} * {flagged.format('>= bool')})"
+                    f" / (sum({outcomes} * {flagged.format('>= bool')}) > 0)",
+                    "precision",
+                    instant=True,
+                ),
+            ],
+            unit="percentunit",
+            decimals=1,
+            text="value_and_name",
+            nothing="no labels",
+            width=12,
+            height=6,
+        ),
+    ]
+
+
+def _labels() -> list[Panel]:
+    return [
+        row("Late labels and versions"),
+        graph(
+            "Labels by version",
+            "Late labels in the window, by the version that predicted.",
+            [query(f"window:model_feedback:labels{{{_LABELS}}}", "version {{model_version}}")],
+            unit="short",
+            decimals=0,
+            width=8,
+        ),
+        graph(
+            "Delay of the labels",
+            "How long after the prediction half and 90 of 100 of the day's labels came.",
+            [
+                query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.5"}', "half"),
+                query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.9"}', "90 of 100"),
+            ],
+            unit="s",
+            width=8,
+        ),
+        graph(
+            "Labels refused",
+            "By reason, in the last hour: forged or expired tokens, repeats, other models.",
+            [query("sum by (reason) (increase(model_feedback_refused_total[1h]))", "{{reason}}")],
+            unit="short",
+            at_least=5,
+            decimals=0,
+            width=8,
+        ),
+        graph(
+            "Age over time",
+            "Since the training of each version served; it falls where a new one is deployed.",
+            [query("version:model_age:seconds", "version {{model_version}}")],
+            unit="s",
+            steps=above(None, thresholds.OLDEST_MODEL_DAYS * thresholds.DAY),
+        ),
+        graph(
+            "Rows by version",
+            "Rows in the window, by the version that predicted.",
+            [query(f"window:model_scores:rows{{{_TRAFFIC}}}", "version {{model_version}}")],
+            unit="short",
+        ),
+    ]
+
+
+def board() -> Panel:
+    """The whole dashboard."""
+    return dashboard(
+        UID,
+        "Model",
+        "Does the model still rank people well, and do outcomes follow its risks?",
+        [*_well(), *_ranking(), *_scores(), *_calibration(), *_labels()],
+        variables=[
+            options("window", "Window of predictions", list(TRAFFIC_WINDOWS), "1d"),
+            options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"),
+        ],
+        annotations=[VERSION_CHANGE],
+        since="now-7d",
+        refresh="5m",
+    )

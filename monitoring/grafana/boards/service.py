@@ -1,0 +1,399 @@
+"""The dashboard *Service*: are predictions given, quickly, and does anybody watch?"""
+
+from __future__ import annotations
+
+from monitoring.grafana.alerts import queries, thresholds
+from monitoring.grafana.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Panel,
+    Range,
+    above,
+    alert_list,
+    dashboard,
+    graph,
+    heatmap,
+    marks,
+    query,
+    row,
+    stat,
+    style,
+    table,
+    verdict,
+)
+
+UID = "service"
+VERSION_CHANGE = marks(
+    "Model versions",
+    "count by (model_version) (model_info) unless count by (model_version) (model_info offset 2m)",
+    "model version {{model_version}}",
+    colour=BLUE,
+)
+_STATUS_COLOURS = [
+    style("2xx", color=GREEN),
+    style("3xx", color=BLUE),
+    style("4xx", color=ORANGE),
+    style("5xx", color=RED),
+]
+_QUANTILES = [
+    style("half", color="semi-dark-blue"),
+    style("95 of 100", color=ORANGE),
+    style("99 of 100", color=RED),
+]
+# None of them is bad, so none is red.
+_BATCH_COLOURS = [
+    style("idle", color=GREEN),
+    style("upstream_free", color=BLUE),
+    style("clients_back", color="light-blue"),
+    style("wait_over", color="purple"),
+    style("full", color="yellow"),
+    style("alone", color=GREY),
+    style("after_failure", color=ORANGE),
+]
+# Ours in warm colours, the client's in cold ones; ten of the palette's own would repeat.
+_REFUSAL_COLOURS = [
+    style("upstream", color=RED),
+    style("internal", color="dark-red"),
+    style("overload", color=ORANGE),
+    style("stopping", color="yellow"),
+    style("guard", color="purple"),
+    style("malformed", color=BLUE),
+    style("too_large", color="dark-blue"),
+    style("unauthorized", color="light-blue"),
+    style("method", color="super-light-blue"),
+    style("not_found", color=GREY),
+]
+_CONTAINER = "container_label_com_docker_compose_service"
+_CONTAINERS = f'{{{_CONTAINER}!=""}}'
+
+
+def _budget(slo: str) -> str:
+    """0 while the budget lasts, 1 while it burns at a ticket's rate, 2 or more at a page's."""
+    page, ticket = queries.burn(slo, "page"), queries.burn(slo, "ticket")
+    return f"2 * ({page} >= bool 1) + ({ticket} >= bool 1)"
+
+
+def _quantile_queries(metric: str) -> list[Panel]:
+    names = {"0.5": "half", "0.95": "95 of 100", "0.99": "99 of 100"}
+    return [
+        query(f'quantile:{metric}:rate5m{{quantile="{quantile}"}}', name) for quantile, name in names.items()
+    ]
+
+
+def _well() -> list[Panel]:
+    burning: list[Range] = [
+        (0, 0.5, "OK", GREEN),
+        (0.5, 1.5, "SLOW BURN", ORANGE),
+        (1.5, None, "FAST BURN", RED),
+    ]
+    return [
+        verdict(
+            *("Model", f"Has the container answered within {thresholds.SILENT_SECONDS} s?", queries.SILENCE),
+            [(None, thresholds.SILENT_SECONDS, "UP", GREEN), (thresholds.SILENT_SECONDS, None, "DOWN", RED)],
+        ),
+        verdict(
+            *("Sidecar", "Can every replica be scraped?", 'min(up{job="exporter"})'),
+            [(1, None, "UP", GREEN), (None, 1, "DOWN", RED)],
+        ),
+        verdict(
+            "Pair",
+            "Does the container give the scores that the sidecar's reference knows for its golden rows?",
+            queries.PAIR_MATCHES,
+            [(1, None, "MATCHES", GREEN), (None, 1, "MISMATCH", RED)],
+        ),
+        verdict(
+            "Error budget",
+            "99.5 % of requests shall get no 5xx. Does the month's budget of failures burn too fast?",
+            *(_budget("availability"), burning),
+        ),
+        verdict(
+            "Latency",
+            "99 % of answers shall take at most 250 ms. Does the month's budget of slow ones burn too fast?",
+            *(_budget("latency"), burning),
+        ),
+        verdict(
+            "Load",
+            "Is anybody refused, or does the oldest waiting request wait for longer than a second?",
+            f"({queries.OVERLOAD} > bool 0) * 2\n+ ({queries.WAITING} > bool {thresholds.QUEUE_SECONDS:g})",
+            [(0, 0.5, "OK", GREEN), (0.5, 1.5, "QUEUEING", ORANGE), (1.5, None, "REFUSING", RED)],
+        ),
+    ]
+
+
+def _traffic() -> list[Panel]:
+    return [
+        row("Requests and errors"),
+        graph(
+            "Requests",
+            "Requests for predictions, by status class.",
+            [query("status:model_requests:rate5m", "{{status}}")],
+            unit="reqps",
+            stacked=True,
+            overrides=_STATUS_COLOURS,
+        ),
+        graph(
+            "Burn rate of the error budget",
+            "Share of bad answers as a multiple of what the objective allows: 1 spends the month's "
+            "budget in a month, 14.4 spends 2 % of it in an hour.",
+            [
+                query('slo_window:model_error_budget:burn_rate{window=~"1h|6h|3d"}', "{{slo}} {{window}}"),
+            ],
+            steps=above(1, 14.4),
+            unit="none",
+            at_least=2,
+            decimals=2,
+        ),
+        graph(
+            "Failing and slow answers",
+            "Share of requests answered with 5xx, and of answers slower than 250 ms, in the last hour.",
+            [
+                query('slo_window:model_requests_bad:ratio{slo="availability",window="1h"}', "5xx"),
+                query('slo_window:model_requests_bad:ratio{slo="latency",window="1h"}', "slower than 250 ms"),
+            ],
+            unit="percentunit",
+            at_least=0.02,
+            overrides=[style("5xx", color=RED), style("slower than 250 ms", color=ORANGE)],
+        ),
+        graph(
+            "Refused requests",
+            "Answers of the sidecar's own making, by reason; overload is 503, upstream is 502 or 504.",
+            [query("sum by (reason) (rate(model_requests_refused_total[5m]))", "{{reason}}")],
+            unit="reqps",
+            at_least=1,
+            stacked=True,
+            overrides=_REFUSAL_COLOURS,
+        ),
+        graph(
+            "Calls of the model that failed",
+            "Calls of the container that got no answer, by cause.",
+            [query("sum by (cause) (rate(model_upstream_failures_total[5m]))", "{{cause}}")],
+            unit="cps",
+            at_least=1,
+        ),
+        graph(
+            "Rows",
+            "Rows with a prediction; one request may hold many.",
+            [query("sum(rate(model_rows_total[5m]))", "rows")],
+            unit="cps",
+        ),
+    ]
+
+
+def _latency() -> list[Panel]:
+    objective = thresholds.LATENCY_OBJECTIVE_SECONDS
+    return [
+        row("Latency"),
+        graph(
+            "Time to answer",
+            "Half, 95 and 99 of 100 requests are answered within this time. The dashed line is the "
+            "objective.",
+            _quantile_queries("model_request_duration_seconds"),
+            unit="s",
+            steps=above(None, objective),
+            overrides=_QUANTILES,
+        ),
+        graph(
+            "Time of the model itself",
+            "The part of it that the container takes for one call, which may hold many requests.",
+            _quantile_queries("model_upstream_duration_seconds"),
+            unit="s",
+            steps=above(None, objective),
+            overrides=_QUANTILES,
+        ),
+        heatmap(
+            "Times to answer",
+            "How many requests took how long; darker is more.",
+            "sum by (le) (increase(model_request_duration_seconds_bucket[$__rate_interval]))",
+        ),
+        graph(
+            "Waiting",
+            "Clients' connections, requests in the sidecar, those that wait to be sent, and for how long.",
+            [
+                query("sum(model_connections)", "connections"),
+                query("sum(model_queue_length)", "waiting"),
+                query("sum(model_requests_in_flight)", "in the sidecar"),
+                query("max(model_queue_oldest_wait_seconds)", "oldest wait"),
+            ],
+            unit="short",
+            at_least=2,
+            overrides=[style("oldest wait", unit="s", right_axis=True, color=ORANGE, at_least=1)],
+        ),
+    ]
+
+
+def _batching() -> list[Panel]:
+    return [
+        row("Batching and bytes"),
+        graph(
+            "Requests in a batch",
+            "Mean number of requests that travelled together; 1 while there is little traffic.",
+            [
+                query(
+                    "sum(rate(model_batch_size_sum[5m])) / sum(rate(model_batch_size_count[5m]))", "requests"
+                )
+            ],
+            decimals=1,
+            width=8,
+        ),
+        graph(
+            "Why batches were sent",
+            "idle: nothing was in flight; upstream_free: the last call came back; clients_back: those just "
+            "answered had returned; wait_over: the longest wait was over; full; alone: not to be merged.",
+            [query("sum by (reason) (rate(model_batches_total[5m]))", "{{reason}}")],
+            unit="cps",
+            stacked=True,
+            overrides=_BATCH_COLOURS,
+            width=8,
+        ),
+        graph(
+            "Bytes",
+            "Bytes of request and answer bodies.",
+            [
+                query("sum(rate(model_request_bytes_total[5m]))", "requests"),
+                query("sum(rate(model_response_bytes_total[5m]))", "answers"),
+            ],
+            unit="Bps",
+            width=8,
+        ),
+    ]
+
+
+def _host() -> list[Panel]:
+    memory_used = "1 - min(node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)"
+    disk = 'fstype!~"tmpfs|overlay|squashfs|ramfs"'
+    return [
+        row("Host and containers"),
+        graph(
+            "Processor in use",
+            "Share of the host's processors that work.",
+            [query('1 - avg(rate(node_cpu_seconds_total{mode="idle"}[5m]))', "processors")],
+            unit="percentunit",
+            maximum=1,
+            steps=above(0.8, 0.95),
+            width=6,
+        ),
+        graph(
+            "Memory in use",
+            "Share of the host's memory that is neither free nor can be freed at once.",
+            [query(memory_used, "memory")],
+            unit="percentunit",
+            maximum=1,
+            steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE),
+            width=6,
+        ),
+        graph(
+            "Disk in use",
+            "Share of each disk that is taken.",
+            [
+                query(
+                    f"1 - min by (mountpoint) (node_filesystem_avail_bytes{{{disk}}}"
+                    f" / node_filesystem_size_bytes{{{disk}}})",
+                    "{{mountpoint}}",
+                )
+            ],
+            unit="percentunit",
+            maximum=1,
+            steps=above(0.8, 1 - thresholds.FREE_DISK_SHARE),
+            width=6,
+        ),
+        graph(
+            "Container restarts",
+            "How often each container was started again in the last hour.",
+            [query(queries.RESTARTED, f"{{{{{_CONTAINER}}}}}")],
+            steps=above(1, thresholds.RESTARTS + 1),
+            at_least=thresholds.RESTARTS + 2,
+            decimals=0,
+            width=6,
+        ),
+        graph(
+            "Memory of the containers",
+            "What each container holds.",
+            [
+                query(
+                    f"sum by ({_CONTAINER}) (container_memory_working_set_bytes{_CONTAINERS})",
+                    f"{{{{{_CONTAINER}}}}}",
+                )
+            ],
+            unit="bytes",
+        ),
+        graph(
+            "Processor of the containers",
+            "Processors that each container keeps busy.",
+            [
+                query(
+                    f"sum by ({_CONTAINER}) (rate(container_cpu_usage_seconds_total{_CONTAINERS}[5m]))",
+                    f"{{{{{_CONTAINER}}}}}",
+                )
+            ],
+            unit="none",
+            decimals=2,
+        ),
+    ]
+
+
+def _now() -> list[Panel]:
+    return [
+        alert_list("Alerts", "What fires now, or is about to."),
+    ]
+
+
+def _watching() -> list[Panel]:
+    return [
+        row("Who watches"),
+        stat(
+            "Scraped",
+            "Targets that Prometheus can scrape, and all of them.",
+            [query("sum(up)", "up", instant=True), query("count(up)", "of", instant=True)],
+            text="value_and_name",
+            width=6,
+            height=7,
+        ),
+        table(
+            "Served models",
+            "Each model that a sidecar stands before; one line while nothing is being deployed.",
+            {"replicas": "count by (model_version, name, family, data_kind, synthetic) (model_info)"},
+            by="model_version",
+            labels=("name", "family", "data_kind", "synthetic"),
+            width=18,
+            height=7,
+        ),
+        graph(
+            "What the sidecar could not observe",
+            "Bodies it could not read, answers it could not count, tokens it could not sign. "
+            "Forwarding is not touched.",
+            [query("sum by (part) (increase(model_collector_failures_total[1h]))", "{{part}}")],
+            steps=above(None, 1),
+            at_least=2,
+            decimals=0,
+            width=12,
+            height=7,
+        ),
+        graph(
+            "The sidecar's own load",
+            "The sidecar's own processor and memory.",
+            [
+                query("sum(rate(model_process_cpu_seconds_total[5m]))", "processors"),
+                query("sum(model_process_resident_memory_bytes)", "memory"),
+            ],
+            decimals=2,
+            at_least=0.1,
+            overrides=[style("memory", unit="bytes", right_axis=True)],
+            width=12,
+            height=7,
+        ),
+    ]
+
+
+def board() -> Panel:
+    """The whole dashboard."""
+    return dashboard(
+        UID,
+        "Service",
+        "Are predictions given, quickly, and does anybody watch?",
+        [*_well(), *_now(), *_traffic(), *_latency(), *_batching(), *_host(), *_watching()],
+        annotations=[VERSION_CHANGE],
+        since="now-6h",
+    )

@@ -1,0 +1,55 @@
+"""`python -m monitoring.sidecar`: the sidecar, until SIGTERM or SIGINT. Exit code 2 for bad settings.
+
+`--help` lists the settings, which are environment variables.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+import prometheus_client
+
+from monitoring import reference
+from monitoring.sidecar import settings
+from monitoring.sidecar.assembly import assemble
+from monitoring.sidecar.listener import QuietRecords
+
+SWITCH_SECONDS = 0.0005
+
+
+def main() -> int:
+    """Run the sidecar; the exit code."""
+    argparse.ArgumentParser(
+        prog="python -m monitoring.sidecar",
+        description="The sidecar of a served model. Its settings are environment variables:",
+        epilog=settings.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    try:
+        chosen = settings.read(os.environ)
+        known = reference.load(chosen.reference) if chosen.reference else None
+    except (settings.SettingsError, reference.ReferenceError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("waitress").addFilter(QuietRecords())
+    sys.setswitchinterval(SWITCH_SECONDS)  # a thread with an answer to pass on must not wait 5 ms for another
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    log = logging.getLogger("model-exporter")
+    try:
+        sidecar = assemble(chosen, known)
+    except OSError as error:
+        print(f"cannot listen on the traffic or the metrics port: {error.strerror}", file=sys.stderr)
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sidecar.server.stop())
+    log.info("serving %s on %s:%d", chosen.upstream, chosen.host, chosen.port)
+    sidecar.run()
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Counts what was answered, on a thread of its own: rows by feature bin and predicted risks by score bin.
+
+An answer is put on a queue, bounded in answers and in bytes, and the caller goes on; a full queue loses
+counts, which is itself counted, never time. Values live in this queue until they are counted, and nowhere
+else.
+"""
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from monitoring.reference import MISSING, OUT_OF_RANGE, UNKNOWN, Feature, Reference
+from monitoring.sidecar import payloads
+from monitoring.sidecar import rows as values
+from monitoring.sidecar.metrics import FeatureCounters, Metrics
+
+INTERVAL = 0.05
+MOST_ROWS_AT_ONCE = 5_000
+MOST_BYTES = 134_217_728
+BYTES_A_CELL = 32
+FEW_ROWS = 8
+
+log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """One answered call. What was already parsed on the way is handed over; the bodies stand for the rest."""
+
+    content_type: str
+    body: bytes
+    answered: bool
+    answer: bytes
+    tables: Sequence[payloads.Table] = ()
+    predictions: Sequence[payloads.Prediction] | None = None
+
+    @property
+    def size(self) -> int:
+        """About the bytes that this keeps in memory."""
+        cells = sum(len(table.rows) * len(table.columns) for table in self.tables)
+        return len(self.body) + len(self.answer) + BYTES_A_CELL * cells
+
+
+class Observer:
+    """Bounded queue of answers to count, and the thread that counts them."""
+
+    def __init__(self, metrics: Metrics, reference: Reference | None, limit: int) -> None:
+        self._metrics = metrics
+        self._reference = reference
+        self._names = tuple(feature.name for feature in reference.features) if reference else ()
+        self._limit = limit
+        self._queue: deque[Seen] = deque()
+        self._bytes = 0
+        self._stopped = threading.Event()
+        self._draining = threading.Lock()
+        self._sizing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+
+    def start(self) -> None:
+        """Start counting."""
+        self._thread.start()
+
+    def put(self, seen: Seen) -> None:
+        """Queue an answer to be counted; never blocks, never raises."""
+        size = seen.size
+        if len(self._queue) >= self._limit or self._bytes + size > MOST_BYTES:
+            self._metrics.collector_failures["queue_full"].inc()
+            return
+        with self._sizing:
+            self._bytes += size
+        self._queue.append(seen)
+
+    def stop(self) -> None:
+        """Count what is queued and end the thread."""
+        self._stopped.set()
+        self._thread.join()
+
+    def drain(self) -> None:
+        """Count everything that is queued now. Small tables with the same columns are counted together."""
+        with self._draining:
+            while self._queue:
+                tables: list[payloads.Table] = []
+                rows = 0
+                while self._queue and rows < MOST_ROWS_AT_ONCE:
+                    seen = self._queue.popleft()
+                    with self._sizing:
+                        self._bytes -= seen.size
+                    with self._failing("count"):
+                        self._count_predictions(seen)
+                    if not seen.tables or not seen.answered:
+                        with self._failing("count"):
+                            self._count_body(seen)
+                        continue
+                    for table in seen.tables:
+                        if tables and (table.form, table.columns) != (tables[0].form, tables[0].columns):
+                            self._count_tables(tables)
+                            tables = []
+                        tables.append(table)
+                        rows += len(table.rows)
+                if tables:
+                    self._count_tables(tables)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            with self._failing("count"):
+                self.drain()
+        with self._failing("count"):
+            self.drain()
+
+    @contextlib.contextmanager
+    def _failing(self, part: str) -> Any:
+        """Count and log a failure by its type alone: its message could hold a value."""
+        try:
+            yield
+        except Exception as error:
+            self._metrics.collector_failures[part].inc()
+            log.warning("could not %s: %s", part, type(error).__name__)
+
+    def _count_tables(self, tables: Sequence[payloads.Table]) -> None:
+        with self._failing("count"):
+            joined = payloads.Table(
+                tables[0].form, tables[0].columns, [row for table in tables for row in table.rows]
+            )
+            self._count_columns(payloads.table_columns(joined, self._names), True, len(tables))
+
+    def _count_body(self, seen: Seen) -> None:
+        """Count a body of any format; of one that got no predictions only which columns it had."""
+        columns = (
+            payloads.table_columns(seen.tables[0], self._names)
+            if seen.tables
+            else payloads.columns(seen.content_type, seen.body, self._names)
+        )
+        if columns is not None:
+            self._count_columns(columns, seen.answered, 1)
+        elif seen.answered:
+            self._metrics.collector_failures["body"].inc()
+
+    def _count_columns(self, columns: payloads.Columns, answered: bool, requests: int) -> None:
+        if self._reference is None:
+            return
+        absent = 0
+        for feature in self._reference.features:
+            column = columns.values.get(feature.name)
+            if column is None:
+                absent += 1
+            elif answered:
+                _count_values(feature, self._metrics.features[feature.name], column)
+        if absent:
+            self._metrics.missing_columns.inc(absent * requests)
+        if columns.others:
+            self._metrics.extra_columns.inc(columns.others * requests)
+
+    def _count_predictions(self, seen: Seen) -> None:
+        if not seen.answered:
+            return
+        found = seen.predictions if seen.predictions is not None else payloads.predictions(seen.answer)
+        if found is None:
+            self._metrics.collector_failures["answer"].inc()
+            return
+        self._metrics.rows.inc(len(found))
+        if self._reference is None:
+            return
+        score = self._reference.score
+        unscored = 0
+        totals: dict[int, tuple[int, float, float]] = {}
+        for prediction in found:
+            risk = payloads.risk(prediction.value)
+            if risk is None:
+                unscored += 1
+                continue
+            place = score.bin_value(risk)
+            count, total, squares = totals.get(place, (0, 0.0, 0.0))
+            totals[place] = (count + 1, total + risk, squares + risk * risk)
+        if unscored:
+            self._metrics.unscored_rows.inc(unscored)
+        for place, (count, total, squares) in totals.items():
+            predicted = "1" if place >= score.threshold_bin else "0"
+            self._metrics.scores[place].inc(count)
+            self._metrics.score_sums[place].inc(total)
+            self._metrics.predictions[predicted].inc(count)
+            self._metrics.prediction_risk_sums[predicted].inc(total)
+            self._metrics.prediction_variance_sums[predicted].inc(max(0.0, total - squares))
+
+
+def _count_values(feature: Feature, counters: FeatureCounters, column: Sequence[Any]) -> None:
+    """Add values of one feature to its counters; few are looked up one by one, many binned as an array."""
+    fates = {MISSING: counters.missing, OUT_OF_RANGE: counters.out_of_range, UNKNOWN: counters.unknown}
+    array = values.array(feature, column) if len(column) > FEW_ROWS else None
+    if array is None:
+        for value in column:
+            place = values.fate(feature, value)
+            (counters.bins[place] if place >= 0 else fates[place]).inc()
+        return
+    counts = feature.count(array)
+    added = (*counts.bins.tolist(), *counts[1:])
+    for counter, count in zip((*counters.bins, *fates.values()), added, strict=True):
+        if count:
+            counter.inc(count)

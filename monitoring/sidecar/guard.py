@@ -1,0 +1,47 @@
+"""Rules that rows must keep to be forwarded when the guard rejects; it names columns and rules, no values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from monitoring.reference import OUT_OF_RANGE, UNKNOWN, Feature, Reference
+from monitoring.sidecar import rows as values
+
+RULES = {OUT_OF_RANGE: "out of range", UNKNOWN: "unknown level"}
+NOT_A_NUMBER, NOT_TEXT, ABSENT = "not a number", "not text", "absent"
+
+
+class Violation(NamedTuple):
+    """A rule that `rows` rows break in one column of the reference."""
+
+    column: str
+    rule: str
+    rows: int
+
+
+def violations(reference: Reference, columns: Mapping[str, Sequence[Any]]) -> list[Violation]:
+    """Every broken rule, by column in the reference's order. Missing values break none: the model takes them;
+    columns that the reference does not know break none: the server ignores them."""
+    found: list[Violation] = []
+    for feature in reference.features:
+        column = columns.get(feature.name)
+        if column is None:
+            found.append(Violation(feature.name, ABSENT, 0))
+            continue
+        broken: dict[str, int] = {}
+        for value in column:
+            rule = _rule(feature, value)
+            if rule is not None:
+                broken[rule] = broken.get(rule, 0) + 1
+        found.extend(Violation(feature.name, rule, rows) for rule, rows in broken.items())
+    return found
+
+
+def _rule(feature: Feature, value: Any) -> str | None:
+    if feature.is_text:
+        if value is not None and not isinstance(value, str):
+            return NOT_TEXT
+        return RULES.get(feature.bin_value(value))
+    try:
+        return RULES.get(feature.bin_value(values.number(value)))
+    except ValueError:
+        return NOT_A_NUMBER

@@ -1,0 +1,159 @@
+"""Which model scores rows or is compared with: the champion, or one that a person names."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.chain import parameters, store
+from steps.data import files
+from steps.data.errors import UserError
+from steps.data.schema import registered_name
+
+if TYPE_CHECKING:
+    from steps.chain.context import Active
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model of a run (`run_id`) or in a folder (`folder`); `digest` changes with its content."""
+
+    label: str
+    digest: str
+    run_id: str | None
+    folder: Path | None
+    version: str | None = None
+
+
+def choose(step: Active, wanted: str, kind: str) -> Chosen:
+    """The model that `-P model=` names: champion, models:/name/version, models:/name@alias, runs:/id or a
+    folder.
+
+    `champion` is that of the schema's registered model for this kind of data; where there is none, that of
+    the other kind; where there is none at all, one is made with the chain's defaults. Raises UserError.
+    """
+    if wanted == CHAMPION:
+        return _champion(step, kind)
+    if wanted.startswith("models:/"):
+        return _registered(step, wanted.removeprefix("models:/"), wanted)
+    if wanted.startswith("runs:/"):
+        run_id = wanted.removeprefix("runs:/").partition("/")[0]
+        if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
+            raise UserError(f"{wanted}: this store has no such run with a model in it")
+        return Chosen(f"the model of run {run_id[:8]}", run_id, run_id, None)
+    folder = files.path_of(wanted, step.project)
+    if (folder / "MLmodel").is_file():
+        return Chosen(f"the model in {folder.name}", _content(folder), None, folder)
+    raise UserError(
+        f"there is no model {wanted!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
+        "folder with "
+        "an MLmodel file in it"
+    )
+
+
+def fetch(step: Active, chosen: Chosen) -> Path:
+    """The model's folder on this machine."""
+    if chosen.folder is not None:
+        return chosen.folder
+    assert chosen.run_id is not None
+    return step.fetch(chosen.run_id, "model")
+
+
+def fetch_reference(step: Active, chosen: Chosen) -> Any:
+    """The `reference.json` document that was made with the model.
+
+    Raises UserError if there is none: only models of this project's train and tune carry one.
+    """
+    if chosen.folder is not None:
+        import json
+
+        for path in (chosen.folder / "reference.json", chosen.folder.parent / "reference.json"):
+            if path.is_file():
+                return json.loads(path.read_text(encoding="utf-8"))
+    elif store.has_artifacts(step.client, str(chosen.run_id), ("reference.json",)):
+        return step.fetch_json(str(chosen.run_id), "reference.json")
+    raise UserError(f"{chosen.label} has no reference.json beside it, so there is nothing to compare with")
+
+
+def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
+    """Raise UserError unless the model takes exactly the schema's columns."""
+    import yaml
+
+    document = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    inputs = yaml.safe_load((document.get("signature") or {}).get("inputs") or "[]")
+    taken = {str(column.get("name")) for column in inputs}
+    if taken and taken != set(names):
+        lacking, unknown = sorted(set(names) - taken), sorted(taken - set(names))
+        raise UserError(
+            f"{chosen.label} was trained on other columns than the schema has: it does not know "
+            f"{', '.join(lacking) or 'none'}, and needs {', '.join(unknown) or 'none'} more. Name the "
+            "schema that it "
+            "was trained with (-P schema=)"
+        )
+
+
+def _champion(step: Active, kind: str) -> Chosen:
+    own = registered_name(step.schema, kind)
+    names = dict.fromkeys((own, step.schema.name, registered_name(step.schema, "synthetic")))
+    for name in names:
+        version = store.alias_version(step.client, name, store.CHAMPION)
+        if version is not None:
+            if name != own:
+                step.say(f"note: {own} has no champion; {name} is used instead")
+            return _version(step, name, version)
+    return _made(step)
+
+
+def _made(step: Active) -> Chosen:
+    """A champion made now: the chain with its defaults, on the data that they name."""
+    from steps.chain.pipeline import Chain
+
+    step.say("there is no champion yet: one is made with the chain's defaults")
+    declared = parameters.declared(step.project)["promote"]
+    values = {**parameters.check(declared, "promote"), "schema": step.values["schema"]}
+    chain = Chain(step.client, values, step.schema, step.cache, step.say)
+    needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune", "evaluate")}
+    chain.launch("promote", values, needs)
+    name = registered_name(step.schema, needs["preprocess"].tags["data_kind"])
+    version = store.alias_version(step.client, name, store.CHAMPION)
+    if version is None:
+        raise UserError(
+            "the chain with its defaults promoted no model: run `mlflow run .` and look at its verdict"
+        )
+    return _version(step, name, version)
+
+
+def _version(step: Active, name: str, version: str) -> Chosen:
+    found = step.client.get_model_version(name, version)
+    digest = found.tags.get("model_digest") or str(found.run_id)
+    return Chosen(f"{name} version {version}", digest, found.run_id, None, version)
+
+
+def _registered(step: Active, rest: str, wanted: str) -> Chosen:
+    from mlflow.exceptions import MlflowException
+
+    name, at, alias = rest.partition("@")
+    version: str | None
+    if at:
+        version = store.alias_version(step.client, name, alias)
+    else:
+        name, _, version = rest.rpartition("/")
+    try:
+        if not name or not version:
+            raise UserError(f"{wanted}: this registry has no such model")
+        return _version(step, name, version)
+    except MlflowException:
+        raise UserError(f"{wanted}: this registry has no such model") from None
+
+
+def _content(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

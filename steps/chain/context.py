@@ -1,0 +1,135 @@
+"""What a step's work is given and what it gives back; the only thing a step knows of the chain around it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.data.schema import Schema
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from steps.chain.fingerprint import Fingerprint
+    from steps.chain.pipeline import Chain
+
+
+# What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
+VERDICT = "verdict.json"
+
+# Under this name main hands the other model's evaluation to promote, which shows it in the report.
+BESIDE = "evaluate other"
+
+# Set by a chain's leader for the steps that it starts, if the server knows no data set records.
+NO_DATASETS = "CHAIN_NO_DATASETS"
+
+# Labels of subgroups come from the schema and hold what MLflow's names may not.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """A finished run of a step, and what its result is."""
+
+    step: str
+    run_id: str
+    result_digest: str
+    tags: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step's work comes to: the digest of its result, tags for its run, lines for the person."""
+
+    digest: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+    exit_code: int = 0
+
+
+@dataclass
+class Active:
+    """A step at work: its parameters, the results above it, and where its own results go."""
+
+    name: str
+    values: Mapping[str, Any]
+    schema: Schema
+    client: MlflowClient
+    run_id: str
+    project: Path
+    chain: Chain
+    cache: Path
+    scratch: Path
+    say: Callable[[str], None]
+    upstream: Mapping[str, StepRun] = field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
+
+    def fetch(self, run_id: str, path: str) -> Path:
+        """A local copy of a run's artifact (a file or a folder)."""
+        folder = self.scratch / run_id
+        folder.mkdir(exist_ok=True)
+        return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
+    def fetch_json(self, run_id: str, path: str) -> Any:
+        """A JSON artifact of a run."""
+        return json.loads(self.fetch(run_id, path).read_text(encoding="utf-8"))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of this run, all or none."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_text(self, path: str, text: str) -> None:
+        """Keep a text as an artifact of this run."""
+        self.client.log_text(self.run_id, text, path)
+
+    def log_json(self, path: str, document: Any) -> None:
+        """Keep a JSON document as an artifact of this run."""
+        self.log_text(path, json.dumps(document, indent=1, sort_keys=False) + "\n")
+
+    def log_picture(self, path: str, content: bytes) -> None:
+        """Keep a picture as an artifact of this run."""
+        file = self.scratch / Path(path).name
+        file.write_bytes(content)
+        self.client.log_artifact(self.run_id, str(file), str(Path(path).parent) if "/" in path else None)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log those of the numbers that are finite, in one call; names lose what MLflow does not take."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        finite = [
+            Metric(_NOT_IN_NAMES.sub("", name), float(value), now, 0)
+            for name, value in metrics.items()
+            if math.isfinite(value)
+        ]
+        self.client.log_batch(self.run_id, metrics=finite)
+
+    def log_datasets(self, tables: Mapping[str, tuple[str, int]]) -> None:
+        """Note which tables (name -> digest, rows) this run made or used, never where they are."""
+        if os.environ.get(NO_DATASETS):
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{self.schema.name} {name}",
+                    digest=digest,
+                    source_type="local",
+                    source=json.dumps({"uri": f"cache:{digest}/{name}.parquet"}),
+                    profile=json.dumps({"num_rows": rows}),
+                ),
+                [InputTag("mlflow.data.context", name)],
+            )
+            for name, (digest, rows) in tables.items()
+        ]
+        self.client.log_inputs(self.run_id, inputs)

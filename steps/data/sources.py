@@ -1,0 +1,300 @@
+"""Where the rows come from: files, folders, globs, URLs and the schema's named sources.
+
+`locate` finds the files (and downloads them once); `chunks` and `read` give their rows as they stand, with
+the name of the file that each came from.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from steps.data.downloads import Patience, download
+from steps.data.files import (
+    FILE_COLUMN,
+    LocalFile,
+    SourceError,
+    check_sha256,
+    header,
+    local_file,
+    path_of,
+    tables,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from steps.data.schema import Code, Schema, Source
+
+DataKind = Literal["synthetic", "public", "private"]
+CHUNK_ROWS = 250_000
+_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".zip", ".parquet")
+
+
+@dataclass(frozen=True)
+class Located:
+    """The files of a data set and how their outcome is coded.
+
+    `digest` changes with the files' contents and names and with how they are read, not with where they lie.
+    """
+
+    files: tuple[LocalFile, ...]
+    kind: DataKind
+    target_column: str
+    positive: tuple[Code, ...]
+    ignore: tuple[str, ...]
+    digest: str
+
+
+def locate(data: str, schema: Schema, cache: Path, base: Path, patience: Patience | None = None) -> Located:
+    """The files that `data` names: a source of the schema, a URL, or a path or glob relative to `base`.
+
+    Downloads land in `cache`. Rows count as synthetic or public only if every file is, by sha256, a source of
+    that kind. Raises SourceError.
+    """
+    patience = patience or Patience()
+    named = next((source for source in schema.sources if source.name == data), None)
+    if named is not None:
+        files = [_from_source(named, cache, base, patience)]
+    elif "://" in data:
+        listed = next((source for source in schema.sources if source.url == data), None)
+        files = [download(data, cache, listed.sha256 if listed else None, patience)]
+        named = listed
+    else:
+        files = _local_files(data, schema, base)
+    return _described(files, named, schema)
+
+
+def read(located: Located, schema: Schema) -> pd.DataFrame:
+    """All rows at once, as they stand: the schema's columns that are there, the target and `__file__`."""
+    import pandas as pd
+
+    wanted = {*schema.feature_names, located.target_column}
+    frames = list(chunks(located, columns=wanted))
+    if len(frames) == 1:
+        return frames[0]
+    names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
+    empty = [pd.Series(float("nan"), index=frame.index) for frame in frames]
+    return pd.DataFrame(
+        {
+            name: _joined([frame.get(name, none) for frame, none in zip(frames, empty, strict=True)])
+            for name in names
+        }
+    )
+
+
+def chunks(
+    located: Located,
+    rows: int = CHUNK_ROWS,
+    *,
+    columns: Collection[str] | None = None,
+    progress: bool = False,
+) -> Generator[pd.DataFrame, None, None]:
+    """Rows as they stand, at most `rows` at a time and never of two files, with the column `__file__`.
+
+    Text of a CSV file comes as categories of text. `columns` limits which are read; those absent are left
+    out. Raises SourceError, for a damaged file possibly after some of its rows.
+    """
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    names = pd.CategoricalDtype([file.name for file in located.files])
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(unit=" rows", unit_scale=True, desc="reading", mininterval=every, disable=not progress) as bar:
+        for file in located.files:
+            count = 0
+            for table in tables(file, rows, columns):
+                frame = frame_of(table, file)
+                place = np.full(len(frame), names.categories.get_loc(file.name), dtype=np.int32)
+                frame[FILE_COLUMN] = pd.Categorical.from_codes(place, dtype=names)
+                count += len(frame)
+                bar.update(len(frame))
+                yield frame
+            if count == 0:
+                raise SourceError(f"{file.name} has a header but no rows: is the file complete?")
+
+
+def frame_of(table: pa.Table, file: LocalFile) -> pd.DataFrame:
+    """A table of a file as pandas takes it: numbers as they are, all else as categories of text."""
+    import pandas as pd
+
+    return pd.DataFrame({name: _series(table, name, file) for name in table.column_names}, copy=False)
+
+
+def _local_files(data: str, schema: Schema, base: Path) -> list[LocalFile]:
+    if not data.strip():
+        raise SourceError(
+            "no data is named: give -P data= a file, folder, glob, URL or one of the schema's sources"
+        )
+    wanted = path_of(data, base)
+    paths = _matching(wanted)
+    if not paths:
+        raise SourceError(_not_found(data, wanted, schema, base))
+    names = _short_names(paths)
+    return [local_file(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _matching(wanted: Path) -> list[Path]:
+    """The data files at a path: itself, those of a folder by name, or those of a glob; sorted."""
+    if wanted.is_dir():
+        paths = [
+            path for path in wanted.iterdir() if path.is_file() and path.name.lower().endswith(_SUFFIXES)
+        ]
+        return sorted(path for path in paths if not path.name.startswith("."))
+    if wanted.exists():
+        return [wanted]
+    matches = {Path(match) for match in glob.glob(str(wanted), recursive=True)}  # noqa: PTH207
+    return sorted(path for path in matches if path.is_file())
+
+
+def _not_found(data: str, wanted: Path, schema: Schema, base: Path) -> str:
+    known = ", ".join(source.name for source in schema.sources) or "none"
+    if wanted.is_dir():
+        return f"{data} is a folder without a data file in it (one that ends in {', '.join(_SUFFIXES)})"
+    folder = _callers_folder(base)
+    if folder is not None and not Path(data).expanduser().is_absolute() and _matching(folder / data):
+        return (
+            f"{data} does not exist in the project's folder, {base}, where relative paths start. It does "
+            f"exist in {folder}, where you stand: give its full path, -P data={folder / data}"
+        )
+    return (
+        f"there is no file, folder or match at {data} (looked in {wanted.parent}), and the schema has no "
+        f"source of that name; it has: {known}"
+    )
+
+
+def _callers_folder(base: Path) -> Path | None:
+    """The folder from which `mlflow run` was called, if that can be known (Linux) and is not `base`.
+
+    MLflow starts a step inside the project's folder and the shell between them resets PWD: only the working
+    folders of the processes above this one still tell.
+    """
+    process = os.getpid()
+    while process > 1:
+        try:
+            folder = Path(f"/proc/{process}/cwd").readlink()
+            # The fields after the command's name, which stands in parentheses: state, parent.
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+        if folder != base.resolve():
+            return folder
+    return None
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Base names, or, where two are alike, the paths below the folder that all share."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    shared = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(shared).as_posix() for path in paths]
+
+
+def _from_source(source: Source, cache: Path, base: Path, patience: Patience) -> LocalFile:
+    if source.path is not None and ((base / source.path).exists() or source.url is None):
+        path = base / source.path
+        if not path.exists():
+            raise SourceError(
+                f"the source {source.name} should be at {source.path} in the project; it is not there"
+            )
+        file = local_file(path, path.name)
+        check_sha256(file.sha256, source.sha256, f"{source.path} (source {source.name})")
+        return file
+    if source.url is None:
+        raise SourceError(
+            f"the source {source.name} has neither a path nor a URL: name its file with -P data="
+        )
+    return download(source.url, cache, source.sha256, patience)
+
+
+def _described(files: list[LocalFile], named: Source | None, schema: Schema) -> Located:
+    """The files with what the schema's sources say of them."""
+    by_content = {source.sha256: source for source in schema.sources if source.sha256 is not None}
+    kinds: set[DataKind] = {
+        by_content[file.sha256].kind if file.sha256 in by_content else "private" for file in files
+    }
+    kind: DataKind = next(iter(kinds)) if len(kinds) == 1 else "private"
+    codings = {
+        _coding(named or by_content.get(file.sha256) or _source_by_target(file, schema), schema): file.name
+        for file in files
+    }
+    if len(codings) > 1:
+        said = "; ".join(f"{name} has {coding[0]}" for coding, name in codings.items())
+        raise SourceError(
+            f"the files code the outcome in different ways ({said}): prepare them as one data set each"
+        )
+    target_column, positive, ignore = next(iter(codings))
+    content = [
+        sorted([file.name, file.sha256] for file in files),
+        kind,
+        target_column,
+        list(positive),
+        sorted(ignore),
+    ]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return Located(tuple(files), kind, target_column, positive, ignore, digest)
+
+
+def _coding(source: Source | None, schema: Schema) -> tuple[str, tuple[Code, ...], tuple[str, ...]]:
+    if source is None:
+        return schema.target.name, schema.target.positive, ()
+    return source.target or schema.target.name, source.positive or schema.target.positive, source.ignore
+
+
+def _source_by_target(file: LocalFile, schema: Schema) -> Source | None:
+    """The source whose own target column a file has instead of the schema's: a copy of that source."""
+    candidates = {source.target: source for source in schema.sources if source.target is not None}
+    if not candidates:
+        return None
+    names = header(file)
+    if schema.target.name in names:
+        return None
+    found = [source for target, source in candidates.items() if target in names]
+    return found[0] if len(found) == 1 else None
+
+
+def _series(table: pa.Table, name: str, file: LocalFile) -> pd.Series[Any]:
+    """One column as pandas takes it: numbers as they are, all else as categories of text."""
+    import pyarrow as pa
+
+    values = table.column(name)
+    kind = values.type
+    try:
+        if pa.types.is_null(kind) or pa.types.is_decimal(kind):
+            values = values.cast(pa.float64())
+        elif pa.types.is_dictionary(kind):
+            kind = kind.value_type
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                values = values.cast(kind)
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            values = values.cast(pa.string()).dictionary_encode()
+        series: pd.Series[Any] = values.to_pandas()
+    except pa.ArrowException:
+        raise SourceError(
+            f"{file.name}: the column {name} holds {kind}, which is neither number nor text: "
+            "leave it out or convert it"
+        ) from None
+    return series
+
+
+def _joined(parts: list[pd.Series[Any]]) -> pd.Series[Any]:
+    """One column of several chunks; categories stay categories."""
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    if all(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+        return pd.Series(union_categoricals(parts))
+    if any(isinstance(part.dtype, pd.CategoricalDtype) for part in parts):
+        parts = [part.astype(object) for part in parts]
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,239 @@
+"""Rows against the schema: which are fit to learn from, which are not, and why.
+
+Every row is looked at and every problem is found at once. A row that breaks a rule is kept as it was written,
+with its reasons; messages and counts name columns and rules, never a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from steps.data import values as canonical
+from steps.data.errors import UserError
+from steps.data.files import FILE_COLUMN, REASON_COLUMN, TARGET_COLUMN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from steps.data.schema import Code, Column, Schema
+
+NOT_A_NUMBER = "not a number"
+OUT_OF_RANGE = "out of range"
+UNKNOWN_LEVEL = "unknown level"
+UNKNOWN_TARGET = "unknown target value"
+UNLABELLED = "unlabelled"
+
+
+class ValidationError(UserError):
+    """Data that do not fit the schema."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """How many rows break one rule in one column."""
+
+    column: str
+    rule: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows told apart. Both frames keep each row's position in what was checked as their index.
+
+    `valid`: the features in the schema's order (float64 or str, NaN for missing), `__target__` and
+    `__file__`. `rejected`: every column as text, and `__reason__`; `unlabelled` of them lack nothing but the
+    target.
+    """
+
+    valid: pd.DataFrame
+    rejected: pd.DataFrame
+    problems: tuple[Problem, ...]
+    unlabelled: int
+    extra_columns: tuple[str, ...]
+
+
+def check(
+    raw: pd.DataFrame,
+    schema: Schema,
+    target_column: str,
+    positive: Sequence[Code],
+    require_target: bool = True,
+    ignore: Sequence[str] = (),
+) -> Checked:
+    """Tell the rows of a raw frame apart.
+
+    With `require_target` every valid row has an int8 `__target__` of 0 or 1. Without it no row is rejected
+    for its target: `__target__` is float64 with NaN where there is none or an unknown one, and absent if the
+    column is. Raises ValidationError if a needed column is missing.
+    """
+    needed = [*schema.feature_names, *([target_column] if require_target else [])]
+    present = [str(name) for name in raw.columns if name != FILE_COLUMN]
+    check_columns(present, needed, [*needed, target_column, *ignore], _file_of(raw))
+
+    rows = len(raw)
+    broken: list[tuple[str, str, NDArray[np.bool_]]] = []
+    valid: dict[str, Any] = {}
+    for column in schema.columns:
+        valid[column.name], faults = _feature(raw[column.name], column)
+        broken += [(column.name, rule, mask) for rule, mask in faults if mask.any()]
+    labelled = np.ones(rows, dtype=np.bool_)
+    unknown = np.zeros(rows, dtype=np.bool_)
+    if target_column in raw:
+        outcome, unknown = _target(raw[target_column], schema, positive)
+        labelled = ~np.isnan(outcome)
+        valid[TARGET_COLUMN] = outcome
+
+    problems = [Problem(name, rule, int(mask.sum())) for name, rule, mask in broken]
+    if unknown.any():
+        problems.append(Problem(target_column, UNKNOWN_TARGET, int(unknown.sum())))
+    if require_target and unknown.any():
+        broken.append((target_column, UNKNOWN_TARGET, unknown))
+    faulty = np.logical_or.reduce([np.zeros(rows, dtype=np.bool_), *(mask for *_, mask in broken)])
+    bare = ~labelled & ~faulty if require_target else np.zeros(rows, dtype=np.bool_)
+    if require_target and not labelled.all():
+        broken.append((target_column, UNLABELLED, ~labelled & ~unknown))
+
+    if FILE_COLUMN in raw:
+        valid[FILE_COLUMN] = raw[FILE_COLUMN].array
+    good = ~(faulty | bare)
+    frame = pd.DataFrame(valid, copy=False)
+    if not good.all():
+        frame = frame[good]
+    if require_target:
+        frame[TARGET_COLUMN] = frame[TARGET_COLUMN].astype(np.int8)
+    known = {*needed, target_column, *ignore}
+    return Checked(
+        frame,
+        _rejected(raw, np.flatnonzero(~good), broken, schema),
+        tuple(sorted(problems)),
+        int(bare.sum()),
+        tuple(name for name in present if name not in known),
+    )
+
+
+def merged(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Problems of several chunks as one for each column and rule, most rows first."""
+    counts: dict[tuple[str, str], int] = {}
+    for problem in problems:
+        key = (problem.column, problem.rule)
+        counts[key] = counts.get(key, 0) + problem.rows
+    return tuple(
+        sorted(
+            (Problem(*key, rows) for key, rows in counts.items()), key=lambda p: (-p.rows, p.column, p.rule)
+        )
+    )
+
+
+def described(problems: Sequence[Problem], schema: Schema) -> str:
+    """One indented line for each problem, with what the schema allows."""
+    return "\n".join(
+        f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}: {problem.rows:,} "
+        f"row{'s' if problem.rows != 1 else ''}"
+        for problem in problems
+    )
+
+
+def _feature(
+    values: pd.Series[Any], column: Column
+) -> tuple[NDArray[np.float64] | pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
+    """Canonical values of a feature and the masks of the rows that break each rule."""
+    if column.is_text:
+        index, words = canonical.texts(values, column.codes, column.missing)
+        known = np.isin(np.array([*words, ""], dtype=object), np.array(column.codes, dtype=object))
+        named = pd.array([*words, None], dtype="str")
+        return pd.Series(named.take(index)), [(UNKNOWN_LEVEL, (index >= 0) & ~known[index])]
+    number, wrong = canonical.numbers(values, column.missing)
+    if column.kind == "numeric":
+        assert column.minimum is not None
+        assert column.maximum is not None
+        outside = (number < column.minimum) | (number > column.maximum)
+        return number, [(NOT_A_NUMBER, wrong), (OUT_OF_RANGE, outside)]
+    unknown = ~np.isin(number, np.array(column.codes, dtype=np.float64)) & ~np.isnan(number)
+    return number, [(NOT_A_NUMBER, wrong), (UNKNOWN_LEVEL, unknown)]
+
+
+def _target(
+    values: pd.Series[Any], schema: Schema, positive: Sequence[Code]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Outcome 1.0 or 0.0, NaN where there is none or an unknown one; and the mask of the unknown ones."""
+    # A source may code the outcome otherwise; the schema's positive codes are then no valid answer.
+    negative = [code for code in schema.target.levels if code not in schema.target.positive]
+    same = set(positive) == set(schema.target.positive)
+    known = list(schema.target.levels) if same else [*negative, *positive]
+    if any(isinstance(code, str) for code in known):
+        index, words = canonical.texts(values, known)
+        labels = {canonical.text(code): float(code in positive) for code in known}
+        table = np.array([labels.get(word, np.nan) for word in words] + [np.nan])
+        outcome = table[index]
+        return outcome, np.isnan(outcome) & (index >= 0)
+    number, wrong = canonical.numbers(values)
+    outcome = np.isin(number, np.array(positive, dtype=np.float64)).astype(np.float64)
+    unknown = wrong | (~np.isin(number, np.array(known, dtype=np.float64)) & ~np.isnan(number))
+    outcome[unknown | np.isnan(number)] = np.nan
+    return outcome, unknown
+
+
+def _rejected(
+    raw: pd.DataFrame,
+    positions: NDArray[np.intp],
+    broken: Sequence[tuple[str, str, NDArray[np.bool_]]],
+    schema: Schema,
+) -> pd.DataFrame:
+    part = raw.iloc[positions]
+    content = {name: _as_text(part[name]) for name in part.columns}
+    reasons = np.full(len(positions), "", dtype=object)
+    for name, rule, mask in broken:
+        hit = mask[positions]
+        joint = np.where(reasons[hit] == "", "", "; ")
+        reasons[hit] = reasons[hit] + joint + f"{name}: {_rule_text(name, rule, schema)}"
+    content[REASON_COLUMN] = pd.Series(reasons, index=positions, dtype="str")
+    return pd.DataFrame(content, index=positions)
+
+
+def _as_text(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Values as they were written, null for null."""
+    index, distinct = pd.factorize(values)
+    words = pd.array([*(str(value) for value in distinct), None], dtype="str")
+    return pd.Series(words.take(index), index=values.index)
+
+
+def _rule_text(name: str, rule: str, schema: Schema) -> str:
+    if rule != OUT_OF_RANGE:
+        return rule
+    column = schema.column(name)
+    return f"{rule} {column.minimum:g} to {column.maximum:g}"
+
+
+def _file_of(raw: pd.DataFrame) -> str:
+    if FILE_COLUMN not in raw or len(raw) == 0:
+        return "the data"
+    return str(raw[FILE_COLUMN].iloc[0])
+
+
+def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence[str], file: str) -> None:
+    """Raise ValidationError, with what the file lacks and what it has beyond `known`, if it lacks any."""
+    missing = [name for name in needed if name not in present]
+    if not missing:
+        return
+    extra = [name for name in present if name not in known]
+    lines = [f"{file} lacks {len(missing)} of the {len(needed)} columns that the schema needs:"]
+    for name in missing:
+        close = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.7)
+        near = next((other for other in extra if close and other.lower() == close[0]), None)
+        lines.append(f"  - {name}" + (f"    (is it {near}?)" if near else ""))
+    if extra:
+        lines.append("and has what the schema does not know:")
+        lines += [f"  + {name}" for name in extra[:30]]
+        lines += [f"  ... and {len(extra) - 30} more"] if len(extra) > 30 else []
+    lines.append(
+        "Rename the columns in the file, or describe the file with a schema of its own (-P schema=)."
+    )
+    raise ValidationError("\n".join(lines))

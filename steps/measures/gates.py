@@ -1,0 +1,156 @@
+"""Gates: what an evaluation must show before its model is promoted. Pure; `promote` acts on the verdicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steps.data.schema import Schema
+
+NO_CHAMPION = "there is no champion yet"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One verdict. `value` is None where the gate was skipped (then it passes) or could not be measured."""
+
+    name: str
+    value: float | None
+    limit: str
+    passed: bool
+    detail: str
+    skipped: bool = False
+
+
+def judge(
+    evaluation: Mapping[str, Any],
+    comparison: Mapping[str, Any] | None,
+    schema: "Schema",
+    *,
+    not_compared: str = NO_CHAMPION,
+) -> list[Gate]:
+    """Verdicts on a model, in the order in which they are printed.
+
+    `evaluation` comes from `evaluation.evaluate`, `comparison` (new model less champion) from
+    `evaluation.compare`, or is None where there is no champion, or none to compare with: `not_compared` says
+    why. Floors and ranges are judged on the value. The two gates that compare are judged on the interval, so
+    that noise alone does not refuse a model: they fail where all of it lies beyond the limit.
+    """
+    limits = schema.gates
+    measured = evaluation["metrics"]
+    return [
+        _at_least("ROC AUC", measured["roc_auc"], limits.roc_auc_min),
+        _at_least("average precision", measured["average_precision"], limits.average_precision_min),
+        _within("calibration slope", measured["calibration_slope"], limits.calibration_slope),
+        _within("observed / expected", measured["observed_expected"], limits.observed_expected),
+        _champion_loss(comparison, limits.champion_loss_max, not_compared),
+        _subgroup_gap(evaluation["subgroups"], limits.subgroup_gap_max),
+    ]
+
+
+def passed(gates: Sequence[Gate]) -> bool:
+    """All gates passed."""
+    return all(gate.passed for gate in gates)
+
+
+def failures(gates: Sequence[Gate]) -> str:
+    """One line that says which gates failed and by how much; empty where none did."""
+    return "; ".join(f"{gate.name}: {gate.detail}" for gate in gates if not gate.passed)
+
+
+def format_table(gates: Sequence[Gate]) -> str:
+    """Name, value, limit and verdict of each gate, for a terminal."""
+    rows = [("gate", "value", "limit", "verdict", "")]
+    for gate in gates:
+        value = "–" if gate.value is None else _signed(gate)
+        verdict = "skipped" if gate.skipped else "pass" if gate.passed else "FAIL"
+        rows.append((gate.name, value, gate.limit, verdict, gate.detail))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  ".join(
+            [
+                name.ljust(widths[0]),
+                value.rjust(widths[1]),
+                limit.ljust(widths[2]),
+                verdict.ljust(widths[3]),
+                detail,
+            ]
+        )
+        for name, value, limit, verdict, detail in rows
+    ]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _signed(gate: Gate) -> str:
+    return f"{gate.value:+.4f}" if gate.name.startswith("change") else f"{gate.value:.4f}"
+
+
+def _spread(estimate: Mapping[str, Any]) -> str:
+    return f"95 % interval {estimate['low']:.4f} to {estimate['high']:.4f}"
+
+
+def _undefined(name: str, limit: str) -> Gate:
+    return Gate(name, None, limit, False, "could not be measured")
+
+
+def _is_measured(estimate: Mapping[str, Any]) -> bool:
+    return all(estimate[key] is not None and math.isfinite(estimate[key]) for key in ("value", "low", "high"))
+
+
+def _at_least(name: str, estimate: Mapping[str, Any], floor: float) -> Gate:
+    limit = f"≥ {floor:g}"
+    if not _is_measured(estimate):
+        return _undefined(name, limit)
+    value = estimate["value"]
+    if value >= floor:
+        return Gate(name, value, limit, True, _spread(estimate))
+    return Gate(name, value, limit, False, f"{floor - value:.4f} too low ({_spread(estimate)})")
+
+
+def _within(name: str, estimate: Mapping[str, Any], bounds: tuple[float, float]) -> Gate:
+    low, high = bounds
+    limit = f"{low:g} to {high:g}"
+    if not _is_measured(estimate):
+        return _undefined(name, limit)
+    value = estimate["value"]
+    if low <= value <= high:
+        return Gate(name, value, limit, True, _spread(estimate))
+    by = f"{low - value:.4f} too low" if value < low else f"{value - high:.4f} too high"
+    return Gate(name, value, limit, False, f"{by} ({_spread(estimate)})")
+
+
+def _champion_loss(comparison: Mapping[str, Any] | None, largest: float, not_compared: str) -> Gate:
+    name, limit = "change of ROC AUC against the champion", f"upper end ≥ {-largest:g}".replace("-", "−")
+    if comparison is None:
+        return Gate(name, None, limit, True, not_compared, skipped=True)
+    change = comparison["metrics"]["roc_auc"]
+    estimate = {"value": change["difference"], "low": change["low"], "high": change["high"]}
+    if not _is_measured(estimate):
+        return _undefined(name, limit)
+    spread = f"paired 95 % interval {estimate['low']:+.4f} to {estimate['high']:+.4f}"
+    if estimate["high"] >= -largest:
+        return Gate(name, estimate["value"], limit, True, spread)
+    by = -largest - estimate["high"]
+    return Gate(name, estimate["value"], limit, False, f"{spread}: all of it too low, by at least {by:.4f}")
+
+
+def _subgroup_gap(subgroups: Sequence[Mapping[str, Any]], largest: float) -> Gate:
+    """The subgroup whose gap is most surely too large: judged on the lower end of each gap's interval."""
+    name, limit = "largest subgroup gap in ROC AUC", f"lower end ≤ {largest:g}"
+    measured = [
+        group for group in subgroups if not group["suppressed"] and _is_measured(group["roc_auc_difference"])
+    ]
+    if not measured:
+        return Gate(name, None, limit, True, "no subgroup is large enough to be judged", skipped=True)
+    surest = max(measured, key=lambda group: float(group["roc_auc_difference"]["low"]))
+    if surest["roc_auc_difference"]["low"] <= largest:
+        widest = max(measured, key=lambda group: float(group["roc_auc_difference"]["value"]))
+        gap = widest["roc_auc_difference"]
+        return Gate(name, gap["value"], limit, True, f"{widest['name']}, {_spread(gap)}")
+    gap = surest["roc_auc_difference"]
+    by = gap["low"] - largest
+    return Gate(
+        name, gap["value"], limit, False, f"{surest['name']}, {_spread(gap)}: too large by at least {by:.4f}"
+    )

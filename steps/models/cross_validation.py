@@ -1,0 +1,107 @@
+"""What a trial of the tuning measures: k-fold cross-validation on the training rows.
+
+Folds are made of the rows' keys, so exact repeats of a row never stand on both sides of a fold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steps.data import split
+from steps.data.files import TARGET_COLUMN
+from steps.measures import metrics
+from steps.models import families
+from steps.models.families import Family, Value
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from steps.data.schema import Schema
+
+# A trial sees about so many training rows at most: beyond, more rows cost time and hardly change which
+# hyperparameters win. The refit of the winner uses all rows.
+TRIAL_ROWS = 150_000
+
+
+def folds(frame: pd.DataFrame, schema: Schema, count: int) -> NDArray[np.int64]:
+    """Fold of each row from 0 to count - 1, shape (rows,); independent of the split into parts."""
+    keys = split.mix(split.row_keys(frame, schema))
+    return (keys % np.uint64(count)).astype(np.int64)
+
+
+def sample(frame: pd.DataFrame, schema: Schema, rows: int) -> pd.DataFrame:
+    """At most about `rows` rows, chosen by their keys: repeats stay together, the same rows every time."""
+    if len(frame) <= rows:
+        return frame
+    keys = split.mix(split.mix(split.row_keys(frame, schema)))
+    return frame[keys < np.uint64(rows / len(frame) * 2.0**64)]
+
+
+def cross_validate(
+    family: Family,
+    params: Mapping[str, Value],
+    frame: pd.DataFrame,
+    schema: Schema,
+    fold: NDArray[np.int64],
+    seed: int,
+) -> dict[str, float]:
+    """Mean and spread over the folds of log loss, ROC AUC, average precision and Brier score.
+
+    frame: features and target. The spread is the standard deviation over folds. `loss` is the mean log loss;
+    `fit_seconds` are of one fold, `rows_per_second` of prediction.
+    """
+    scores = {
+        "log_loss": metrics.log_loss,
+        "roc_auc": metrics.roc_auc,
+        "average_precision": metrics.average_precision,
+        "brier": metrics.brier,
+    }
+    X, y = frame[list(schema.feature_names)], frame[TARGET_COLUMN].to_numpy()
+    found: dict[str, list[float]] = {name: [] for name in scores}
+    fit_seconds, predict_seconds = 0.0, 0.0
+    numbers = np.unique(fold)
+    for number in numbers:
+        outside, inside = fold != number, fold == number
+        started = time.perf_counter()
+        model = families.build(family, params, schema, seed).fit(X[outside], y[outside])
+        fitted = time.perf_counter()
+        risk = families.predict_risk(model, X[inside])
+        predict_seconds += time.perf_counter() - fitted
+        fit_seconds += fitted - started
+        for name, score in scores.items():
+            found[name].append(score(y[inside], risk))
+    result = {"loss": float(np.mean(found["log_loss"]))}
+    for name, values in found.items():
+        result[f"{name}_mean"] = float(np.mean(values))
+        result[f"{name}_spread"] = float(np.std(values, ddof=1))
+    result["fit_seconds"] = fit_seconds / len(numbers)
+    result["rows_per_second"] = len(y) / predict_seconds
+    return result
+
+
+def make_objective(
+    table: Path, schema_path: Path, *, fold_count: int, rows: int, seed: int
+) -> Callable[[Family, Mapping[str, Value]], dict[str, float]]:
+    """An objective for `steps.models.search.search`: reads the training table once, then cross-validates.
+
+    rows: a trial sees about so many training rows at most (see `sample`).
+    """
+    import pandas as pd
+
+    from steps.data import schema as schemas
+
+    schema = schemas.load(schema_path)
+    frame = pd.read_parquet(table, columns=[*schema.feature_names, TARGET_COLUMN])
+    frame = sample(frame, schema, rows)
+    fold = folds(frame, schema, fold_count)
+
+    def objective(family: Family, params: Mapping[str, Value]) -> dict[str, float]:
+        return cross_validate(family, params, frame, schema, fold, seed)
+
+    return objective

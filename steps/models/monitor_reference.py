@@ -1,0 +1,192 @@
+"""`reference.json`: what a monitor must know of a model, built where the model is trained.
+
+Feature bins come from training rows; score bins, threshold and figures from validation rows, which the model
+did not see. Rows are counted by `monitoring.reference`, the reader itself, so both bin alike. The
+document holds counts, sums and bin edges, no row: outer edges and the golden rows come from the schema.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monitoring import reference as reader
+from steps.data.disclosure import on_grid
+from steps.data.files import TARGET_COLUMN
+from steps.data.schema import Column, Schema, format_code
+from steps.measures import metrics
+from steps.models import families
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_SCORE_BINS = 20
+_GOLDEN_ROWS = 8
+_SCORE_DECIMALS = 6
+
+
+def build_reference(
+    model: Any,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    schema: Schema,
+    *,
+    threshold: float,
+    info: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The document of format 1 as JSON-able values; frames hold features and target.
+
+    info: `name`, `version` (None before it is registered), `run_id`, `family`, `trained_at` (seconds since
+    1970), `synthetic`; and of the data `kind` and `data_digest`. Raises KeyError where one of them is absent,
+    and ReferenceError of the reader if it would not read the document.
+    """
+    names = list(schema.feature_names)
+    y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
+    golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
+    document = {
+        "format": reader.FORMAT,
+        "model": {
+            **{key: info[key] for key in ("name", "version", "run_id", "family", "trained_at")},
+            "digest": families.prediction_digest(model, validation[names]),
+            "synthetic": info["synthetic"],
+        },
+        "data": {
+            "schema": schema.name,
+            "kind": info["kind"],
+            "digest": info["data_digest"],
+            "rows": {"train": len(train), "validation": len(validation)},
+            "prevalence": float(np.mean(y)),
+        },
+        "target": {
+            "name": schema.target.name,
+            "meaning": schema.target.meaning,
+            "disclaimer": schema.disclaimer,
+        },
+        "features": [_empty_feature(column, train[column.name]) for column in schema.columns],
+        "score": _empty_score(risk, threshold),
+        "validation": _describe_validation(y, risk, threshold),
+        "floors": {"roc_auc": schema.gates.roc_auc_min},
+        "golden": {
+            "columns": names,
+            "rows": [[_plain(value) for value in row] for row in golden.itertuples(index=False)],
+            "scores": [float(score) for score in families.predict_risk(model, golden)],
+        },
+    }
+    _fill(document, reader.parse(document), train, y, risk)
+    return document
+
+
+def _fill(
+    document: dict[str, Any],
+    reference: reader.Reference,
+    train: pd.DataFrame,
+    y: NDArray[np.int8],
+    risk: NDArray[np.float64],
+) -> None:
+    """Put the rows' counts, as the reader bins them, into a document of empty bins."""
+    for part, feature in zip(document["features"], reference.features, strict=True):
+        counts = feature.count(train[feature.name].to_numpy(dtype=object if feature.is_text else np.float64))
+        part |= {"counts": counts.bins.tolist(), "missing": counts.missing}
+    score, size = document["score"], len(reference.score.bins)
+    place = reference.score.bin(risk)
+    score["counts"] = np.bincount(place, minlength=size).tolist()
+    score["sums"] = np.bincount(place, weights=risk, minlength=size).tolist()
+    score["positives"] = np.bincount(place[y == 1], minlength=size).tolist()
+
+
+def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
+    """A column and its bins."""
+    part: dict[str, Any] = {
+        "name": column.name,
+        "kind": column.kind,
+        "type": "string" if column.is_text else "double",
+        "missing_codes": [code for code in column.missing if column.is_text == isinstance(code, str)],
+    }
+    if column.levels is None:
+        assert column.minimum is not None and column.maximum is not None
+        edges = inner_edges(values.to_numpy(dtype=np.float64), column.minimum, column.maximum)
+        part |= {"minimum": column.minimum, "maximum": column.maximum, "edges": edges}
+        part["bins"] = _bin_names([column.minimum, *edges, column.maximum])
+    else:
+        part |= {"levels": list(column.codes), "labels": list(column.levels.values())}
+        part["bins"] = [format_code(code) for code in column.codes]
+    return {**part, "counts": [0] * len(part["bins"]), "missing": 0}
+
+
+def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
+    """Deciles of the values inside the range, rounded, as far as no bin between them is empty."""
+    inside = values[(values >= minimum) & (values <= maximum)]
+    if len(inside) == 0:
+        return []
+    deciles = np.quantile(inside, np.arange(1, 10) / 10, method="inverted_cdf")
+    edges = np.array(on_grid(deciles, minimum, maximum))
+    edges = edges[(edges > minimum) & (edges <= maximum)]
+    counts = np.bincount(np.searchsorted(edges, inside, side="right"), minlength=len(edges) + 1)
+    edges = edges[counts[1:] > 0]
+    return [float(edge) for edge in (edges[1:] if counts[0] == 0 else edges)]
+
+
+def _bin_names(edges: Sequence[float]) -> list[str]:
+    texts = [f"{edge:.6g}" for edge in edges]
+    halves = [f"[{low},{high})" for low, high in pairwise(texts)]
+    return [*halves[:-1], halves[-1][:-1] + "]"]
+
+
+def score_edges(risk: NDArray[np.float64], threshold: float) -> list[float]:
+    """Edges of at most 20 score bins of about equal validation rows, from 0 to 1, the threshold among them.
+
+    Risks with many ties give fewer bins. The threshold takes the place of the edge next to it.
+    """
+    quantiles = np.quantile(risk, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
+    inner = np.unique(np.round(quantiles, _SCORE_DECIMALS))
+    inner = inner[(inner > 0) & (inner < 1)]
+    if 0 < threshold < 1 and threshold not in inner:
+        if len(inner) == _SCORE_BINS - 1:
+            inner[np.argmin(np.abs(inner - threshold))] = threshold
+        else:
+            inner = np.append(inner, threshold)
+    return [0.0, *(float(edge) for edge in np.unique(inner)), 1.0]
+
+
+def _empty_score(risk: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    edges = score_edges(risk, threshold)
+    size = len(edges) - 1
+    return {
+        "edges": edges,
+        "bins": [f"{low:.4f}-{high:.4f}" for low, high in pairwise(edges)],
+        "counts": [0] * size,
+        "sums": [0.0] * size,
+        "positives": [0] * size,
+        "threshold": threshold,
+        "threshold_bin": edges.index(threshold),
+    }
+
+
+def _describe_validation(y: NDArray[Any], risk: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    calibration, decision = metrics.calibration(y, risk), metrics.confusion(y, risk, threshold)
+    figures = {
+        "roc_auc": metrics.roc_auc(y, risk),
+        "average_precision": metrics.average_precision(y, risk),
+        "brier": metrics.brier(y, risk),
+        "calibration_slope": calibration.slope,
+        "calibration_intercept": calibration.intercept,
+        "observed_expected": metrics.observed_expected(y, risk),
+        "recall": float(decision.recall),
+        "precision": float(decision.precision),
+        "flagged": float(decision.flagged),
+    }
+    return {
+        "rows": len(y),
+        "positives": int(np.sum(y)),
+        **{name: _plain(value) for name, value in figures.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON has it: null for NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,265 @@
+"""Risk for every row of files of any size: read, checked, scored and written in chunks, in the order of the
+rows.
+
+Chunks are scored by as many threads as there are cores, one OpenMP thread each, while the calling thread
+reads and writes; only a few chunks are in memory at once. A row that breaks the schema keeps its place,
+with an empty risk and its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from steps.data import atomic, files, sources, validation
+from steps.data.errors import UserError
+from steps.data.files import REASON_COLUMN
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from steps.data.files import LocalFile
+    from steps.data.schema import Schema
+    from steps.data.sources import Located
+    from steps.data.validation import Problem
+
+Predict = Callable[["pd.DataFrame"], "NDArray[np.float64]"]
+Beside = Literal["identifiers", "all"]
+
+RISK, REASON, FILE = "risk", "reason", "file"
+FORMATS = (".parquet", ".csv", ".csv.gz")
+CHUNK_ROWS = 65_536
+
+
+@dataclass
+class Scored:
+    """What a scoring came to; `rows` are those written, `broken` of them without a risk."""
+
+    rows: int = 0
+    broken: int = 0
+    risk_sum: float = 0.0
+    seconds: float = 0.0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_target(out: str, base: Path, located: Located | None = None) -> Path:
+    """The file to write, checked before anything is read. Raises UserError that says what to name instead."""
+    if not out:
+        raise UserError(
+            f"name the file to write: -P out=/full/path/risks.parquet (or {' or '.join(FORMATS[1:])})"
+        )
+    path = files.path_of(out, base)
+    if not path.name.endswith(FORMATS):
+        raise UserError(f"out={out}: the name should end in {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise UserError(f"out={out} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {path.parent}. Relative paths start in {base}")
+    if located is not None and any(path.resolve() == file.path.resolve() for file in located.files):
+        raise UserError(f"out={out} is one of the files to score: name another")
+    return path
+
+
+def score(
+    located: Located,
+    out: Path,
+    predict: Predict,
+    schema: Schema,
+    *,
+    beside: Beside = "identifiers",
+    workers: int = 1,
+    rows: int = CHUNK_ROWS,
+    progress: bool = False,
+) -> Scored:
+    """Write the risk of every row to `out`, whole or not at all.
+
+    `predict` takes valid features and gives risks; it is called by several threads at once. `beside` says
+    what stands beside each risk: columns that are neither feature nor outcome, or all. Raises UserError: a
+    column lacks, a file is damaged, the disk is full.
+    """
+    started = time.monotonic()
+    scored = Scored()
+    layout = _layout(located, schema, beside, out)
+    with ExitStack() as stack:
+        name = stack.enter_context(atomic.writing(out))
+        write = stack.enter_context(_writer(name, out, layout))
+        pool = stack.enter_context(ThreadPoolExecutor(workers, initializer=_one_thread_each))
+        bar = stack.enter_context(_bar(located, progress))
+        pending: deque[Future[_Part]] = deque()
+        stack.callback(lambda: [future.cancel() for future in pending])
+        for file, table in _tables(located, layout, schema, rows):
+            pending.append(pool.submit(_score_table, table, file, predict, schema, located, layout))
+            if len(pending) > 2 * workers:
+                _take(pending.popleft().result(), scored, write, bar)
+        while pending:
+            _take(pending.popleft().result(), scored, write, bar)
+    scored.problems = list(validation.merged(scored.problems))
+    scored.seconds = time.monotonic() - started
+    return scored
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Columns of the output: those kept of the input, with their types, then risk and reason."""
+
+    kept: tuple[str, ...]
+    schema: pa.Schema
+    with_file: bool
+
+
+@dataclass(frozen=True)
+class _Part:
+    table: pa.Table
+    broken: int
+    risk_sum: float
+    problems: tuple[Problem, ...]
+
+
+def _take(part: _Part, scored: Scored, write: Callable[[pa.Table], None], bar: Any) -> None:
+    write(part.table)
+    scored.rows += part.table.num_rows
+    scored.broken += part.broken
+    scored.risk_sum += part.risk_sum
+    scored.problems.extend(part.problems)
+    bar.update(part.table.num_rows)
+
+
+def _layout(located: Located, schema: Schema, beside: Beside, out: Path) -> _Layout:
+    import pyarrow as pa
+
+    features = set(schema.feature_names)
+    types: dict[str, list[Any]] = {}
+    for file in located.files:
+        found = files.column_types(file)
+        known = [*schema.feature_names, located.target_column, *located.ignore]
+        validation.check_columns(list(found), schema.feature_names, known, file.name)
+        for name, kind in found.items():
+            if beside == "all" or name not in (*features, located.target_column):
+                types.setdefault(name, []).append(kind)
+    taken = [name for name in (RISK, REASON, FILE) if name in types]
+    if taken:
+        raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
+    with_file = len(located.files) > 1
+    kept = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
+    own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string())]
+    first = [pa.field(FILE, pa.string())] if with_file else []
+    return _Layout(tuple(types), pa.schema([*first, *kept, *own]), with_file)
+
+
+def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:
+    """Type of a kept column in the output: its own, or text where files differ or CSV has no such type."""
+    import pyarrow as pa
+
+    own = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    raw = [kind for kind in own if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+    nested = [kind for kind in own if pa.types.is_nested(kind)]
+    into_csv = not out.name.endswith(".parquet")
+    if len(set(kinds)) == 1 and not (into_csv and (raw or nested)):
+        return kinds[0]
+    if nested:
+        why = "CSV cannot hold" if into_csv else "another file has otherwise"
+        raise UserError(
+            f"the column {name} holds {nested[0]}, which {why}: leave it out of the data, or convert it"
+            + (", or write Parquet (-P out=risks.parquet)" if into_csv and len(set(kinds)) == 1 else "")
+        )
+    return pa.string()
+
+
+def _tables(
+    located: Located, layout: _Layout, schema: Schema, rows: int
+) -> Iterator[tuple[LocalFile, pa.Table]]:
+    wanted = {*schema.feature_names, *layout.kept}
+    for file in located.files:
+        for table in files.tables(file, rows, wanted):
+            yield file, table
+
+
+def _score_table(
+    table: pa.Table, file: LocalFile, predict: Predict, schema: Schema, located: Located, layout: _Layout
+) -> _Part:
+    """One chunk with its risks; its rows stay in order."""
+    import pyarrow as pa
+
+    names = list(schema.feature_names)
+    frame = sources.frame_of(table.select(names), file)
+    checked = validation.check(frame, schema, located.target_column, located.positive, require_target=False)
+    risk = np.full(len(frame), np.nan)
+    valid = np.asarray(checked.valid.index)
+    if len(valid):
+        risk[valid] = predict(checked.valid[names])
+    reasons: pa.Array = pa.nulls(len(frame), pa.string())
+    if len(checked.rejected):
+        texts = np.full(len(frame), None, dtype=object)
+        texts[np.asarray(checked.rejected.index)] = checked.rejected[REASON_COLUMN].to_numpy(dtype=object)
+        reasons = pa.array(texts, pa.string())
+    columns: list[Any] = [pa.repeat(file.name, len(frame))] if layout.with_file else []
+    for name in layout.kept:
+        wanted = layout.schema.field(name).type
+        try:
+            columns.append(
+                table.column(name).cast(wanted)
+                if name in table.column_names
+                else pa.nulls(len(frame), wanted)
+            )
+        except pa.ArrowException:
+            raise UserError(
+                f"{file.name}: the column {name} holds {table.column(name).type} that is no UTF-8 text: "
+                "leave it out of the data, or convert it"
+            ) from None
+    columns += [pa.array(risk, pa.float64(), from_pandas=True), reasons]
+    return _Part(
+        pa.Table.from_arrays(columns, schema=layout.schema),
+        len(checked.rejected),
+        float(np.nansum(risk)),
+        checked.problems,
+    )
+
+
+@contextlib.contextmanager
+def _writer(name: str, out: Path, layout: _Layout) -> Iterator[Callable[[pa.Table], None]]:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    with ExitStack() as stack:
+        sink: Any = stack.enter_context(pa.OSFile(name, "wb"))
+        if out.name.endswith(".parquet"):
+            repeating = [column for column in layout.schema.names if column != RISK]
+            writer = parquet.ParquetWriter(sink, layout.schema, compression="zstd", use_dictionary=repeating)
+        else:
+            if out.name.endswith(".gz"):
+                sink = stack.enter_context(pa.CompressedOutputStream(sink, "gzip"))
+            writer = csv.CSVWriter(sink, layout.schema)
+        yield stack.enter_context(writer).write_table
+
+
+def _one_thread_each() -> None:
+    """Called in each thread of the pool: OpenMP's and BLAS' thread counts belong to the thread that sets
+    them.
+    """
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
+
+
+def _bar(located: Located, shown: bool) -> Any:
+    import sys
+
+    from tqdm import tqdm
+
+    counts = [files.row_count(file) for file in located.files]
+    total = sum(count for count in counts if count is not None) if None not in counts else None
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        total=total, unit=" rows", unit_scale=True, desc="scoring", mininterval=every, disable=not shown
+    )

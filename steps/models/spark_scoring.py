@@ -1,0 +1,132 @@
+"""Scoring on a Spark cluster: for rows that one machine cannot get through in time.
+
+Optional: `requirements-spark.txt` has the version that works beside this project's pandas, and nothing else
+needs it. Executors get this project's code from the session, and the model through
+`mlflow.pyfunc.spark_udf`; files and output must be on storage that all of them see.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.data import files, validation
+from steps.data.errors import UserError
+from steps.data.files import REASON_COLUMN
+from steps.models import scoring
+from steps.models.scoring import Beside, Scored
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from steps.data.schema import Schema
+    from steps.data.sources import Located
+
+ROW = "row"
+
+
+def check_target(out: str, base: Path) -> Path:
+    """The folder to write, checked before anything is read. Raises UserError."""
+    if not out:
+        raise UserError("name the folder to write: -P out=/full/path/risks")
+    path = files.path_of(out, base)
+    if path.exists():
+        raise UserError(f"out={out} exists: with engine=spark the output is a new folder, so name another")
+    if not path.parent.is_dir():
+        raise UserError(f"out={out}: there is no folder {path.parent}. Relative paths start in {base}")
+    return path
+
+
+def score(
+    spark: Any, located: Located, out: Path, model: Path, schema: Schema, *, beside: Beside = "identifiers"
+) -> Scored:
+    """Write a folder of Parquet files with the risk of every row; complete or absent.
+
+    Rows carry `file` and `row` (its number in the file, from 0), as a folder of files has no order. Raises
+    UserError for input that is not Parquet: only there rows have numbers that a cluster can read apart.
+    """
+    import mlflow.pyfunc
+    from pyspark.sql import functions as f
+    from pyspark.sql import types as t
+
+    started = time.monotonic()
+    for file in located.files:
+        if files.file_format(file.path, file.name) != "parquet":
+            raise UserError(
+                f"{file.name} is not Parquet: engine=spark reads Parquet only (engine=local reads CSV)"
+            )
+        known = [*schema.feature_names, located.target_column, *located.ignore]
+        validation.check_columns(list(files.column_types(file)), schema.feature_names, known, file.name)
+    rows = spark.read.option("mergeSchema", "true").parquet(*(str(file.path) for file in located.files))
+    rows = rows.select(
+        f.col("_metadata.file_name").alias(scoring.FILE),
+        f.col("_metadata.row_index").alias(ROW),
+        *rows.columns,
+    )
+    names = list(schema.feature_names)
+    kept = [
+        field
+        for field in rows.schema.fields
+        if field.name in (scoring.FILE, ROW)
+        or beside == "all"
+        or field.name not in (*names, located.target_column)
+    ]
+    # Canonical features travel under names of their own, so that `all` can keep the columns as they came.
+    types = {c.name: t.StringType() if c.is_text else t.DoubleType() for c in schema.columns}
+    checked_schema = t.StructType(
+        [
+            *kept,
+            *(t.StructField(f"__{name}__", types[name]) for name in names),
+            t.StructField(scoring.REASON, t.StringType()),
+        ]
+    )
+    target, positive = located.target_column, located.positive
+    kept_names = [field.name for field in kept]
+
+    def check(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            yield checked_batch(batch, schema, target, positive, kept_names)
+
+    checked = rows.mapInPandas(check, checked_schema)
+    predict = mlflow.pyfunc.spark_udf(
+        spark, str(model), result_type=t.ArrayType(t.DoubleType()), env_manager="local"
+    )
+    risk = predict(f.struct(*(f.col(f"__{name}__").alias(name) for name in names)))[1]
+    scored = checked.select(
+        *kept_names,
+        f.when(f.col(scoring.REASON).isNull(), risk).alias(scoring.RISK),
+        scoring.REASON,
+    )
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        scored.write.parquet(str(partial))
+        written = spark.read.parquet(str(partial))
+        total, broken, risk_sum = written.agg(
+            f.count("*"), f.count(scoring.REASON), f.coalesce(f.sum(scoring.RISK), f.lit(0.0))
+        ).first()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Scored(int(total), int(broken), float(risk_sum), time.monotonic() - started)
+
+
+def checked_batch(
+    batch: pd.DataFrame, schema: Schema, target: str, positive: tuple[Any, ...], kept: list[str]
+) -> pd.DataFrame:
+    """The kept columns, canonical features and the reason why a row gets no risk; runs on executors."""
+    import pandas as pd
+
+    batch = batch.reset_index(drop=True)
+    found = validation.check(batch, schema, target, positive, require_target=False)
+    result = batch[kept].copy()
+    for column in schema.columns:
+        result[f"__{column.name}__"] = found.valid[column.name].reindex(batch.index)
+    reasons = pd.Series(None, index=batch.index, dtype=object)
+    if len(found.rejected):
+        reasons[found.rejected.index] = found.rejected[REASON_COLUMN].astype(object)
+    result[scoring.REASON] = reasons
+    return result

@@ -1,0 +1,92 @@
+"""`make data-check`: validate and prepare the labelled data, and say what came of it.
+
+The report goes to the summary and to `build/data`; the prepared rows go there only where every one of them
+comes from a source that the schema lists as synthetic or public.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from steps.chain import parameters, pipeline, store
+from steps.data.errors import UserError
+from steps.data.schema import load
+from steps.ops import retrain
+from steps.reports import job_summary
+
+CHECKED = Path("build") / "data"
+_NOISE = ("mlflow.", "ERROR mlflow", "INFO mlflow")
+
+
+def refusal(output: str) -> str:
+    """The message with which preprocess refused the data, from all that it printed."""
+    _, found, rest = output.partition("preprocess: error: ")
+    lines = [line for line in rest.splitlines() if not any(word in line for word in _NOISE)]
+    return "\n".join(lines).strip() if found else "it crashed; the log says how"
+
+
+def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
+    """Run preprocess on the data, fill `build/data`, write the summary; the exit code."""
+    values = parameters.parse("preprocess", project, [f"--{name}={value}" for name, value in given.items()])
+    schema = load(project / values["schema"])
+    data, _ = retrain.local_data(values["data"], schema, project)
+    parts = [part for name, value in {**given, "data": data}.items() for part in ("-P", f"{name}={value}")]
+    ran = subprocess.run(
+        [*retrain.MLFLOW_RUN, "-e", "preprocess", *parts],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(ran.stdout, flush=True)
+    folder = project / CHECKED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if ran.returncode != 0:
+        _report(
+            out, folder, f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n"
+        )
+        return 1
+    client = store.connect()
+    runs = store.finished_runs(client, {"step": "preprocess", "schema": schema.name}, limit=1)
+    run_id = runs[0].data.tags.get("reused_from", runs[0].info.run_id)
+    tags = client.get_run(run_id).data.tags
+    for name in ("profile.json", "schema.yaml"):
+        client.download_artifacts(run_id, name, str(folder))
+    published = tags["data_kind"] in ("synthetic", "public")
+    if published:
+        client.download_artifacts(run_id, "rows", str(folder))
+    profile = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+    _report(out, folder, job_summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
+    out.set(kind=tags["data_kind"], published=str(published).lower())
+    return 0
+
+
+def _report(out: job_summary.Out, folder: Path, text: str) -> None:
+    out.add(text)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Check the data that `DATA_URI` or `-P data=` names; exit code 1 with the reason if they are refused."""
+    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    try:
+        given = retrain.arguments(sys.argv[1:])
+        if os.environ.get("DATA_URI"):
+            given["data"] = os.environ["DATA_URI"]
+        return check(given, out, pipeline.PROJECT)
+    except UserError as error:
+        print(f"data-check: error: {error}", file=sys.stderr)
+        out.add(f"## Data: refused\n\n{error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The tracking store between two runs of GitHub Actions: `make store-restore`, `make store-save`.
+
+Only where no `MLFLOW_TRACKING_URI` names a server: the store then travels as an asset of the release
+`tracking-store`. Every save is an asset of its own and the old ones go afterwards, so that a run that dies
+while it uploads loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from steps.chain import pipeline
+from steps.data.errors import UserError
+from steps.ops import archive
+
+TAG = "tracking-store"
+KEPT = 3
+_NOTES = "MLflow's store: runs, digests, models; no rows of private data. Written and read by retrain.yml."
+
+Gh = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+
+
+def github(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """`gh ...`, GitHub's command line, which finds its token and repository in the environment."""
+    try:
+        return subprocess.run(["gh", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("gh is not installed: https://cli.github.com") from None
+
+
+def assets(gh: Gh) -> list[str] | None:
+    """Names of the stores that are kept, oldest first; None if nothing was ever kept.
+
+    Raises:
+        UserError: GitHub does not answer. A store that cannot be read must not count as none: the champion
+            would be forgotten.
+    """
+    answer = gh(["release", "view", TAG, "--json", "assets"])
+    if answer.returncode != 0:
+        if "release not found" in answer.stderr:
+            return None
+        raise UserError(f"the kept store cannot be listed: {answer.stderr.strip()}")
+    listed = [str(asset["name"]) for asset in json.loads(answer.stdout)["assets"]]
+    return sorted(name for name in listed if name.startswith("store-"))
+
+
+def restore(gh: Gh, project: Path) -> str:
+    """Bring the newest kept store into a fresh checkout; what to tell the person."""
+    kept = assets(gh)
+    if not kept:
+        return "no store is kept yet: the first one starts empty"
+    folder = project / archive.ARCHIVE.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _need(gh(["release", "download", TAG, "--pattern", kept[-1], "--dir", str(folder), "--clobber"]))
+    runs = archive.restore(folder / kept[-1], project)
+    return f"{kept[-1]}: {runs} runs"
+
+
+def save(gh: Gh, project: Path, number: int, attempt: int) -> str:
+    """Keep the store of a checkout under a run's number; what to tell the person."""
+    name = f"store-{number:08d}-{attempt:03d}.tar.gz"
+    path = project / archive.ARCHIVE.parent / name
+    runs = archive.save(project, path)
+    kept = assets(gh)
+    if kept is None:
+        _need(
+            gh(
+                [
+                    "release",
+                    "create",
+                    TAG,
+                    "--title",
+                    TAG,
+                    "--notes",
+                    _NOTES,
+                    "--prerelease",
+                    "--latest=false",
+                ]
+            )
+        )
+    _need(gh(["release", "upload", TAG, str(path), "--clobber"]))
+    for old in sorted({*(kept or []), name})[:-KEPT]:
+        _need(gh(["release", "delete-asset", TAG, old, "--yes"]))
+    return f"{name}: {runs} runs, {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _need(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode != 0:
+        raise UserError(f"gh failed: {done.stderr.strip()}")
+
+
+def act(action: str, environment: Mapping[str, str], gh: Gh, project: Path) -> str:
+    """Restore or save if there is anything to do; what to tell the person."""
+    if environment.get("MLFLOW_TRACKING_URI"):
+        return "the tracking server keeps the store; nothing to do"
+    if not environment.get("GH_TOKEN"):
+        return "no GH_TOKEN: the store is not kept"
+    if action == "restore":
+        return restore(gh, project)
+    number, attempt = (environment.get(f"GITHUB_RUN_{part}", "0") for part in ("NUMBER", "ATTEMPT"))
+    return save(gh, project, int(number), int(attempt))
+
+
+def main() -> int:
+    """Restore or save; exit code 1 with the reason if that fails."""
+    action = sys.argv[1] if len(sys.argv) == 2 else ""
+    if action not in ("restore", "save"):
+        print("usage: python -m steps.ops.keep_store restore|save", file=sys.stderr)
+        return 2
+    try:
+        print(f"store-{action}: {act(action, os.environ, github, pipeline.PROJECT)}")
+    except UserError as error:
+        print(f"store-{action}: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""`make publish-plan` and `make publish`: what of a release goes where, and sending it there.
+
+Images go to GHCR and Docker Hub under the model's version and the commit, and as `latest`, or `demo` where
+the model is one of synthetic people; the rest is attached to a GitHub release. A registry without
+credentials is left out with a notice. Nothing is pushed but images that were built from the commit that is
+being published, with no file changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.chain import pipeline
+from steps.data.errors import UserError
+from steps.ops.keep_store import Gh
+from steps.ops.release import RELEASE, read_facts
+from steps.reports import job_summary
+
+ATTACHED = ("release.json", "reference.json", "evaluation.json", "report.html", "model_card.md")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A container registry, the account that images belong to, and who pushes."""
+
+    host: str
+    owner: str
+    user: str
+    password: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be pushed: local image -> names in registries, the GitHub release, and what is left out."""
+
+    images: Mapping[str, tuple[str, ...]]
+    release: str | None
+    notices: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON-able."""
+        images = {local: list(remote) for local, remote in self.images.items()}
+        return {"images": images, "release": self.release, "notices": list(self.notices)}
+
+
+def registries(environment: Mapping[str, str]) -> tuple[list[Registry], list[str]]:
+    """Registries that there are credentials for, and a notice for each other one."""
+    found, notices = [], []
+    owner = environment.get("GITHUB_REPOSITORY_OWNER", "")
+    token = environment.get("GH_TOKEN", "")
+    if owner and token:
+        found.append(Registry("ghcr.io", owner.lower(), environment.get("GITHUB_ACTOR", owner), token))
+    else:
+        notices.append("ghcr.io is left out: no GH_TOKEN and GITHUB_REPOSITORY_OWNER")
+    user, password = environment.get("DOCKERHUB_USERNAME", ""), environment.get("DOCKERHUB_TOKEN", "")
+    if user and password:
+        found.append(Registry("docker.io", user.lower(), user, password))
+    else:
+        notices.append("Docker Hub is left out: set the secrets DOCKERHUB_USERNAME and DOCKERHUB_TOKEN")
+    return found, notices
+
+
+def tags(told: Mapping[str, Any], commit: str) -> tuple[str, ...]:
+    """Tags of a release's images: version, commit, and `latest` or, for synthetic people, `demo`."""
+    return str(told["version"]), f"git-{commit[:12]}", "demo" if told["synthetic"] else "latest"
+
+
+def plan(told: Mapping[str, Any], commit: str, environment: Mapping[str, str]) -> Plan:
+    """What `publish` would send where."""
+    known, notices = registries(environment)
+    name = str(told["name"])
+    images = {
+        f"{part}:{told['version']}": tuple(
+            f"{registry.host}/{registry.owner}/{part}:{tag}"
+            for registry in known
+            for tag in tags(told, commit)
+        )
+        for part in (name, f"{name}-exporter")
+    }
+    can_release = bool(environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY"))
+    if not can_release:
+        notices.append("no GitHub release: no GH_TOKEN and GITHUB_REPOSITORY")
+    return Plan(images, release_tag(name, told["version"]) if can_release else None, tuple(notices))
+
+
+def release_tag(name: str, version: str) -> str:
+    """The GitHub release of a version."""
+    return f"{name}-v{version}"
+
+
+def is_published(name: str, version: str, gh: Gh) -> bool:
+    """Whether a version's GitHub release is there with all that belongs to it: `publish` sends it last.
+
+    Raises:
+        UserError: GitHub does not answer.
+    """
+    tag = release_tag(name, version)
+    answer = gh(["release", "view", tag, "--json", "assets"])
+    if answer.returncode != 0 and "release not found" not in answer.stderr:
+        raise UserError(f"whether {tag} is published cannot be found out: {answer.stderr.strip()}")
+    assets = json.loads(answer.stdout)["assets"] if answer.returncode == 0 else []
+    return {f"{tag}.tar.gz", *ATTACHED} <= {asset["name"] for asset in assets}
+
+
+def run(command: Sequence[str], given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A finished command. Raises UserError with the end of what it said if it fails."""
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not installed") from None
+    if done.returncode != 0:
+        raise UserError(f"{' '.join(command[:3])} failed:\n{done.stderr.strip()[-1500:]}")
+    return done
+
+
+def publish(
+    wanted: Plan,
+    told: Mapping[str, Any],
+    commit: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    call: Run,
+) -> dict[str, str]:
+    """Send what the plan says; digests of the pushed images, by remote name without tag.
+
+    Raises:
+        UserError: an image was not built from this commit, or something could not be sent.
+    """
+    for local in wanted.images:
+        form = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
+        built = call(["docker", "image", "inspect", "--format", form, local]).stdout.strip()
+        if built != commit:
+            raise UserError(
+                f"{local} was built from {built or 'no commit'}, not from {commit}: `make image` again"
+            )
+    for registry in registries(environment)[0]:
+        call(
+            ["docker", "login", registry.host, "--username", registry.user, "--password-stdin"],
+            registry.password,
+        )
+    digests: dict[str, str] = {}
+    for local, remotes in wanted.images.items():
+        for remote in remotes:
+            call(["docker", "tag", local, remote])
+            call(["docker", "push", "--quiet", remote])
+        listed = call(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", local]).stdout
+        names = {remote.rpartition(":")[0] for remote in remotes}
+        for entry in json.loads(listed or "[]"):
+            name, _, digest = entry.partition("@")
+            full = name if name in names else f"docker.io/{name}"
+            if full in names:
+                digests[full] = digest
+    if wanted.release:
+        _release(wanted.release, told, commit, folder, call)
+    return digests
+
+
+def _release(tag: str, told: Mapping[str, Any], commit: str, folder: Path, call: Run) -> None:
+    packed = folder.with_name(f"{tag}.tar.gz")
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(folder / "model", "model")
+    files = [str(packed), *(str(folder / name) for name in ATTACHED)]
+    kind = "synthetic people: for trying out only" if told["synthetic"] else f"{told['data_kind']} data"
+    notes = (
+        f"Version {told['version']} of {told['name']}, trained on {kind}. "
+        f"ROC AUC {told['metrics']['roc_auc']:.4f} on the test split; model card and report are attached."
+    )
+    try:
+        call(["gh", "release", "view", tag])
+    except UserError:
+        floating = ["--prerelease", "--latest=false"] if told["synthetic"] else []
+        call(
+            ["gh", "release", "create", tag, "--title", tag, "--notes", notes, "--target", commit, *floating]
+        )
+    call(["gh", "release", "upload", tag, *files, "--clobber"])
+
+
+def described(wanted: Plan) -> str:
+    """The plan for a person or a job summary."""
+    lines = ["## What is published", ""]
+    for local, remotes in wanted.images.items():
+        lines += [f"* `{local}`", *(f"  * `{remote}`" for remote in remotes or ("nowhere",))]
+    lines.append(f"* GitHub release `{wanted.release}`" if wanted.release else "* no GitHub release")
+    return "\n".join([*lines, *(f"* notice: {text}" for text in wanted.notices), ""])
+
+
+def main() -> int:
+    """Show the plan, or carry it out; exit code 1 with the reason if that fails."""
+    action = sys.argv[1] if len(sys.argv) == 2 else ""
+    if action not in ("plan", "publish"):
+        print("usage: python -m steps.ops.publish plan|publish", file=sys.stderr)
+        return 2
+    folder = pipeline.PROJECT / RELEASE
+    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    try:
+        told = read_facts(folder)
+        commit = run(["git", "-C", str(pipeline.PROJECT), "rev-parse", "HEAD"]).stdout.strip()
+        wanted = plan(told, commit, os.environ)
+        for notice in wanted.notices:
+            print(f"::notice::{notice}" if os.environ.get("GITHUB_ACTIONS") else f"notice: {notice}")
+        if action == "plan":
+            out.add(described(wanted))
+            (folder.parent / "publish.json").write_text(
+                json.dumps(wanted.document(), indent=1) + "\n", encoding="utf-8"
+            )
+            return 0
+        digests = publish(wanted, told, commit, os.environ, folder, run)
+    except UserError as error:
+        print(f"publish: error: {error}", file=sys.stderr)
+        return 1
+    for name, digest in sorted(digests.items()):
+        print(f"publish: {name}@{digest}")
+    for part, key in ((str(told["name"]), "model"), (f"{told['name']}-exporter", "exporter")):
+        name = next((n for n in sorted(digests) if n.startswith("ghcr.io/") and n.endswith(f"/{part}")), "")
+        out.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Export a registered model version, ready to be packed: `make release` puts it into `build/release`.
+
+The folder holds the MLflow model, `reference.json` with version and floors filled in, report, model card,
+evaluation, and `release.json`, which says what it is. Images are built from this folder alone, so whoever
+builds and pushes them needs no access to the tracking store, and what was tested is what is pushed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.chain import parameters, pipeline, store
+from steps.chain.context import VERDICT
+from steps.data.errors import UserError
+from steps.data.schema import Schema, load, registered_names
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RELEASE = Path("build") / "release"
+FACTS = "release.json"
+_COMMIT_TAG = "mlflow.source.git.commit"
+
+
+def project_version(project: Path) -> str:
+    """The version of this project: the newest heading of CHANGELOG.md, its only home.
+
+    Raises:
+        UserError: the first heading of the second level is not a version number.
+    """
+    text = (project / "CHANGELOG.md").read_text(encoding="utf-8")
+    heading = re.search(r"^## +(\S+)", text, re.MULTILINE)
+    if heading is None or not re.fullmatch(r"\d+\.\d+\.\d+", heading[1]):
+        raise UserError("the first `## ` heading of CHANGELOG.md should begin with a version such as 1.2.3")
+    return heading[1]
+
+
+def chosen_name(client: MlflowClient, schema: Schema, project: Path) -> str:
+    """The registered model that is meant when none is named.
+
+    That of the last verdict; without one, the model of real data if it has a champion, else the synthetic
+    one.
+    """
+    written = project / VERDICT
+    names = list(registered_names(schema))
+    if written.exists():
+        names.insert(0, str(json.loads(written.read_text(encoding="utf-8")).get("model")))
+    for name in names:
+        if name.startswith(schema.name) and store.alias_version(client, name, store.CHAMPION):
+            return name
+    raise UserError(f"no champion of {' or '.join(dict.fromkeys(names))} in this store: `make run` makes one")
+
+
+def facts(
+    name: str,
+    version: str,
+    tags: Mapping[str, str],
+    run_tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """What `release.json` says of a version: its origin, what it was trained on, how well it does."""
+    return {
+        "name": name,
+        "version": version,
+        "run_id": tags["run_id"],
+        "git_commit": run_tags.get(_COMMIT_TAG, ""),
+        "schema": tags["schema"],
+        "data_kind": tags["data_kind"],
+        "data_digest": tags["data_digest"],
+        "dataset_digest": tags["dataset_digest"],
+        "model_digest": tags["model_digest"],
+        "synthetic": tags["synthetic"] == "true",
+        "family": run_tags.get("family", ""),
+        "metrics": {key: round(float(metrics[key]), 4) for key in _METRICS if key in metrics},
+    }
+
+
+_METRICS = (
+    "roc_auc",
+    "average_precision",
+    "brier",
+    "calibration_slope",
+    "observed_expected",
+    "recall",
+    "precision",
+    "flagged",
+)
+
+
+def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[str, Any]:
+    """Write a version's release into `folder`, whole or not at all; returns what `release.json` says.
+
+    Raises:
+        UserError: there is no such version, or it was registered by something else than promote.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version(name, version)
+    except MlflowException as error:
+        raise UserError(f"{name} has no version {version}: see the registry (`make ui`)") from error
+    if not {"evaluate_run_id", "promote_run_id"} <= found.tags.keys():
+        raise UserError(f"version {version} of {name} was not registered by this project's promote")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    run_id = str(found.run_id)
+    for path in ("model", "reference.json"):
+        client.download_artifacts(run_id, path, str(partial))
+    client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(partial))
+    for path in ("report.html", "model_card.md"):  # promote's, which show the gates
+        client.download_artifacts(found.tags["promote_run_id"], path, str(partial))
+    told = facts(
+        name,
+        version,
+        {**found.tags, "run_id": run_id},
+        client.get_run(run_id).data.tags,
+        client.get_run(found.tags["evaluate_run_id"]).data.metrics,
+    )
+    reference = json.loads((partial / "reference.json").read_text(encoding="utf-8"))
+    reference["model"]["version"] = version
+    if "roc_auc_min" in found.tags:  # the gate may have changed since the model was trained
+        reference["floors"]["roc_auc"] = float(found.tags["roc_auc_min"])
+    _write(partial / "reference.json", reference)
+    _write(partial / FACTS, told)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return told
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the release in a folder is. Raises UserError if there is none."""
+    try:
+        document: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"there is no release in {folder}: `make release` exports the champion") from None
+    return document
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export the champion, or the version that is named; exit code 1 with the reason if that fails."""
+    parser = argparse.ArgumentParser(prog="release", description=__doc__)
+    parser.add_argument("--schema", help="the schema's file (default: MLProject's)")
+    parser.add_argument("--name", default="", help="a registered model (default: that of the last verdict)")
+    parser.add_argument("--version", default="", help="a version of it (default: the champion)")
+    given = parser.parse_args(argv)
+    try:
+        path = given.schema or parameters.parse("main", pipeline.PROJECT, [])["schema"]
+        client = store.connect()
+        name = given.name or chosen_name(client, load(pipeline.PROJECT / path), pipeline.PROJECT)
+        version = given.version or store.alias_version(client, name, store.CHAMPION)
+        if version is None:
+            raise UserError(f"{name} has no champion: `make run` makes one")
+        told = export(client, name, version, pipeline.PROJECT / RELEASE)
+    except UserError as error:
+        print(f"release: error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"release: version {told['version']} of {told['name']} in {RELEASE}, "
+        f"ROC AUC {told['metrics']['roc_auc']}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

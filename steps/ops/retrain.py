@@ -1,0 +1,208 @@
+"""`make retrain`: train if there is a reason to, and say in a job summary what came of it.
+
+The chain does the work; this decides whether it is worth starting, shows how the new data differ from what
+the champion was trained on, and tells a refusal (exit code 0) from a crash (exit code 1). On GitHub Actions
+it reads the event and `DATA_URI` from the environment and writes step outputs and the summary; elsewhere it
+prints them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.chain import parameters, pipeline, store
+from steps.chain.context import VERDICT
+from steps.data.errors import UserError
+from steps.data.schema import Schema, load
+from steps.ops import keep_store
+from steps.ops import publish as publishing
+from steps.reports import job_summary
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NOTHING_NEW = "no new labelled data; nothing trained"
+_TRAINED = ("promoted", "unchanged", "refused")
+# As the Makefile has it: all words land in one experiment.
+MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "diabetes-risk")
+CANDIDATE = Path("build") / "candidate"
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What started a retraining (push, schedule, alert or person), and why in its own words."""
+
+    event: str
+    reason: str = ""
+
+
+def occasion(environment: Mapping[str, str]) -> Occasion:
+    """The occasion by GitHub's variables: a dispatch that names a `source` comes from an alert."""
+    event = environment.get("GITHUB_EVENT_NAME", "")
+    reason = environment.get("RETRAIN_REASON", "")
+    if event in ("push", "schedule"):
+        return Occasion(event, reason)
+    return Occasion("alert" if environment.get("RETRAIN_SOURCE") else "person", reason)
+
+
+def why_train(started: Occasion, digest: str, last: str | None) -> str | None:
+    """The reason to train, or None: a clock or an alert alone is none, as the same rows give the same model.
+
+    digest, last: of the data now and of those that the last finished chain of this store was given.
+    """
+    if last is None:
+        return "this store knows of no training yet"
+    if digest != last:
+        return "the labelled data changed"
+    if started.event == "push":
+        return "code, parameters or data were pushed"
+    if started.event == "person":
+        return "a person asked for it"
+    return None
+
+
+def last_digest(client: MlflowClient, schema: Schema) -> str | None:
+    """Digest of the data of the newest chain that came to a verdict, whatever the verdict."""
+    for run in store.tagged_runs(client, {"step": "main", "schema": schema.name}, limit=200):
+        if run.data.tags.get("verdict") in _TRAINED and "data_digest" in run.data.tags:
+            return str(run.data.tags["data_digest"])
+    return None
+
+
+def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
+    """What to give as `-P data=`, and the digest of those data.
+
+    A URL becomes the downloaded file: it may hold a password, and MLflow keeps parameters for everybody to
+    read. That of a source of the schema becomes the source's name, which says how its outcome is coded.
+    """
+    from steps.data import sources
+
+    if "://" in data:
+        listed = next((source.name for source in schema.sources if source.url == data), None)
+        data = listed or str(sources.locate(data, schema, pipeline.cache_folder(), project).files[0].path)
+    return data, sources.locate(data, schema, pipeline.cache_folder(), project).digest
+
+
+def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
+    """`mlflow run . -e entry -P ...` in this environment; its exit code."""
+    parts = [part for name, value in given.items() for part in ("-P", f"{name}={value}")]
+    return subprocess.run([*MLFLOW_RUN, "-e", entry, *parts], cwd=project, check=False).returncode
+
+
+def take_verdict(project: Path) -> dict[str, Any] | None:
+    """What the step that has just run wrote into `verdict.json`; None if it wrote nothing."""
+    path = project / VERDICT
+    if not path.exists():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def arguments(argv: Sequence[str]) -> dict[str, str]:
+    """`-P name=value` pairs as `mlflow run` takes them. Raises UserError for anything else."""
+    given: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        name, equals, value = (next(words, "") if word == "-P" else "").partition("=")
+        if not (name and equals):
+            raise UserError(f"{word!r} is not of the form -P name=value")
+        given[name] = value
+    return given
+
+
+def retrain(
+    given: dict[str, str], environment: Mapping[str, str], out: job_summary.Out, project: Path
+) -> int:
+    """Decide, compare, train; the exit code. given: parameters of the chain other than MLProject's."""
+    asked = {"data": environment.get("DATA_URI"), "max_evals": environment.get("MAX_EVALS")}
+    given = {**given, **{name: value for name, value in asked.items() if value}}
+    values = parameters.parse("main", project, [f"--{name}={value}" for name, value in given.items()])
+    schema = load(project / values["schema"])
+    client = store.connect()
+    data, digest = local_data(values["data"], schema, project)
+    given = {**given, "data": data} if "data" in given else given
+    started = occasion(environment)
+    last = last_digest(client, schema)
+    reason = why_train(started, digest, last)
+    out.add(job_summary.occasion(started.event, started.reason, reason or NOTHING_NEW, digest, last))
+    if reason is None:
+        out.set(trained="false", verdict="nothing_new", promoted="false")
+        return 0
+    if last is not None and digest != last:
+        out.add(_drift(given, project))
+    (project / VERDICT).unlink(missing_ok=True)
+    code = run_entry("main", given, project)
+    verdict = take_verdict(project)
+    if verdict is None:
+        out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
+        out.set(trained="true", verdict="crashed", promoted="false")
+        return code or 1
+    folder = _candidate(client, verdict, project)
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    out.add(job_summary.trained(verdict, evaluation))
+    promoted = verdict["verdict"] == "promoted"
+    publish = promoted or is_unpublished(verdict, environment, keep_store.github)
+    if publish and not promoted:
+        out.add("It was never published (a publish job failed, or a branch promoted it): that follows now.\n")
+    out.set(
+        trained="true",
+        verdict=verdict["verdict"],
+        promoted=str(promoted).lower(),
+        publish=str(publish).lower(),
+        name=verdict["model"],
+        version=verdict["champion"] or "",
+    )
+    return 0
+
+
+def is_unpublished(verdict: Mapping[str, Any], environment: Mapping[str, str], gh: keep_store.Gh) -> bool:
+    """Whether the chain found the champion unchanged, and GitHub has no release of it although it could."""
+    on_github = environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY")
+    if verdict["verdict"] != "unchanged" or not on_github:
+        return False
+    return not publishing.is_published(verdict["model"], verdict["champion"], gh)
+
+
+def _drift(given: Mapping[str, str], project: Path) -> str:
+    """How the new data differ from those of the champion; whatever comes out, the chain trains."""
+    (project / VERDICT).unlink(missing_ok=True)
+    accepted = parameters.declared(project).get("drift", ())
+    if not accepted:
+        return ""
+    code = run_entry("drift", {name: given[name] for name in ("schema", "data") if name in given}, project)
+    return job_summary.drift(take_verdict(project) if code == 0 else None)
+
+
+def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) -> Path:
+    """The folder `build/candidate` with what a reader wants of a verdict's candidate, promoted or not."""
+    folder = project / CANDIDATE
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    client.download_artifacts(verdict["evaluate_run_id"], "evaluation.json", str(folder))
+    for name in ("report.html", "model_card.md"):
+        client.download_artifacts(verdict["report_run_id"], name, str(folder))
+    shutil.copy(project / VERDICT, folder)
+    return folder
+
+
+def main() -> int:
+    """Retrain as the environment says; exit code 1 with the reason if the chain crashes."""
+    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    try:
+        return retrain(arguments(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
+    except UserError as error:
+        print(f"retrain: error: {error}", file=sys.stderr)
+        out.add(f"## Nothing could be trained\n\n{error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Exploration: what a report may claim of a data set, on tables in which the truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from steps.data import disclosure, validation
+from steps.data.schema import Schema, load
+from steps.measures import additive_logit, associations, bins, exploration, metrics, row_order
+from steps.measures.additive_logit import Block
+from steps.measures.exploration import Table
+from steps.reports import exploration as exploration_report
+from tests.conftest import ROOT
+from tests.made_up.clinic import clinic_rows, clinic_schema
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Schema:
+    return clinic_schema(tmp_path_factory.mktemp("schema"))
+
+
+def _table(rows: pd.DataFrame, schema: Schema, name: str = "rows") -> Table:
+    raw = rows.assign(__file__=pd.Categorical(["rows.csv"] * len(rows)))
+    checked = validation.check(raw, schema, "readmitted", ("yes",), require_target=False)
+    return Table(name, "private", checked.valid, len(raw), len(checked.rejected), checked.problems)
+
+
+def _rows(count: int, seed: int = 3) -> pd.DataFrame:
+    """Valid rows whose outcome depends on stage and smoking, and on both together."""
+    rows = clinic_rows(count, seed)
+    generator = np.random.default_rng(1000 + seed)
+    stage = rows["stage"].replace(9, np.nan).fillna(2).astype(float)
+    smoker = rows["smoker"].astype(float).fillna(0)
+    odds = -2.5 + 0.8 * stage + 0.5 * smoker + 0.8 * smoker * (stage == 3)
+    rows["readmitted"] = np.where(generator.random(count) < 1 / (1 + np.exp(-odds)), "yes", "no")
+    return rows
+
+
+def test_repeats_and_disagreements_are_counted(schema: Schema) -> None:
+    """Three alike, one with the other outcome: one exact repeat, two of the answers, one error at least."""
+    rows = _rows(40).drop_duplicates(["glucose", "ward", "stage", "smoker"]).head(20)
+    twins = rows.iloc[[0, 0]].copy()
+    twins["readmitted"] = [rows.iloc[0]["readmitted"], {"yes": "no", "no": "yes"}[rows.iloc[0]["readmitted"]]]
+    table = _table(pd.concat([rows, twins], ignore_index=True), schema)
+    repeats = exploration.explore(table, schema, 0)["repeats"]
+    assert repeats["exact"] == 1
+    assert repeats["same_features"] == 2
+    assert repeats["disagreeing_patterns"] == 1
+    assert repeats["disagreeing_rows"] == 3
+    assert repeats["unavoidable_errors"] == pytest.approx(1 / 22)
+
+
+def test_an_outcome_of_more_than_two_values_tells_rows_apart(schema: Schema) -> None:
+    """Rows alike but for an answer that counts as the same outcome are no exact repeats."""
+    rows = _rows(30).head(10)
+    table = _table(pd.concat([rows, rows], ignore_index=True), schema)
+    coarse = exploration.explore(table, schema, 0)["repeats"]["exact"]
+    fine = exploration.explore(Table(**{**vars(table), "answers": np.arange(20, dtype=np.intp)}), schema, 0)[
+        "repeats"
+    ]["exact"]
+    assert coarse == 10
+    assert fine == 0
+
+
+def test_sorted_rows_are_found_with_the_places_where_they_change() -> None:
+    """A file of two states, one after the other: one break, at its place; the shuffled file has none."""
+    generator = np.random.default_rng(1)
+    column = np.concatenate([generator.normal(0, 1, 6000), generator.normal(0.5, 1, 4000)])
+    noise = generator.normal(0, 1, 10_000)
+    found = row_order.examine({"state": column, "noise": noise})
+    assert found.ordered == ("state",)
+    assert found.breaks == pytest.approx([0.6], abs=0.02)
+    shuffled = row_order.examine({"state": generator.permutation(column), "noise": noise})
+    assert shuffled.ordered == ()
+    assert shuffled.breaks == ()
+
+
+def test_random_order_is_hardly_ever_called_an_order() -> None:
+    """100 random tables of 5 columns: at a chance of one in ten thousand each, none should ring."""
+    generator = np.random.default_rng(2)
+    for _ in range(100):
+        table = {str(i): (generator.random(2000) < 0.1).astype(np.float64) for i in range(5)}
+        assert row_order.examine(table).ordered == ()
+
+
+def test_a_column_that_holds_the_outcome_is_suspected(schema: Schema) -> None:
+    """Glucose copied from the outcome predicts it perfectly alone; nothing else is suspected."""
+    rows = _rows(3000)
+    assert exploration.explore(_table(rows, schema), schema, 0)["leaks"] == []
+    rows["glucose"] = np.where(rows["readmitted"] == "yes", 20.0, 5.0)
+    leaks = exploration.explore(_table(rows, schema), schema, 0)["leaks"]
+    assert [(leak["name"], leak["reason"]) for leak in leaks] == [("glucose", "alone")]
+
+
+def test_a_level_that_gives_the_outcome_away_is_suspected(schema: Schema) -> None:
+    """Everybody of one ward is readmitted: the column is weak alone, but that level is named."""
+    rows = _rows(4000)
+    chosen = np.random.default_rng(0).random(len(rows)) < 0.08
+    rows.loc[chosen, "ward"] = "NA"
+    rows.loc[rows["ward"] == "NA", "readmitted"] = "yes"
+    leaks = exploration.explore(_table(rows, schema), schema, 0)["leaks"]
+    assert [(leak["name"], leak["label"]) for leak in leaks] == [("ward", "not assigned")]
+
+
+def test_rank_correlation_is_scipys_on_the_rows_where_both_are_present(schema: Schema) -> None:
+    """Missing values are left out pair by pair."""
+    from scipy.stats import spearmanr
+
+    frame = _table(_rows(800), schema).frame
+    frame.loc[frame.index[::7], "glucose"] = np.nan
+    columns = bins.code(frame, schema)
+    found = {(a.first, a.second): a for a in associations.between_columns(columns, frame)}
+    both = frame[["glucose", "stage"]].dropna()
+    expected = spearmanr(both["glucose"], both["stage"]).statistic
+    assert found["glucose", "stage"].value == pytest.approx(expected, abs=0.01)
+    assert found["glucose", "stage"].measure == "rank correlation"
+    assert found["glucose", "ward"].measure == "correlation ratio"
+
+
+def test_association_measures_reach_their_ends(schema: Schema) -> None:
+    """A nominal column against itself is 1, against noise about 0, whatever the number of levels."""
+    generator = np.random.default_rng(0)
+    column = schema.column("ward")
+    codes = generator.integers(0, 3, 4000).astype(np.intp)
+    ward = bins.Coded(column, codes, ("a", "b", "c"), ())
+    noise = bins.Coded(column, generator.integers(0, 3, 4000).astype(np.intp), ("a", "b", "c"), ())
+    assert associations.cramers_v(ward, ward) == pytest.approx(1, abs=1e-3)
+    assert associations.cramers_v(ward, noise) < 0.03
+    assert associations.correlation_ratio(ward, codes.astype(np.float64)) == pytest.approx(1)
+    assert associations.correlation_ratio(ward, generator.random(4000)) < 0.04
+
+
+def _blocks(count: int) -> tuple[list[Block], NDArray[np.int8]]:
+    generator = np.random.default_rng(5)
+    codes = [generator.integers(0, size, count).astype(np.intp) for size in (2, 4, 5)]
+    odds = -1.5 + 0.9 * codes[0] + 0.4 * codes[1] + 0.1 * codes[2]
+    y = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int8)
+    return [Block(code, size) for code, size in zip(codes, (2, 4, 5), strict=True)], y
+
+
+def test_the_additive_model_is_ridge_logistic_regression_on_one_hot_columns() -> None:
+    """The same risks as scikit-learn's, which minimises the same penalised likelihood."""
+    from sklearn.linear_model import LogisticRegression
+
+    blocks, y = _blocks(3000)
+    design = np.hstack([np.eye(block.size)[block.codes] for block in blocks])
+    expected = LogisticRegression(C=0.5, tol=1e-10, max_iter=1000).fit(design, y).decision_function(design)
+    assert additive_logit.fit(blocks, y).log_odds(blocks) == pytest.approx(expected, abs=1e-3)
+
+
+def test_leaving_a_block_out_comes_close_to_fitting_without_it() -> None:
+    """The quadratic approximation, by its ROC AUC."""
+    blocks, y = _blocks(6000)
+    quick = additive_logit.fit(blocks, y).without(1).log_odds(blocks)
+    refitted = additive_logit.fit([blocks[0], blocks[2]], y).log_odds([blocks[0], blocks[2]])
+    assert metrics.roc_auc(y, quick) == pytest.approx(metrics.roc_auc(y, refitted), abs=2e-3)
+
+
+def test_delong_agrees_with_the_bootstrap() -> None:
+    """Areas exactly, the standard error of their difference within a tenth."""
+    generator = np.random.default_rng(0)
+    y = (generator.random(1500) < 0.3).astype(np.int8)
+    first = y + generator.normal(0, 1.2, 1500)
+    second = first + generator.normal(0, 0.8, 1500)
+    paired = additive_logit.paired_auc(y, first, second)
+    assert paired.first == pytest.approx(metrics.roc_auc(y, first))
+    assert paired.second == pytest.approx(metrics.roc_auc(y, second))
+    boot = metrics.paired_differences(y, second, first, seed=1, replicates=800)["roc_auc"]
+    assert paired.stderr == pytest.approx((boot["high"] - boot["low"]) / 3.92, rel=0.1)
+
+
+def test_a_pair_that_says_more_than_its_parts_comes_first(schema: Schema) -> None:
+    """The interaction that was planted is the strongest, and crossing the two is tried as a derived
+    feature.
+    """
+    prediction = exploration.explore(_table(_rows(12_000), schema), schema, 0)["prediction"]
+    first = prediction["interactions"][0]
+    assert {first["first"], first["second"]} == {"stage", "smoker"}
+    assert first["interaction"] > 3
+    assert any(entry["name"] == "stage × smoker" for entry in prediction["derived"])
+    assert prediction["alone"][0]["name"] == "stage"
+
+
+def test_small_cells_are_hidden_and_cannot_be_had_by_subtraction() -> None:
+    """Fewer than 10 of either outcome hide a cell; one hidden alone takes the next smallest along."""
+    rows = np.array([500.0, 200.0, 40.0, 0.0])
+    positives = np.array([100.0, 50.0, 3.0, 0.0])
+    assert disclosure.hidden_cells(rows, rows, positives).tolist() == [False, True, True, False]
+    positives[2] = 12
+    assert not disclosure.hidden_cells(rows, rows, positives).any()
+
+
+def test_no_value_of_a_single_row_is_in_the_document_or_the_report(schema: Schema) -> None:
+    """A canary glucose of 38.7391 is in one row and nowhere else."""
+    rows = _rows(2000)
+    rows.loc[77, "glucose"] = 38.7391
+    document = exploration.explore(_table(rows, schema), schema, 0)
+    assert "38.7" not in json.dumps(document)
+    assert "38.7" not in exploration_report.render([document])
+
+
+def test_data_without_an_outcome_are_explored_and_say_so(schema: Schema) -> None:
+    """Composition, order and associations stay; nothing speaks of prediction."""
+    table = _table(_rows(600).drop(columns="readmitted"), schema)
+    document = exploration.explore(table, schema, 0)
+    assert document["prediction"] is None
+    answers = exploration_report.questions(document)
+    assert len(answers) == 10
+    assert "no outcome" in answers[1].answer
+    assert "Not measured" in exploration_report.render([document])
+
+
+def test_two_data_sets_stand_side_by_side_in_the_bands_of_the_first(schema: Schema) -> None:
+    """The column that was moved has the largest PSI, and levels line up."""
+    first, second = _rows(3000, 1), _rows(3000, 2)
+    second["glucose"] = second["glucose"].where(second["glucose"] == 0, second["glucose"] * 0.7 + 8)
+    tables = [_table(first, schema, "then"), _table(second, schema, "now")]
+    documents = [
+        exploration.explore(tables[0], schema, 0),
+        exploration.explore(tables[1], schema, 0, tables[0].frame),
+    ]
+    comparison = exploration.compare(*tables, schema)
+    assert comparison["columns"][0]["name"] == "glucose"
+    assert comparison["columns"][0]["evidence"] > 10
+    assert all(column["psi"] < 0.02 for column in comparison["columns"][1:])
+    labels = [[level["label"] for level in document["columns"][0]["levels"]] for document in documents]
+    assert labels[0] == labels[1]
+    page = exploration_report.render(documents, comparison)
+    assert "Side by side" in page
+    assert "then:" in page
+
+
+def test_the_report_loads_nothing_and_escapes_what_the_schema_says(tmp_path: Path) -> None:
+    """One file that opens anywhere, whatever signs a meaning holds."""
+    schema = clinic_schema(tmp_path, ("meaning: Smokes", 'meaning: "Smokes <script> & more"'))
+    page = exploration_report.render([exploration.explore(_table(_rows(500), schema), schema, 0)])
+    assert "<script>" not in page
+    assert "&lt;script&gt; &amp; more" in page
+    for loader in ("http://", "https://", "src=", "@import", "url("):
+        assert loader not in page
+
+
+def test_one_level_only_and_few_rows_do_not_stop_it(schema: Schema) -> None:
+    """A constant column is named; twelve rows give a report without prediction."""
+    rows = _rows(12)
+    rows["smoker"] = 1
+    document = exploration.explore(_table(rows, schema), schema, 0)
+    assert [column["name"] for column in document["columns"] if column["constant"]] == ["smoker"]
+    assert exploration_report.render([document])
+
+
+def test_the_cohort_has_no_order_and_no_leak() -> None:
+    """Made people are drawn independently: what would be an artefact is not found."""
+    schema = load(ROOT / "data" / "brfss2015.yaml")
+    raw = pd.read_parquet(ROOT / "data" / "cohort.parquet").head(8000)
+    checked = validation.check(raw, schema, schema.target.name, schema.target.positive, require_target=False)
+    found = exploration.explore(Table("cohort", "synthetic", checked.valid, 8000, 0), schema, 0)
+    assert found["order"]["ordered"] == []
+    assert found["leaks"] == []
+    assert found["prediction"]["roc_auc"] > 0.78
+
+
+@pytest.mark.soak
+def test_the_survey_in_a_minute(survey_path: Path) -> None:
+    """Exact repeats, the order by state and the real associations, on 253,680 rows."""
+    import time
+
+    schema = load(ROOT / "data" / "brfss2015.yaml")
+    raw = pd.read_parquet(survey_path)
+    started = time.monotonic()
+    checked = validation.check(raw, schema, schema.target.name, schema.target.positive, require_target=False)
+    answers = pd.factorize(raw[schema.target.name])[0]
+    table = Table("survey", "public", checked.valid, len(raw), len(checked.rejected), answers=answers)
+    found = exploration.explore(table, schema, 0)
+    assert exploration_report.render([found])
+    assert time.monotonic() - started < 60
+    assert found["repeats"]["exact"] == 23_899
+    assert len(found["order"]["ordered"]) >= 20
+    assert len(found["order"]["breaks"]) > 40
+    strongest = {(pair["first"], pair["second"]) for pair in found["associations"]["strongest"][:4]}
+    assert {("Education", "Income"), ("GenHlth", "PhysHlth")} <= strongest
+    assert found["prediction"]["roc_auc"] == pytest.approx(0.828, abs=0.003)

@@ -1,0 +1,112 @@
+"""Each gate passes just inside its limit, fails just outside it, and says by how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from steps.measures import gates
+from tests.made_up.made_up_study import SCHEMA
+
+
+def _estimate(value: float | None, half: float = 0.01) -> dict[str, float | None]:
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _evaluation(**changes: float | None) -> dict[str, Any]:
+    values = {
+        "roc_auc": 0.8,
+        "average_precision": 0.5,
+        "calibration_slope": 1.0,
+        "observed_expected": 1.0,
+    } | changes
+    gap = values.pop("gap", 0.02)
+    return {
+        "metrics": {name: _estimate(value) for name, value in values.items()},
+        "subgroups": [
+            {"name": "North", "suppressed": False, "roc_auc_difference": _estimate(0.0)},
+            {"name": "South", "suppressed": False, "roc_auc_difference": _estimate(gap)},
+            {"name": "Attic", "suppressed": True},
+        ],
+    }
+
+
+def _comparison(difference: float, half: float) -> dict[str, Any]:
+    change = {"difference": difference, "low": difference - half, "high": difference + half}
+    return {"metrics": {"roc_auc": change}}
+
+
+def _failed(judged: list[gates.Gate]) -> list[str]:
+    return [gate.name for gate in judged if not gate.passed]
+
+
+def test_a_good_model_passes_all_and_the_champion_gate_is_skipped_with_a_reason():
+    """Without a champion the absolute gates decide, and the table says so."""
+    judged = gates.judge(_evaluation(), None, SCHEMA)
+    assert gates.passed(judged)
+    assert gates.failures(judged) == ""
+    skipped = [gate for gate in judged if gate.skipped]
+    assert [gate.detail for gate in skipped] == [gates.NO_CHAMPION]
+    other = gates.judge(_evaluation(), None, SCHEMA, not_compared="its columns differ")
+    assert "its columns differ" in gates.format_table(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "inside", "outside", "name", "by"),
+    [
+        ("roc_auc", 0.7, 0.69, "ROC AUC", "0.0100 too low"),
+        ("average_precision", 0.3, 0.28, "average precision", "0.0200 too low"),
+        ("calibration_slope", 0.8, 0.75, "calibration slope", "0.0500 too low"),
+        ("calibration_slope", 1.2, 1.25, "calibration slope", "0.0500 too high"),
+        ("observed_expected", 0.9, 0.8, "observed / expected", "0.1000 too low"),
+        ("observed_expected", 1.1, 1.2, "observed / expected", "0.1000 too high"),
+        ("gap", 0.105, 0.13, "largest subgroup gap in ROC AUC", "too large by at least 0.0200"),
+    ],
+)
+def test_each_gate_holds_at_its_limit_and_fails_beyond(change, inside, outside, name, by):
+    """On the limit a model passes; beyond it that one gate fails, with the distance."""
+    assert gates.passed(gates.judge(_evaluation(**{change: inside}), None, SCHEMA))
+    judged = gates.judge(_evaluation(**{change: outside}), None, SCHEMA)
+    assert _failed(judged) == [name]
+    assert by in gates.failures(judged)
+
+
+def test_noise_alone_does_not_lose_against_the_champion():
+    """A loss counts when the whole paired interval lies below the tolerated loss of 0.01."""
+    unsure = gates.judge(_evaluation(), _comparison(-0.02, 0.011), SCHEMA)
+    assert gates.passed(unsure)
+    sure = gates.judge(_evaluation(), _comparison(-0.02, 0.005), SCHEMA)
+    assert _failed(sure) == ["change of ROC AUC against the champion"]
+    assert "at least 0.0050" in gates.failures(sure)
+
+
+def test_the_gap_names_the_subgroup():
+    """Who is served worst is said whether or not the gate holds."""
+    for gap in (0.05, 0.3):
+        assert "South" in gates.judge(_evaluation(gap=gap), None, SCHEMA)[-1].detail
+
+
+def test_no_subgroup_to_judge_skips_the_gate():
+    """A gate on nothing passes as skipped, not silently."""
+    document = _evaluation() | {"subgroups": [{"name": "Attic", "suppressed": True}]}
+    assert gates.judge(document, None, SCHEMA)[-1].skipped
+
+
+def test_what_could_not_be_measured_fails():
+    """An undefined metric is never a pass."""
+    judged = gates.judge(_evaluation(calibration_slope=None), None, SCHEMA)
+    assert _failed(judged) == ["calibration slope"]
+    assert "could not be measured" in gates.failures(judged)
+
+
+def test_the_table_has_name_value_limit_and_verdict_of_each():
+    """One line a gate, for a terminal; failures stand out."""
+    judged = gates.judge(_evaluation(roc_auc=0.6), _comparison(0.01, 0.002), SCHEMA)
+    table = gates.format_table(judged).splitlines()
+    assert len(table) == 2 + len(judged)
+    assert table[2].split()[:6] == ["ROC", "AUC", "0.6000", "≥", "0.7", "FAIL"]
+    assert "+0.0100" in table[6]
+    assert all(line == line.rstrip() for line in table)

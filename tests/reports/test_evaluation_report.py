@@ -1,0 +1,241 @@
+"""The report and the card say what matters, to everybody, and load nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from steps.measures import evaluation, gates
+from steps.reports import evaluation as report
+from tests.conftest import require
+from tests.made_up import made_up_study as study
+
+
+def _evaluate(**about: Any) -> dict[str, Any]:
+    y, risk, frame = study.rows()
+    frame.loc[7, "noise"] = frame.loc[8, "dose"] = 123.456789
+    return evaluation.evaluate(
+        y, risk, frame, study.SCHEMA, 0.3, 1, predict=study.predict, replicates=30, **about
+    )
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    return _evaluate(
+        model={"family": "logistic_regression", "trained_at": 0, "role": "tuned"}, data={"kind": "public"}
+    )
+
+
+@pytest.fixture(scope="module")
+def page(measured) -> str:
+    judged = gates.judge(measured, None, study.SCHEMA)
+    return report.render_report([measured, measured], gates=judged)
+
+
+@pytest.fixture(scope="module")
+def card(measured) -> str:
+    return report.render_card(measured, gates=gates.judge(measured, None, study.SCHEMA))
+
+
+class _Elements(HTMLParser):
+    """Every start tag with its attributes, and tags that are never closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "img", "link", "input", "hr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _elements(page: str) -> _Elements:
+    parser = _Elements()
+    parser.feed(page)
+    parser.close()
+    return parser
+
+
+def test_the_page_asks_for_nothing_from_anywhere(page):
+    """No script, no link to load, no address but those of the SVG namespaces."""
+    elements = _elements(page).found
+    assert not {tag for tag, _ in elements} & {"script", "link", "img", "iframe", "object", "embed"}
+    for _, attributes in elements:
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    assert not re.findall(r"@import|url\((?!#)", page)
+    assert set(re.findall(r"https?://[^\s\"<]+", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_the_page_is_well_formed_and_its_anchors_and_ids_are_single(page):
+    """Tags close in order, no id stands twice, every inner link and label has its target."""
+    elements = _elements(page)
+    assert elements.open == []
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in elements.found:
+        for wanted in (
+            attributes.get("href"),
+            attributes.get("xlink:href"),
+            attributes.get("aria-labelledby"),
+        ):
+            assert wanted is None or wanted.lstrip("#") in ids
+    for wanted in re.findall(r"url\(#([^)]+)\)", page):
+        assert wanted in ids
+
+
+def test_every_picture_is_valid_and_has_words_for_those_who_cannot_see_it(page):
+    """Each SVG parses alone and carries a label, or is hidden where the number stands beside it."""
+    pictures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(pictures) >= 8
+    for picture in pictures:
+        root = ElementTree.fromstring(picture)
+        assert root.get("aria-label") or root.get("aria-hidden") == "true"
+
+
+def test_the_report_leads_with_what_matters(page):
+    """ROC AUC, calibration and net benefit come before accuracy, which says why it does not lead."""
+    order = [
+        page.index(text)
+        for text in ("In plain words", ">ROC AUC<", "Net benefit", "Average precision", "Accuracy")
+    ]
+    assert order == sorted(order)
+    assert "Why accuracy and F1 do not lead" in page
+    assert "High dose" in page[: page.index("Net benefit")]
+
+
+def test_the_plain_words_are_the_figures(page, measured):
+    """Of 1,000 people: flagged, found and missed as evaluated."""
+    counts = measured["per_1000"]
+    flagged = counts["true_positives"] + counts["false_positives"]
+    assert f"the model flags <b>{flagged}</b>" in page
+    assert f"{counts['false_negatives']} are missed" in page
+
+
+def test_report_and_card_carry_the_disclaimer_and_that_rows_are_unweighted(page, card):
+    """What the number is, and what it is not, stands in both."""
+    for text in (page, card):
+        assert "Estimated probability of a recorded readmission; made up." in text
+        assert "unweighted" in text
+
+
+def test_suppressed_groups_are_named_without_figures(page, card):
+    """Who is not shown, and why."""
+    for text in (page, card):
+        assert "Not shown: " in text
+        assert "fewer than 10 people" in text
+
+
+def test_what_the_schema_says_is_escaped(page, card):
+    """Signs of markup in a schema are text in the page and do not break the card's tables."""
+    assert "<the>" not in page
+    assert "&lt;one&gt;" in page
+    assert "Ward \\| of" in card
+
+
+def test_a_planted_value_is_in_neither(page, card):
+    """No row's value reaches a reader."""
+    assert "123.45" not in page
+    assert "123.45" not in card
+
+
+def test_synthetic_data_are_announced_everywhere_and_real_ones_nowhere(page, card):
+    """Banner, title, heading, limits and footer; title and first lines of the card."""
+    made_up = _evaluate(data={"kind": "synthetic"})
+    synthetic = report.render_report([made_up])
+    for part in (
+        'class="banner"',
+        "(synthetic data)</title>",
+        "test rows of synthetic people",
+        "<footer><strong>Synthetic",
+    ):
+        assert part in synthetic
+    assert "(synthetic data)" in report.render_card(made_up).splitlines()[0]
+    assert 'class="banner"' not in page
+    assert "ynthetic" not in card
+
+
+def test_other_models_gates_and_the_champion_stand_in_the_report_when_given(measured):
+    """Sections appear with their content only."""
+    y, risk, _ = study.rows()
+    compared = evaluation.compare(y, risk, risk[::-1], seed=1, replicates=20)
+    judged = gates.judge(measured, compared, study.SCHEMA)
+    full = report.render_report([measured, measured], comparison=compared, gates=judged)
+    bare = report.render_report([measured])
+    for section in ('id="others"', 'id="comparison"', 'id="gates"'):
+        assert section in full
+        assert section not in bare
+
+
+def test_an_evaluation_without_scores_groups_and_importance_renders(measured):
+    """A schema need not have them."""
+    plain = {**measured, "point_scores": [], "subgroups": [], "importance": None}
+    assert 'id="scores"' not in report.render_report([plain])
+    assert "## Subgroups" not in report.render_card(plain)
+
+
+@pytest.mark.parametrize("risk", [0.0, 0.2, None])
+def test_a_tiny_split_or_a_useless_model_still_renders(risk):
+    """Undefined figures are dashes: a constant risk has no calibration slope, 30 rows show no subgroup."""
+    y, true_risk, frame = study.rows(30)
+    risks = true_risk if risk is None else np.full(30, risk)
+    tiny = evaluation.evaluate(y, risks, frame, study.SCHEMA, 0.3, 1, predict=study.predict, replicates=10)
+    page = report.render_report([tiny], gates=gates.judge(tiny, None, study.SCHEMA))
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
+    assert "None" not in page
+    assert "None" not in report.render_card(tiny)
+
+
+def test_rendering_again_gives_the_same_bytes(measured, page, card):
+    """No clock and no chance in the pictures."""
+    judged = gates.judge(measured, None, study.SCHEMA)
+    assert report.render_report([measured, measured], gates=judged) == page
+    assert report.render_card(measured, gates=judged) == card
+
+
+def test_a_report_needs_an_evaluation():
+    """Nothing to show is an error."""
+    with pytest.raises(ValueError, match="at least one"):
+        report.render_report([])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("width", [500, 1200])
+def test_the_page_fits_a_window(page, tmp_path: Path, width: int):
+    """In a real browser the page is never wider than its window: only tables scroll, each within itself."""
+    chromium = require("chromium")
+    probe = (
+        "<script>document.title = document.documentElement.scrollWidth - window.innerWidth</script></body>"
+    )
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe), encoding="utf-8")
+    flags = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    )
+    command = [chromium, *flags, "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
+    answer = subprocess.run(
+        [*command, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "<title>0</title>" in answer.stdout

@@ -1,0 +1,294 @@
+"""Metrics, what they count, and that nothing else can add to them."""
+
+import json
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from monitoring.reference import Golden, Reference
+from monitoring.sidecar import guard, model_check, payloads
+from monitoring.sidecar.counting import Observer, Seen
+from monitoring.sidecar.metrics import Metrics
+from tests.conftest import require
+from tests.monitoring.conftest import Start, people
+
+JSON_TYPE = "application/json"
+
+
+class Watch:
+    """An observer on a registry of its own, drained by hand."""
+
+    def __init__(self, reference: Reference | None, limit: int = 10_000) -> None:
+        self.metrics = Metrics(CollectorRegistry(), reference, "7")
+        self.observer = Observer(self.metrics, reference, limit)
+
+    def see(
+        self, body: bytes, risks: list[float], answered: bool = True, content_type: str = JSON_TYPE
+    ) -> None:
+        answer = json.dumps({"predictions": [[1 - risk, risk] for risk in risks]}).encode()
+        table = payloads.table(body)
+        self.observer.put(Seen(content_type, body, answered, answer, () if table is None else (table,)))
+        self.observer.drain()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, {**labels, "model_version": "7"})
+
+    def bins(self, feature: str) -> list[float | None]:
+        return [
+            self.value("model_feature_values_total", feature=feature, bin=label)
+            for label in {"BMI": ["[12,22)", "[22,30)", "[30,98]"], "Age": ["3", "1", "2"]}[feature]
+        ]
+
+
+@pytest.fixture
+def watch(reference: Reference) -> Watch:
+    return Watch(reference)
+
+
+def test_every_series_is_there_at_the_start_with_0(watch: Watch) -> None:
+    """A series born with 7 would lose those 7 in every increase(); at least 25 families."""
+    families = list(watch.metrics.registry.collect())
+    assert len(families) >= 25
+    assert all(family.name.startswith("model_") for family in families)
+    assert all(
+        sample.value == 0
+        for family in families
+        if family.type in ("counter", "histogram") and "process" not in family.name
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    )
+    names = {family.name for family in families if family.samples}
+    assert {"model_feature_values", "model_scores", "model_feedback", "model_requests"} <= names
+
+
+@pytest.mark.real
+def test_promtool_finds_no_fault_with_the_metrics(watch: Watch) -> None:
+    """Names, types, help texts."""
+    text = generate_latest(watch.metrics.registry)
+    checked = subprocess.run(
+        [require("promtool"), "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_the_reference_is_exported(watch: Watch) -> None:
+    """Counts of bins as they are in the file, and ROC AUC's weights for pairs of score bins."""
+    assert watch.value("model_feature_reference_rows", feature="Age", bin="1") == 50
+    assert watch.value("model_score_reference_rows", bin="00") == 50
+    assert watch.value("model_score_reference_risks", bin="02") == 14
+    assert watch.value("model_score_bin_pair_weight", pos_bin="02", neg_bin="00") == 1
+    assert watch.value("model_score_bin_pair_weight", pos_bin="01", neg_bin="01") == 0.5
+    assert watch.value("model_score_bin_pair_weight", pos_bin="00", neg_bin="01") is None
+    assert watch.value("model_floor", metric="roc_auc") == 0.75
+    assert watch.metrics.registry.get_sample_value("model_reference_loaded") == 1
+
+
+@pytest.mark.parametrize("copies", [1, 30])
+def test_values_are_counted_by_feature_and_fate(watch: Watch, copies: int) -> None:
+    """The same for few rows, counted one by one, and for many, counted as arrays."""
+    rows = [[15, 1, "Oslo"], [25, 2, "Paris"], [500, 9, "unknown"], [None, 5, "Bergen"]] * copies
+    body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": rows}}).encode()
+    watch.see(body, [0.1] * len(rows))
+    assert watch.bins("BMI") == [copies, copies, 0]
+    assert watch.bins("Age") == [0, copies, copies]
+    assert watch.value("model_feature_missing_total", feature="BMI") == copies
+    assert watch.value("model_feature_missing_total", feature="Age") == copies
+    assert watch.value("model_feature_missing_total", feature="city") == copies
+    assert watch.value("model_feature_out_of_range_total", feature="BMI") == copies
+    assert watch.value("model_feature_unknown_level_total", feature="Age") == copies
+    assert watch.value("model_feature_unknown_level_total", feature="city") == copies
+    assert watch.metrics.registry.get_sample_value("model_rows_total") == 4 * copies
+
+
+@pytest.mark.parametrize("many", [1, 40])
+def test_values_that_are_no_numbers_are_unknown_levels(watch: Watch, many: int) -> None:
+    """Text that is a number counts as the number, as in the model's server."""
+    values = ["25", "x", [1], {}, True, 10**400] * many
+    for form in ("dataframe_split", "dataframe_records"):
+        rows = [[value, 1, "Oslo"] for value in values]
+        names = ["BMI", "Age", "city"]
+        part = {"columns": names, "data": rows}
+        content = part if form == "dataframe_split" else [dict(zip(names, row, strict=True)) for row in rows]
+        watch.see(json.dumps({form: content}).encode(), [0.1] * len(rows))
+    assert watch.bins("BMI") == [0, 2 * many, 0]
+    assert watch.value("model_feature_unknown_level_total", feature="BMI") == 6 * many
+    assert watch.value("model_feature_out_of_range_total", feature="BMI") == 4 * many
+
+
+def test_risks_are_counted_by_bin_and_by_predicted_class(watch: Watch) -> None:
+    """Counts, sums and sums of risk * (1 - risk); the threshold's bin is the first positive one."""
+    risks = np.array([0.1, 0.15, 0.3, 0.5, 0.9])
+    watch.see(people(*[20] * 5).encode(), risks.tolist())
+    assert [watch.value("model_scores_total", bin=f"0{i}") for i in range(3)] == [2, 1, 2]
+    assert watch.value("model_score_sum_total", bin="02") == pytest.approx(1.4)
+    assert watch.value("model_predictions_total", predicted="1") == 2
+    assert watch.value("model_prediction_risk_sum_total", predicted="0") == pytest.approx(0.55)
+    variance = (risks * (1 - risks))[:3].sum()
+    assert watch.value("model_prediction_variance_sum_total", predicted="0") == pytest.approx(variance)
+
+
+def test_requests_without_predictions_count_only_their_columns(watch: Watch) -> None:
+    """Drift is about rows that the model has seen."""
+    watch.see(b'{"dataframe_records": [{"BMI": 20, "x": 1}, {"Age": 1}]}', [], answered=False)
+    assert watch.bins("BMI") == [0, 0, 0]
+    assert watch.value("model_extra_columns_total") == 1
+    assert watch.value("model_missing_columns_total") == 1
+
+
+def test_answers_without_a_risk_are_counted_as_such(watch: Watch) -> None:
+    """Three classes, text, or more than 1: no score bin takes them."""
+    table = payloads.table(people(20, 20, 20).encode())
+    assert table is not None
+    body = b'{"predictions": [[0.1, 0.2, 0.7], "yes", 1.5]}'
+    watch.observer.put(Seen(JSON_TYPE, b"", True, body, (table,)))
+    watch.observer.put(Seen(JSON_TYPE, people(20).encode(), True, b"[0.1]"))
+    watch.observer.drain()
+    assert watch.value("model_unscored_rows_total") == 3
+    failed = watch.metrics.registry.get_sample_value("model_collector_failures_total", {"part": "answer"})
+    assert failed == 1
+
+
+def test_a_full_queue_loses_counts_and_says_so(reference: Reference) -> None:
+    """It never blocks the caller."""
+    watch = Watch(reference, limit=2)
+    seen = Seen(JSON_TYPE, people(20).encode(), True, b'{"predictions": [[0.9, 0.1]]}')
+    for _ in range(5):
+        watch.observer.put(seen)
+    watch.observer.drain()
+    lost = watch.metrics.registry.get_sample_value("model_collector_failures_total", {"part": "queue_full"})
+    assert (lost, watch.metrics.registry.get_sample_value("model_rows_total")) == (3, 2)
+
+
+def test_the_queue_is_bounded_in_bytes_as_well(reference: Reference) -> None:
+    """Few large bodies fill it as many small ones do."""
+    watch = Watch(reference)
+    seen = Seen("text/csv", b"x" * 50_000_000, True, b"")
+    for _ in range(5):
+        watch.observer.put(seen)
+    lost = watch.metrics.registry.get_sample_value("model_collector_failures_total", {"part": "queue_full"})
+    assert lost == 3
+    watch.observer.drain()
+    watch.see(people(20).encode(), [0.1])
+    assert watch.bins("BMI") == [1, 0, 0]
+
+
+def test_a_failure_to_count_is_counted_and_its_message_is_not_logged(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next answer is counted as if nothing had been."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("canary-value")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("monitoring.sidecar.payloads.table_columns", fail)
+        watch.see(people(20).encode(), [0.1])
+    watch.see(people(20).encode(), [0.1])
+    assert watch.bins("BMI") == [1, 0, 0]
+    failed = watch.metrics.registry.get_sample_value("model_collector_failures_total", {"part": "count"})
+    assert failed == 1
+    assert "canary" not in caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize("bodies_seen", [300, pytest.param(1_000_000, marks=pytest.mark.soak)])
+def test_no_input_adds_a_series(watch: Watch, bodies_seen: int) -> None:
+    """Neither new column names nor new levels, however many."""
+
+    def names() -> set[str]:
+        text = generate_latest(watch.metrics.registry).decode()
+        return {line.rsplit(" ", 1)[0] for line in text.splitlines()}
+
+    before = names()
+    for number in range(bodies_seen):
+        row = {"BMI": number, "Age": number, "city": f"city {number}", f"column {number}": 1}
+        watch.see(json.dumps({"dataframe_records": [row]}).encode(), [0.1])
+    assert names() == before
+
+
+def test_without_a_reference_answers_are_still_counted() -> None:
+    """Rows, but no features and no scores."""
+    watch = Watch(None)
+    watch.see(people(20, 30).encode(), [0.1, 0.2])
+    assert watch.metrics.registry.get_sample_value("model_rows_total") == 2
+    assert watch.metrics.registry.get_sample_value("model_reference_loaded") == 0
+
+
+def test_the_guard_names_columns_and_rules(reference: Reference) -> None:
+    """In the reference's order; missing values and unknown columns break no rule."""
+    columns = {
+        "BMI": [11, 20, "x", None, float("inf")],
+        "city": ["Oslo", "Paris", 3, None, "unknown"],
+        "else": [1] * 5,
+    }
+    assert [tuple(item) for item in guard.violations(reference, columns)] == [
+        ("BMI", "out of range", 2),
+        ("BMI", "not a number", 1),
+        ("Age", "absent", 0),
+        ("city", "unknown level", 1),
+        ("city", "not text", 1),
+    ]
+
+
+def test_the_guard_rejects_without_asking_the_container(
+    start: Start, scripted: Any, reference: Reference
+) -> None:
+    """422 names columns and rules and shows no value; good rows, and bodies it cannot read, pass."""
+    container = scripted()
+    sidecar = start(container.port, reference, guard="reject")
+    refused = sidecar.ask(body=people(20, 7654.25))
+    assert refused.status == 422
+    assert refused.json["violations"] == [{"column": "BMI", "rule": "out of range", "rows": 1}]
+    assert b"7654" not in refused.body
+    assert container.requests == []
+    assert sidecar.ask(body=people(20)).status == 200
+    assert sidecar.ask(body="{").status == 400
+    large = json.dumps({"dataframe_records": [{"BMI": 5000, "Age": 1, "city": "Oslo"}] * 3000})
+    assert sidecar.ask(body=large).status == 422
+    assert sidecar.value("model_requests_refused_total", reason="guard") == 2
+
+
+def test_observing_is_the_default(start: Start, scripted: Any, reference: Reference) -> None:
+    """The container decides about every row; the sidecar counts."""
+    sidecar = start(scripted().port, reference)
+    assert sidecar.ask(body=people(5000)).status == 200
+    assert sidecar.value("model_feature_out_of_range_total", feature="BMI") == 1
+
+
+GOLDEN = Golden(("a",), ((1,), (2,)), (0.25, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (b'{"predictions": [[0.75, 0.25], [0.5, 0.5]]}', True),
+        (b'{"predictions": [[0.75, 0.2500001], [0.5, 0.5]]}', True),
+        (b'{"predictions": [[0.75, 0.26], [0.5, 0.5]]}', False),
+        (b'{"predictions": [[0.75, 0.25]]}', False),
+        (b'{"predictions": [0, 1]}', False),
+        (b"error", False),
+    ],
+)
+def test_golden_rows_tell_whether_the_container_serves_this_model(answer: bytes, match: bool) -> None:
+    """Risks to within a millionth."""
+    assert model_check.rows_match(GOLDEN, answer) is match
+
+
+def test_the_container_is_asked_for_the_golden_rows_at_the_start(
+    start: Start, scripted: Any, document: dict[str, Any]
+) -> None:
+    """And the answer is a metric."""
+    from monitoring.reference import parse
+    from tests.monitoring.conftest import eventually
+
+    document["golden"].update(rows=[[25, 1, "Oslo"]], scores=[0.25])
+    right = start(scripted().port, parse(document))
+    eventually(lambda: right.value("model_golden_rows_match") == 1, "the golden rows match")
+    document["golden"]["scores"] = [0.3]
+    wrong = start(scripted().port, parse(document))
+    eventually(lambda: wrong.value("model_collector_failures_total", part="golden") == 1, "they do not match")
+    assert wrong.value("model_golden_rows_match") == 0
+    assert right.value("model_rows_total") == 0

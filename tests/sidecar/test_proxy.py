@@ -1,0 +1,858 @@
+"""What reaches the container and what comes back, with scripted containers for every kind of fault."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from monitoring.reference import Reference
+from monitoring.sidecar.endpoints import create_app
+from tests.conftest import ROOT
+from tests.monitoring.conftest import (
+    JSON,
+    KEYS,
+    PATIENCE,
+    Scripted,
+    Start,
+    answer_json,
+    ask,
+    eventually,
+    free_port,
+    people,
+    predict,
+    say,
+)
+
+Begin = Callable[..., Scripted]
+POST = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def headers_of(head: bytes) -> dict[str, str]:
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_method_query_body_and_end_to_end_headers_arrive_untouched(start: Start, scripted: Begin) -> None:
+    """Headers that concern one connection only stay behind, those named by Connection among them."""
+    container = scripted()
+    sidecar = start(container.port)
+    sidecar.ask(
+        "PUT",
+        "/invocations?a=%2f&b=1",
+        b"\x00\xffbody",
+        {
+            "Content-Type": "text/x",
+            "X-Own": "a, b",
+            "Cookie": "c=1",
+            "Connection": "X-Hop",
+            "X-Hop": "1",
+            "TE": "trailers",
+            "Proxy-Authorization": "p",
+            "Authorization": "Bearer theirs",
+            "Host": "public.name",
+        },
+    )
+    ((head, body),) = container.requests
+    assert head.startswith(b"PUT /invocations?a=%2f&b=1 HTTP/1.1\r\n")
+    assert body == b"\x00\xffbody"
+    assert headers_of(head) == {
+        "content-type": "text/x",
+        "x-own": "a, b",
+        "cookie": "c=1",
+        "authorization": "Bearer theirs",
+        "host": "public.name",
+        "content-length": "6",
+        "accept-encoding": "identity",
+    }
+
+
+def test_the_answer_comes_back_untouched(start: Start, scripted: Begin) -> None:
+    """Status, body and headers, but those of the connection."""
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        connection.sendall(
+            b"HTTP/1.1 418 Teapot\r\nX-One: 1\r\nX-Hop: 1\r\nConnection: keep-alive, x-hop\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        )
+        return True
+
+    answer = start(scripted(script).port).ask()
+    assert (answer.status, answer.body, answer.headers["x-one"]) == (418, b"abcde", "1")
+    assert "x-hop" not in answer.headers
+    assert answer.headers["content-length"] == "5"
+
+
+def test_answers_of_a_model_of_made_up_people_say_so(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """In a header of predictions alone; without a reference nothing is known."""
+    container = scripted()
+    marked, unmarked = start(container.port, reference), start(container.port)
+    assert reference.model.synthetic
+    assert marked.ask(body=people(20)).headers["model-data"] == "synthetic"
+    assert "model-data" not in marked.ask("GET", "/ping", headers={}).headers
+    assert "model-data" not in unmarked.ask(body=people(20)).headers
+
+
+@pytest.mark.parametrize(
+    ("wire", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\n\r\n", b"ab"),
+        (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", b"ab"),
+        (b"HTTP/1.1 204 None\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nab\r\n0\r\nT: 1\r\n\r\n", b"ab"),
+    ],
+)
+def test_answers_of_every_framing_are_read_and_what_follows_them_is_never_used(
+    start: Start, scripted: Begin, wire: bytes, body: bytes
+) -> None:
+    """A second answer that nobody asked for dies with its connection."""
+
+    def script(connection: socket.socket, head: bytes, _: bytes) -> bool:
+        connection.sendall(wire)
+        return b"204" not in wire and b"until" not in wire
+
+    container = scripted(script)
+    sidecar = start(container.port)
+    for _ in range(3):
+        answer = sidecar.ask("GET", "/ping", headers={})
+        assert (answer.status, answer.body) == (204 if b"204" in wire else 200, body)
+
+
+def test_ping_and_version_are_the_containers(start: Start, scripted: Begin) -> None:
+    """Any method; other paths are the sidecar's 404, and the traffic port shows no metrics."""
+    container = scripted()
+    sidecar = start(container.port)
+    assert sidecar.ask("GET", "/ping", headers={}).body == b"\n"
+    assert sidecar.ask("HEAD", "/version", headers={}).headers["content-length"] == "1"
+    assert [head.split(b" ")[0] for head, _ in container.requests] == [b"GET", b"HEAD"]
+    for path in ("/metrics", "/live", "/ready", "/", "/invocations/", "/health"):
+        assert sidecar.ask("GET", path, headers={}).status == 404
+    assert sidecar.value("model_requests_total", endpoint="other", status="4xx") == 6
+
+
+def test_connections_to_the_container_are_kept(start: Start, scripted: Begin) -> None:
+    """Twenty requests, one connection."""
+    container = scripted()
+    sidecar = start(container.port)
+    for _ in range(20):
+        assert sidecar.ask(body=people(20)).status == 200
+    assert container.connections == 1
+
+
+def test_a_connection_that_the_container_closed_in_between_is_replaced(start: Start, scripted: Begin) -> None:
+    """The caller does not see it, and each request arrives once."""
+    container = scripted(lambda *received: predict(*received) and False)
+    sidecar = start(container.port)
+    for _ in range(5):
+        assert sidecar.ask(body=people(20)).status == 200
+    assert len(container.requests) == 5
+    assert sidecar.value("model_upstream_failures_total") == 0
+
+
+def close_early(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    return False
+
+
+def close_midway(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+    return False
+
+
+def garble(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+    return False
+
+
+def bad_chunk(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n")
+    return False
+
+
+def send_all(wire: bytes) -> Any:
+    """A container that answers with these bytes and closes."""
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        connection.sendall(wire)
+        return False
+
+    return script
+
+
+def strange_status(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    connection.sendall(b"HTTP/1.1 777 What\r\nContent-Length: 0\r\n\r\n")
+    return False
+
+
+def stall(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    time.sleep(PATIENCE)
+    return False
+
+
+def drip(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    for _ in range(1000):
+        connection.sendall(b".")
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "cause"),
+    [
+        (close_early, 502, "closed"),
+        (close_midway, 502, "closed"),
+        (garble, 502, "garbled"),
+        (bad_chunk, 502, "garbled"),
+        (strange_status, 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\na"), 502, "garbled"),
+        (
+            send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            502,
+            "garbled",
+        ),
+        (send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 0\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 101 Switching\r\n\r\n"), 502, "garbled"),
+        (send_all(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 200_000), 502, "garbled"),
+        (stall, 504, "timeout"),
+        (drip, 504, "timeout"),
+    ],
+)
+def test_a_container_that_fails_is_a_502_and_one_that_is_late_a_504(
+    start: Start, scripted: Begin, script: Any, status: int, cause: str
+) -> None:
+    """JSON, nothing of the input, counted by cause."""
+    sidecar = start(scripted(script).port, timeout_seconds=0.3)
+    answer = sidecar.ask(body=people(7654.25))
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+    assert set(answer.json) == {"error_code", "message"}
+    assert b"7654" not in answer.body
+    assert sidecar.value("model_upstream_failures_total", cause=cause) == 1
+    assert sidecar.value("model_requests_refused_total", reason="upstream") == 1
+
+
+def test_a_container_that_is_not_there_is_a_502_until_it_is(start: Start, scripted: Begin) -> None:
+    """The first request after it is back succeeds."""
+    port = free_port()
+    sidecar = start(port)
+    assert sidecar.ask(body=people(20)).status == 502
+    assert sidecar.value("model_upstream_failures_total", cause="refused") == 1
+    scripted(predict, port)
+    assert sidecar.ask("GET", "/ping", headers={}).status == 200
+    assert sidecar.ask(body=people(20)).status == 200
+
+
+def test_the_bearer_token_is_asked_for_and_never_forwarded(start: Start, scripted: Begin) -> None:
+    """On every path of the container."""
+    secret = "a-secret-of-the-sidecar"
+    container = scripted()
+    sidecar = start(container.port, bearer_token=secret)
+    for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": secret}):
+        for path in ("/invocations", "/ping"):
+            refused = sidecar.ask(path=path, headers=given)
+            assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+    head = b"HEAD /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    refused_heads = say(sidecar.port, head + head)
+    assert refused_heads.count(b"HTTP/1.1 401") == 2
+    assert b"error_code" not in refused_heads
+    assert container.requests == []
+    assert sidecar.ask(body=people(20), headers={**JSON, "Authorization": f"bearer {secret}"}).status == 200
+    assert secret.encode() not in container.requests[0][0]
+    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 8
+
+
+def test_a_large_body_without_the_bearer_token_is_not_read(start: Start, scripted: Begin) -> None:
+    """The answer is there after the head; nobody is asked to go on."""
+    sidecar = start(scripted().port, bearer_token="a-secret-of-the-sidecar")
+    for more in (b"Content-Length: 9000000\r\n", b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"):
+        with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
+            connection.sendall(POST + more + b"\r\n")
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 401 ")
+    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 2
+    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 2
+
+
+def test_bodies_in_memory_are_bounded_and_the_greatest_unfinished_one_goes(
+    start: Start, scripted: Begin
+) -> None:
+    """Small requests are answered meanwhile, and so are the great ones that there is room for."""
+    sidecar = start(scripted().port, body_bytes=400_000, buffer_bytes=1_000_000)
+    server = sidecar.sidecar.server
+    head = POST + b"Content-Length: 400000\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(4)]
+    for number, (client, size) in enumerate(zip(clients, (300_000, 390_000, 250_000, 200_000), strict=True)):
+        client.sendall(head + b"x" * size)
+        eventually(lambda n=number: server._held >= (300, 690, 940, 750)[n] * 1000, "it is read")  # type: ignore[misc]
+    assert clients[1].makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+    assert sidecar.ask(body=people(20)).status == 200
+    for client, size in zip((clients[0], clients[2], clients[3]), (300_000, 250_000, 200_000), strict=True):
+        client.sendall(b"x" * (400_000 - size - 1))
+    for client in clients:
+        client.close()
+    eventually(lambda: server._held == 0, "what was abandoned is forgotten")
+    assert sidecar.value("model_requests_refused_total", reason="overload") >= 1
+
+
+def test_silent_connections_make_room_for_clients(start: Start, scripted: Begin) -> None:
+    """More of them than the port takes: those that have been silent for longest are closed."""
+    sidecar = start(scripted().port, connections=10)
+    silent = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(30)]
+    eventually(lambda: sidecar.value("model_connections") >= 10, "the port is full")
+    assert sidecar.ask(body=people(20)).status == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_a_client_that_says_close_among_other_wishes_is_let_go(start: Start, scripted: Begin) -> None:
+    """`Connection` is a list."""
+    sidecar = start(scripted().port)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: TE, close\r\n\r\n")
+        assert b"\r\nConnection: close\r\n" in connection.makefile("rb").read()
+
+
+def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
+    """By its announced length or, chunked, by its real one; at the limit it passes."""
+    container = scripted()
+    sidecar = start(container.port, body_bytes=1000)
+    assert sidecar.ask(body=b"x" * 1000).status == 400
+    assert say(sidecar.port, POST + b"Content-Length: 1001\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    chunks = b"".join(b"64\r\n" + b"x" * 100 + b"\r\n" for _ in range(11))
+    answer = say(sidecar.port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert len(container.requests) == 1
+    assert sidecar.ask(body=b"x" * 50_000_000).status == 413
+    assert sidecar.value("model_requests_refused_total", reason="too_large") == 3
+    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 4
+    assert sidecar.ask(path="/feedback", body=b"x" * 2000).status == 413
+    assert sidecar.value("model_feedback_refused_total", reason="too_large") == 1
+    assert sidecar.value("model_request_duration_seconds_count") == 1, "refusals are no fast answers"
+
+
+def test_a_stalled_container_keeps_nobody_beyond_twice_the_time_for_an_answer(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Those who waited that long in the queue are told so, and a container that is stuck is not asked again
+    for each of them.
+    """
+    container = scripted(Gate())
+    sidecar = start(container.port, reference, timeout_seconds=0.5, threads=2)
+    results, threads = in_background(40, lambda number: sidecar.ask(body=people(20 + number)))
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert {reply.status for reply in results} == {504}
+    assert len(container.requests) < 20
+    assert sidecar.value("model_requests_refused_total", reason="upstream") == 40
+
+
+class Gate:
+    """A container that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.waiting = 0
+
+    def __call__(self, connection: socket.socket, head: bytes, body: bytes) -> bool:
+        self.waiting += 1
+        self.opened.wait(PATIENCE)
+        return predict(connection, head, body)
+
+
+def in_background(count: int, work: Callable[[int], Any]) -> tuple[list[Any], list[threading.Thread]]:
+    results: list[Any] = [None] * count
+
+    def run(number: int) -> None:
+        results[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return results, threads
+
+
+def test_overload_is_a_fast_503_and_the_queue_is_seen(start: Start, scripted: Begin) -> None:
+    """Twelve requests are taken; the others are told at once to come back, and are counted."""
+    gate = Gate()
+    sidecar = start(scripted(gate).port, requests=12, threads=2)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    results, others = in_background(11, lambda number: sidecar.ask(body=people(number + 13)))
+    eventually(lambda: sidecar.value("model_requests_in_flight") == 12, "all are taken")
+    assert sidecar.value("model_queue_length") == 11
+    assert sidecar.value("model_queue_oldest_wait_seconds") > 0
+    for path in ("/invocations", "/ping"):
+        refused = sidecar.ask(path=path, body=people(20))
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert [reply.json["predictions"][0][1] for reply in results] == [(n + 13) / 100 for n in range(11)]
+    assert sidecar.value("model_requests_refused_total", reason="overload") == 2
+    assert sidecar.value("model_requests_in_flight") == 0
+
+
+def test_requests_travel_as_one_and_come_back_apart(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Each gets its own rows' answer; the container saw two calls, the second with all of the others."""
+    gate = Gate()
+    container = scripted(gate)
+    sidecar = start(container.port, reference)
+    _, threads = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    more, others = in_background(9, lambda n: sidecar.ask(body=people(20 + n, 30 + n)))
+    eventually(lambda: sidecar.value("model_queue_length") == 9, "nine wait")
+    gate.opened.set()
+    for thread in threads + others:
+        thread.join()
+    for number, reply in enumerate(more):
+        assert [row[1] for row in reply.json["predictions"]] == [(20 + number) / 100, (30 + number) / 100]
+    assert len(container.requests) == 2
+    assert sidecar.value("model_batch_size_sum") == 10
+    assert sidecar.value("model_batches_total", reason="upstream_free") == 1
+    assert sidecar.value("model_rows_total") == 19
+    assert sidecar.value("model_feature_values_total", feature="Age", bin="1") == 19
+
+
+ALIKE = people(20)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "path"),
+    [
+        (ALIKE, {"Cookie": "a=1"}, "/invocations"),
+        (ALIKE, {"Authorization": "Bearer of-somebody"}, "/invocations"),
+        (ALIKE, {}, "/invocations?a=1"),
+        (ALIKE, {"Content-Type": "application/json; charset=utf-8"}, "/invocations"),
+        (ALIKE, {"X-Tenant": "two"}, "/invocations"),
+        (json.dumps({**json.loads(ALIKE), "params": {}}), {}, "/invocations"),
+        (people(20, more=1), {}, "/invocations"),
+        (ALIKE.replace('"Oslo"', "null"), {}, "/invocations"),
+        (ALIKE.replace("20", '"20"'), {}, "/invocations"),
+        ('{"dataframe_records": [{"BMI": 20, "Age": 1, "city": "Oslo"}]}', {}, "/invocations"),
+    ],
+)
+def test_requests_that_differ_in_more_than_rows_travel_apart(
+    start: Start, scripted: Begin, reference: Reference, body: str, headers: dict[str, str], path: str
+) -> None:
+    """One of these never meets the plain requests that wait beside it."""
+    gate = Gate()
+    container = scripted(gate)
+    sidecar = start(container.port, reference, batch_headers=("x-tenant",), threads=1)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    _, plain = in_background(3, lambda _: sidecar.ask(body=ALIKE))
+    _, other = in_background(1, lambda _: sidecar.ask(path=path, body=body, headers={**JSON, **headers}))
+    eventually(lambda: sidecar.value("model_requests_in_flight") == 5, "all are taken")
+    gate.opened.set()
+    for thread in first + plain + other:
+        thread.join()
+    sent = sorted(
+        len(json.loads(content).get("dataframe_split", {}).get("data", [1]))
+        for _, content in container.requests
+    )
+    assert sent == [1, 1, 3]
+    for name, value in headers.items():
+        assert any(headers_of(head).get(name.lower()) == value for head, _ in container.requests)
+
+
+def test_other_headers_neither_keep_requests_apart_nor_travel(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """User-Agent, tracing and the like; the sidecar's own token counts as none."""
+    secret = "a-secret-of-the-sidecar"
+    gate = Gate()
+    container = scripted(gate)
+    sidecar = start(container.port, reference, bearer_token=secret)
+    own = {**JSON, "Authorization": f"Bearer {secret}"}
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12), headers=own))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    _, others = in_background(
+        3, lambda n: sidecar.ask(body=ALIKE, headers={**own, "X-Trace": str(n), "User-Agent": f"a{n}"})
+    )
+    eventually(lambda: sidecar.value("model_queue_length") == 3, "three wait")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert len(container.requests) == 2
+    assert not headers_of(container.requests[1][0]).keys() & {"x-trace", "user-agent", "authorization"}
+
+
+def test_a_bad_row_fails_alone(start: Start, scripted: Begin, reference: Reference) -> None:
+    """The batch fails, its members are sent one by one: 31 answers and one error, the container's own."""
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        gate.opened.wait(PATIENCE)
+        if b"66.0" in body:
+            return answer_json(connection, b'{"error_code": "MINE"}', b"400 Bad Request")
+        return predict(connection, head, body)
+
+    gate = Gate()
+    container = scripted(script)
+    sidecar = start(container.port, reference)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: len(container.requests) == 1, "one is under way")
+    results, others = in_background(32, lambda n: sidecar.ask(body=people(66.0 if n == 7 else 20 + n)))
+    eventually(lambda: sidecar.value("model_queue_length") == 32, "all wait")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert (results[7].status, results[7].body) == (400, b'{"error_code": "MINE"}')
+    good = [reply.json["predictions"][0][1] for n, reply in enumerate(results) if n != 7]
+    assert good == [(20 + n) / 100 for n in range(32) if n != 7]
+    assert sidecar.value("model_batches_total", reason="after_failure") == 32
+
+
+@pytest.mark.parametrize("script", [close_early, garble, stall])
+def test_a_batch_without_an_answer_is_sent_one_by_one_as_well(
+    start: Start, scripted: Begin, reference: Reference, script: Any
+) -> None:
+    """A row that kills or stalls the model takes only its own caller with it."""
+
+    def container_script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        gate.opened.wait(PATIENCE)
+        return bool((script if b"66.0" in body else predict)(connection, head, body))
+
+    gate = Gate()
+    container = scripted(container_script)
+    sidecar = start(container.port, reference, timeout_seconds=5.0 if script is not stall else 1.5)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: len(container.requests) == 1, "one is under way")
+    results, others = in_background(4, lambda n: sidecar.ask(body=people(66.0 if n == 1 else 20 + n)))
+    eventually(lambda: sidecar.value("model_queue_length") == 4, "all wait")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert [reply.status for reply in results] == [200, 504 if script is stall else 502, 200, 200]
+
+
+def test_a_model_that_does_not_answer_row_by_row_is_not_batched_for_long(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """One prediction for all rows: every caller still gets the container's answer to its own request."""
+    gate = Gate()
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        if not gate.opened.is_set():
+            gate.waiting += 1
+            gate.opened.wait(PATIENCE)
+        rows = json.loads(body)["dataframe_split"]["data"]
+        return answer_json(
+            connection, b'{"predictions": {"mean": %d}}' % (sum(r[0] for r in rows) / len(rows))
+        )
+
+    sidecar = start(scripted(script).port, reference)
+    for turn in range(1, 5):
+        gate.opened.clear()
+        _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+        eventually(lambda turn=turn: gate.waiting >= turn, "one is under way")
+        results, others = in_background(3, lambda n: sidecar.ask(body=people(20 + n)))
+        eventually(lambda: sidecar.value("model_requests_in_flight") == 4, "all are taken")
+        gate.opened.set()
+        for thread in first + others:
+            thread.join()
+        assert [reply.json["predictions"]["mean"] for reply in results] == [20, 21, 22]
+    assert sidecar.value("model_batches_total", reason="after_failure") == 9
+
+
+MALFORMED = [
+    b"GARBAGE\r\n\r\n",
+    b"GET\r\n\r\n",
+    b"get /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /ping HTTP/1.1\r\nHost x\r\n\r\n",
+    b"GET /ping HTTP/1.1\r\n Host: x\r\n\r\n",
+    b"GET /ping HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+    b"GET /ping HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n",
+    POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    POST + b"Content-Length: 5, 5\r\n\r\nabcde",
+    POST + b"Content-Length: +5\r\n\r\nabcde",
+    POST + b"Content-Length: -5\r\n\r\nabcde",
+    POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /version HTTP/1.1\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+    POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n",
+    POST.replace(b"1.1", b"1.2") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"GET /ping HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+    POST + b"X: a\x00b\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /ping?\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /ping?a=\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("wire", MALFORMED)
+def test_malformed_http_is_refused_and_reaches_nobody(start: Start, scripted: Begin, wire: bytes) -> None:
+    """A JSON error of the 4xx kind that quotes nothing, and the end of the connection."""
+    container = scripted()
+    sidecar = start(container.port)
+    answer = say(sidecar.port, wire + b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * wire.startswith(POST))
+    assert answer.split(b" ")[1].startswith(b"4")
+    content = answer.partition(b"\r\n\r\n")[2]
+    if b"\xff" not in wire and b"\x01" not in wire:
+        assert set(json.loads(content)) == {"error_code", "message"}
+    assert container.requests == []
+    assert sidecar.value("model_requests_refused_total") == 1
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        POST + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n00002\r\nde\r\n0\r\nTrailer: 1\r\n\r\n",
+        POST + b"Content-Length: 0005\r\n\r\nabcde",
+        POST + b"Content-Length: 5\r\nContent_Length: 50\r\nTransfer_Encoding: chunked\r\n\r\nabcde",
+        POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\nabcde",
+        b"POST http://x/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST //invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST /%69nvocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST /invocations#x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST /invocations HTTP/1.0\r\nContent-Length: 5\r\n\r\nabcde",
+        b"\r\nPOST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+    ],
+)
+def test_odd_but_valid_http_reaches_the_container_as_one_plain_request(
+    start: Start, scripted: Begin, wire: bytes
+) -> None:
+    """With one length, which is that of the body."""
+    container = scripted()
+    sidecar = start(container.port)
+    say(sidecar.port, wire)
+    ((head, body),) = container.requests
+    assert head.startswith(b"POST /invocations HTTP/1.1\r\n")
+    assert body == b"abcde"
+    fields = headers_of(head)
+    assert fields["content-length"] == "5"
+    assert not fields.keys() & {"transfer-encoding", "trailer", "expect", "content_length"}
+
+
+def test_pipelined_requests_are_answered_in_their_order(start: Start, scripted: Begin) -> None:
+    """Whatever way each of them goes."""
+    sidecar = start(scripted().port)
+    bodies = [people(20), "{", people(21), people(22, 23)]
+    wire = b"".join(POST + b"Content-Length: %d\r\n\r\n" % len(b) + b.encode() for b in bodies)
+    wire += (
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\nGET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    answers = say(sidecar.port, wire).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"400", b"200", b"200", b"404", b"200"]
+    assert b"0.21]" in answers[2]
+    assert b"0.22]" in answers[3]
+
+
+def test_a_request_that_stops_midway_reaches_nobody(start: Start, scripted: Begin) -> None:
+    """The client goes away before the body is there."""
+    container = scripted()
+    sidecar = start(container.port)
+    with socket.create_connection(("127.0.0.1", sidecar.port)) as connection:
+        connection.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
+    assert sidecar.ask(body=people(20)).status == 200
+    assert len(container.requests) == 1
+
+
+def test_a_client_that_leaves_before_its_answer_disturbs_nobody(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Its row travels with the others, its answer goes nowhere."""
+    gate = Gate()
+    sidecar = start(scripted(gate).port, reference)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    with socket.create_connection(("127.0.0.1", sidecar.port)) as leaving:
+        leaving.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(ALIKE) + ALIKE.encode())
+        eventually(lambda: sidecar.value("model_queue_length") == 1, "it waits")
+    results, others = in_background(3, lambda n: sidecar.ask(body=people(30 + n)))
+    eventually(lambda: sidecar.value("model_queue_length") == 4, "all wait")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert [reply.json["predictions"][0][1] for reply in results] == [0.3, 0.31, 0.32]
+    assert sidecar.value("model_requests_in_flight") == 0
+
+
+def test_a_stop_finishes_what_was_read_and_loses_no_answer(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Clients in a closed loop: every request that was sent is answered, then the port is closed."""
+    sidecar = start(scripted().port, reference, grace_seconds=PATIENCE)
+    lost, answered, seen, begun = [], [], set(), threading.Event()
+
+    def client(number: int) -> None:
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=PATIENCE)
+        while True:
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                return
+            try:
+                connection.request("POST", "/invocations", people(20 + number), JSON)
+                reply = connection.getresponse()
+                content = json.loads(reply.read())
+                answered.append((reply.status, content["predictions"][0][1] == (20 + number) / 100))
+            except Exception as error:
+                lost.append(error)
+                return
+            seen.add(number)
+            if len(answered) > 200 and len(seen) == 24:
+                begun.set()
+
+    _, threads = in_background(24, client)
+    assert begun.wait(PATIENCE)
+    sidecar.stop()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert lost == []
+    assert set(answered) == {(200, True)}
+
+
+def test_a_stop_waits_for_a_body_whose_head_was_read(start: Start, scripted: Begin) -> None:
+    """And says with the answer that the connection ends."""
+    sidecar = start(scripted().port, grace_seconds=PATIENCE)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
+        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(ALIKE))
+        eventually(lambda: any(c.request for c in _channels(sidecar)), "the head is read")
+        sidecar.sidecar.server.stop()
+        eventually(lambda: _refuses(sidecar.port), "no new connection is taken")
+        connection.sendall(ALIKE.encode())
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Connection: close\r\n" in answer
+    sidecar.stop()
+
+
+def test_after_the_grace_period_the_rest_is_refused_and_counted(start: Start, scripted: Begin) -> None:
+    """503 for what the container still has, for what waits, and for a body that never came."""
+    gate = Gate()
+    sidecar = start(scripted(gate).port, grace_seconds=0.3)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as partial:
+        partial.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
+        eventually(lambda: any(c.request for c in _channels(sidecar)), "the head is read")
+        results, threads = in_background(6, lambda n: sidecar.ask(body=people(20 + n)))
+        eventually(lambda: sidecar.value("model_requests_in_flight") == 6, "all are taken")
+        sidecar.stop()
+        for thread in threads:
+            thread.join()
+        assert partial.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+    assert [reply.status for reply in results] == [503] * 6
+    assert sidecar.value("model_requests_refused_total", reason="stopping") == 7
+    gate.opened.set()
+
+
+def _channels(sidecar: Any) -> list[Any]:
+    return list(sidecar.sidecar.server.active_channels.values())
+
+
+def _refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_live_and_ready_are_two_questions(start: Start, scripted: Begin) -> None:
+    """Without a container the sidecar lives and is not ready; the metrics port serves nothing else."""
+    port = free_port()
+    sidecar = start(port)
+    inner = sidecar.sidecar.settings.metrics_port
+
+    def status(path: str) -> int:
+        return ask(inner, "GET", path, headers={}).status
+
+    assert (status("/live"), status("/ready"), status("/metrics")) == (200, 503, 200)
+    assert status("/invocations") == 404
+    scripted(predict, port)
+    eventually(lambda: status("/ready") == 200, "it is ready")
+    assert b"model_requests_total" in ask(inner, "GET", "/metrics", headers={}).body
+
+
+def test_the_flask_application_forwards_behind_any_wsgi_server(
+    start: Start, scripted: Begin, reference: Reference
+) -> None:
+    """Its routes are the same without the listener of this package."""
+    sidecar = start(scripted().port, reference, bearer_token="a-secret-of-the-sidecar")
+    parts = sidecar.sidecar
+    client = create_app(parts.settings, parts.metrics, parts.proxy, None).test_client()
+    given = {"Authorization": "Bearer a-secret-of-the-sidecar"}
+    answer = client.post("/invocations", data=people(20), headers=given, content_type="application/json")
+    assert (answer.status_code, answer.get_json()) == (200, {"predictions": [[0.8, 0.2]]})
+    assert client.get("/ping").status_code == 401
+
+
+def test_no_value_of_a_request_is_in_logs_metrics_or_errors(scripted: Begin, tmp_path: Any) -> None:
+    """A run of every kind of request, good and bad, with one text and one number to look for."""
+    canaries = ("kanarienvogel", "7654.25")
+    document = tmp_path / "reference.json"
+    from tests.monitoring.conftest import small_document
+
+    document.write_text(json.dumps(small_document()), encoding="utf-8")
+    container, port, inner = scripted(), free_port(), free_port()
+    secret = "a-secret-bearer-token"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "monitoring.sidecar"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MODEL_EXPORTER_UPSTREAM": f"http://127.0.0.1:{container.port}",
+            "MODEL_EXPORTER_PORT": str(port),
+            "MODEL_EXPORTER_METRICS_PORT": str(inner),
+            "MODEL_EXPORTER_REFERENCE": str(document),
+            "MODEL_EXPORTER_FEEDBACK_KEYS": ",".join(KEYS),
+            "MODEL_EXPORTER_BEARER_TOKEN": secret,
+            "MODEL_EXPORTER_GUARD": "reject",
+            "MODEL_EXPORTER_LOG_LEVEL": "DEBUG",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    own = {**JSON, "Authorization": f"Bearer {secret}"}
+
+    def is_up() -> bool:
+        try:
+            return ask(port, "GET", "/ping", headers=own).status == 200
+        except OSError:
+            return False
+
+    eventually(is_up, "the sidecar answers")
+    answers = [
+        ask(port, body=people(20).replace("Oslo", canaries[0]), headers=own),
+        ask(port, body=people(7654.25), headers=own),
+        ask(port, body='{"kanarienvogel": 7654.25}', headers=own),
+        ask(port, body='{"instances": [{"kanarienvogel": 7654.25}]}', headers=own),
+        ask(port, path="/kanarienvogel?7654.25", body="7654.25"),
+        ask(port, path="/invocations?kanarienvogel=%ff", body=people(7654.25)),
+        ask(port, path="/feedback", body='{"token": "kanarienvogel", "outcome": 1}'),
+        ask(port, path="/feedback", body='["kanarienvogel", 7654.25]'),
+    ]
+    raw = [
+        say(port, POST + b"kanarienvogel 7654.25\r\n\r\n"),
+        say(port, b"kanarienvogel /7654.25 HTTP/1.1\r\n\r\n"),
+        say(port, POST + b"X: a\nkanarienvogel: 7654.25\r\n\r\n"),
+    ]
+    metrics = ask(inner, "GET", "/metrics", headers={}).body.decode()
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    own_words = [reply.body for reply in answers if reply.status != 400] + raw
+    for canary in (*canaries, secret, *KEYS):
+        assert canary not in log
+        assert canary not in metrics
+        assert not any(canary.encode() in words for words in own_words)
+    assert "serving" in log

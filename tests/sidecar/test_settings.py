@@ -1,0 +1,119 @@
+"""Settings of the sidecar."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from monitoring.sidecar.settings import Settings, SettingsError, read
+from tests.conftest import ROOT
+
+
+def test_defaults_hold_where_nothing_is_set() -> None:
+    """Variables of others are ignored; an empty value means the default."""
+    assert read({"PATH": "/bin", "MODEL_EXPORTER_PORT": ""}) == Settings()
+
+
+def test_values_are_read_as_their_types() -> None:
+    """Numbers, lists of keys and of headers."""
+    settings = read(
+        {
+            "MODEL_EXPORTER_UPSTREAM": "http://model:8080/",
+            "MODEL_EXPORTER_BATCH_WAIT_MS": "1.5",
+            "MODEL_EXPORTER_FEEDBACK_KEYS": "a-first-key-of-many, a-second-key-of-many",
+            "MODEL_EXPORTER_BATCH_HEADERS": "X-Tenant, Accept-Language",
+            "MODEL_EXPORTER_GUARD": "reject",
+        }
+    )
+    assert settings.upstream == "http://model:8080"
+    assert settings.batch_wait_ms == 1.5
+    assert settings.feedback_keys == ("a-first-key-of-many", "a-second-key-of-many")
+    assert settings.batch_headers == ("x-tenant", "accept-language")
+    assert settings.guard == "reject"
+
+
+def test_every_problem_is_named_and_no_secret_is() -> None:
+    """Unknown variables and values out of range, all in one message, without the values."""
+    with pytest.raises(SettingsError) as raised:
+        read(
+            {
+                "MODEL_EXPORTER_PROT": "1",
+                "MODEL_EXPORTER_PORT": "70000",
+                "MODEL_EXPORTER_GUARD": "maybe",
+                "MODEL_EXPORTER_BEARER_TOKEN": "tooshort",
+            }
+        )
+    message = str(raised.value)
+    for part in ("PROT is not a setting", "PORT must be a whole number from 1 to 65535", "GUARD", "BEARER"):
+        assert part in message
+    assert "tooshort" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("UPSTREAM", "https://model"),
+        ("UPSTREAM", "model:8080"),
+        ("UPSTREAM", "http://user:word@model"),
+        ("UPSTREAM", "http://model/path"),
+        ("UPSTREAM", "http://model:99999"),
+        ("BATCH_WAIT_MS", "nan"),
+        ("BATCH_WAIT_MS", "-1"),
+        ("BATCH_HEADERS", "Authorization"),
+        ("BATCH_HEADERS", "a b"),
+        ("FEEDBACK_KEYS", "long-enough-for-a-key,short"),
+        ("MODEL_VERSION", "other"),
+        ("MODEL_VERSION", "a b"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(name: str, text: str) -> None:
+    """Found at the start, not at the first request."""
+    with pytest.raises(SettingsError, match=name):
+        read({f"MODEL_EXPORTER_{name}": text})
+
+
+def test_secrets_are_not_shown() -> None:
+    """Settings can be logged."""
+    keys, token = ("a-first-key-of-many",), "a-token-of-16-letters"
+    shown = repr(Settings(feedback_keys=keys, bearer_token=token, feedback_bearer_token=token))
+    assert keys[0] not in shown
+    assert token not in shown
+
+
+def test_help_names_every_setting() -> None:
+    """With its range and its default."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "monitoring.sidecar", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for setting in fields(Settings):
+        assert f"MODEL_EXPORTER_{setting.name.upper()}\n" in ended.stdout
+    assert "a number from 0 to 100 (default: 3)" in ended.stdout
+
+
+def test_the_two_ports_must_differ() -> None:
+    """The traffic port exposes no internals."""
+    with pytest.raises(SettingsError, match="differ"):
+        read({"MODEL_EXPORTER_PORT": "9101"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("MODEL_EXPORTER_NOPE", "1"), ("MODEL_EXPORTER_REFERENCE", "nowhere.json")]
+)
+def test_the_command_ends_with_2_and_one_line(variable: str, value: str) -> None:
+    """A person who mistypes a setting reads what is wrong, not a traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "monitoring.sidecar"],
+        cwd=ROOT,
+        env={**os.environ, variable: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
