@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,7 +94,9 @@ def _headers(text: str) -> tuple[str, ...]:
 
 
 def _setting(default: Any, read: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"read": read, "meaning": meaning})
+    return field(
+        default=default, repr=not secret, metadata={"read": read, "meaning": meaning, "secret": secret}
+    )
 
 
 @dataclass(frozen=True)
@@ -145,22 +148,46 @@ def describe() -> str:
     for setting in fields(Settings):
         default = "none" if setting.default in (None, ()) else setting.default
         meaning, allowed = setting.metadata["meaning"], setting.metadata["read"].__doc__
-        lines.append(f"{PREFIX}{setting.name.upper()}\n    {meaning}: {allowed} (default: {default})")
+        variable = PREFIX + setting.name.upper()
+        lines.append(f"{variable}\n    {meaning}: {allowed} (default: {default})")
+        if setting.metadata["secret"]:
+            lines.append(
+                f"{variable}_FILE\n    a file that holds it, which no inspection of the container shows"
+            )
     return "\n".join(lines)
+
+
+def _with_files_read(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables with the content of each secret's file in the place of `X_FILE`.
+
+    Raises SettingsError if a file cannot be read, or if the secret is given both ways.
+    """
+    variables = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+    for variable in [
+        PREFIX + setting.name.upper() for setting in fields(Settings) if setting.metadata["secret"]
+    ]:
+        path = variables.pop(f"{variable}_FILE", "")
+        if not path:
+            continue
+        if variables.get(variable):
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+        try:
+            variables[variable] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable}_FILE cannot be read: {type(error).__name__}") from None
+    return variables
 
 
 def read(environment: Mapping[str, str]) -> Settings:
     """Settings from a mapping of environment variables; other variables than `MODEL_EXPORTER_*` are ignored.
 
     Raises SettingsError listing every unknown variable and every value out of its range. An empty value
-    means the default.
+    means the default. A secret may be given as a file instead, by `MODEL_EXPORTER_<NAME>_FILE`.
     """
     known = {PREFIX + setting.name.upper(): setting for setting in fields(Settings)}
     problems: list[str] = []
     values: dict[str, Any] = {}
-    for variable, text in sorted(environment.items()):
-        if not variable.startswith(PREFIX):
-            continue
+    for variable, text in sorted(_with_files_read(environment).items()):
         if variable not in known:
             problems.append(f"{variable} is not a setting")
         elif text:

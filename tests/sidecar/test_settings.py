@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,35 @@ def test_the_command_ends_with_2_and_one_line(variable: str, value: str) -> None
     )
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    """What a file holds is the secret; an empty file means the default, as an empty variable does."""
+    filled, empty = tmp_path / "keys", tmp_path / "token"
+    filled.write_text("a-first-key-of-many\n")
+    empty.write_text("")
+    settings = read(
+        {
+            "MODEL_EXPORTER_FEEDBACK_KEYS_FILE": str(filled),
+            "MODEL_EXPORTER_BEARER_TOKEN_FILE": str(empty),
+        }
+    )
+    assert settings.feedback_keys == ("a-first-key-of-many",)
+    assert settings.bearer_token is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"FEEDBACK_KEYS_FILE": "/does/not/exist"}, "FEEDBACK_KEYS_FILE cannot be read: FileNotFoundError"),
+        (
+            {"BEARER_TOKEN": "sixteen-characters", "BEARER_TOKEN_FILE": "/dev/null"},
+            "BEARER_TOKEN and MODEL_EXPORTER_BEARER_TOKEN_FILE are both set",
+        ),
+        ({"PORT_FILE": "/dev/null"}, "PORT_FILE is not a setting"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_named(variables: dict[str, str], problem: str) -> None:
+    """A missing file, a secret given twice, and a file for what is no secret."""
+    with pytest.raises(SettingsError, match=problem):
+        read({f"MODEL_EXPORTER_{name}": text for name, text in variables.items()})
