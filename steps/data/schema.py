@@ -132,6 +132,27 @@ class Gates:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftLimits:
+    """From where on `drift` counts a difference: the key `drift` of a schema, each with its default here.
+
+    `evidence`: log10, for all tests of one comparison together; 3 is one false alarm in a thousand
+    comparisons. `psi`: size of a shift. `share`: change of the share of missing, invalid or never seen
+    values. `roc_auc_loss`: fall of the ROC AUC, expected or realised. `observed_expected` and
+    `calibration_slope`: ranges in which the risks are right. `calibration_error`: expected calibration error
+    beyond that of chance. `separability`: ROC AUC of telling new rows from training rows.
+    """
+
+    evidence: float = 3.0
+    psi: float = 0.02
+    share: float = 0.01
+    roc_auc_loss: float = 0.01
+    observed_expected: tuple[float, float] = (0.9, 1.1)
+    calibration_slope: tuple[float, float] = (0.85, 1.15)
+    calibration_error: float = 0.015
+    separability: float = 0.55
+
+
+@dataclass(frozen=True, slots=True)
 class PointBand:
     """Points for numbers in [lower, upper); None is unbounded."""
 
@@ -233,6 +254,8 @@ class Schema:
     point_scores: tuple[PointScore, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     facts: str | None = None
+    drift: DriftLimits = DriftLimits()
+    person: str | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -363,6 +386,11 @@ def _read_schema(entry: Entry) -> Schema | None:
     scenarios = [_read_scenario(item, known) for item in entry.entries("scenarios", "scenario")]
     _check_unique(entry, "scenario", [scenario.name for scenario in scenarios])
     facts = entry.text("facts", required=False)
+    drift_entry = entry.entry("drift", required=False)
+    drift = _read_drift(drift_entry) if drift_entry else DriftLimits()
+    person = entry.text("person", required=False)
+    if person is not None and (person in known or (target is not None and person == target.name)):
+        entry.problem(f"person {person!r} should name a column beside the features and the target")
     entry.finish()
     if entry.problems or target is None or gates is None:
         return None
@@ -378,6 +406,8 @@ def _read_schema(entry: Entry) -> Schema | None:
         point_scores=tuple(scores),
         scenarios=tuple(scenarios),
         facts=facts,
+        drift=drift,
+        person=person,
     )
 
 
@@ -525,6 +555,31 @@ def _find_column(entry: Entry, name: str | None, columns: Mapping[str, Column]) 
     if name is not None and name not in columns:
         entry.problem(f"there is no column {name!r}")
     return columns.get(name) if name is not None else None
+
+
+def _read_drift(entry: Entry) -> DriftLimits:
+    """The limits that are given, and the defaults of the others."""
+    given: dict[str, Any] = {}
+    for field in fields(DriftLimits):
+        is_range = isinstance(field.default, tuple)
+        read = entry.pair if is_range else entry.number
+        value = read(field.name, required=False)
+        if value is not None:
+            given[field.name] = value
+    entry.finish()
+    limits = DriftLimits(**given)
+    for name, (low, high) in (
+        ("observed_expected", limits.observed_expected),
+        ("calibration_slope", limits.calibration_slope),
+    ):
+        if not low < 1 < high:
+            entry.problem(f"{name} should be a range around 1, which is a model whose risks are right")
+    for name in ("evidence", "psi", "share", "roc_auc_loss", "calibration_error"):
+        if getattr(limits, name) <= 0:
+            entry.problem(f"{name} should be above 0")
+    if not 0.5 < limits.separability < 1:
+        entry.problem("separability should lie between 0.5, which is chance, and 1")
+    return limits
 
 
 def _read_point_score(entry: Entry, columns: Mapping[str, Column]) -> PointScore:

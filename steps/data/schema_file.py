@@ -117,12 +117,13 @@ class Entry:
         )
         return tuple(value or ())
 
-    def pair(self, key: str) -> tuple[float, float] | None:
+    def pair(self, key: str, required: bool = True) -> tuple[float, float] | None:
         """Two numbers, the lower one first."""
         value = self.take(
             key,
             "two numbers, lower and upper",
             lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
+            required,
         )
         return None if value is None else (float(value[0]), float(value[1]))
 
@@ -154,9 +155,9 @@ class Entry:
             found.append(Entry(content, f"{noun} {name if isinstance(name, str) else number}", self.problems))
         return found
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str, required: bool = True) -> Entry | None:
         """A mapping within this one."""
-        value = self.take(key, "keys and values", lambda v: isinstance(v, Mapping))
+        value = self.take(key, "keys and values", lambda v: isinstance(v, Mapping), required)
         return None if value is None else Entry(value, key, self.problems)
 
     def finish(self) -> None:

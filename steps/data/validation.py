@@ -18,7 +18,7 @@ from steps.data.errors import UserError
 from steps.data.files import FILE_COLUMN, REASON_COLUMN, TARGET_COLUMN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,6 +58,33 @@ class Checked:
     problems: tuple[Problem, ...]
     unlabelled: int
     extra_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Values of every row, of the broken rows too.
+
+    `values`: the features in the schema's order (float64 or str), NaN where a value is missing or broken.
+    `broken`: for each feature a mask (rows,) of the values that break a rule; they are not missing.
+    """
+
+    values: pd.DataFrame
+    broken: Mapping[str, NDArray[np.bool_]]
+
+
+def read_cells(raw: pd.DataFrame, schema: Schema) -> Cells:
+    """Read each value on its own: a row that is broken in one column still counts in the others.
+
+    `raw` has every feature of the schema (`check` refuses it otherwise).
+    """
+    values: dict[str, Any] = {}
+    broken: dict[str, NDArray[np.bool_]] = {}
+    for column in schema.columns:
+        read, faults = _feature(raw[column.name], column)
+        wrong = np.logical_or.reduce([mask for _, mask in faults])
+        values[column.name] = pd.Series(read).mask(wrong)
+        broken[column.name] = wrong
+    return Cells(pd.DataFrame(values), broken)
 
 
 def check(
@@ -109,7 +136,7 @@ def check(
         frame = frame[good]
     if require_target:
         frame[TARGET_COLUMN] = frame[TARGET_COLUMN].astype(np.int8)
-    known = {*needed, target_column, *ignore}
+    known = {*needed, target_column, *ignore, schema.person}
     return Checked(
         frame,
         _rejected(raw, np.flatnonzero(~good), broken, schema),

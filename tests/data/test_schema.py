@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from steps.data.errors import UserError
-from steps.data.schema import Schema, SchemaError, format_code, load, registered_name
+from steps.data.schema import DriftLimits, Schema, SchemaError, format_code, load, registered_name
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -320,3 +321,27 @@ def test_codes_and_registered_names(bundled: Schema) -> None:
     assert [format_code(code) for code in (1.0, 0.5, "a")] == ["1", "0.5", "a"]
     assert registered_name(bundled, "synthetic") == "diabetes-risk-synthetic"
     assert registered_name(bundled, "private") == "diabetes-risk"
+
+
+def test_limits_of_drift_have_defaults_and_a_schema_changes_one(read: Callable[[str], Schema]) -> None:
+    """A schema without the key `drift` has the defaults; one key given leaves the others as they are."""
+    assert read(SMALL).drift == DriftLimits()
+    changed = read(SMALL + "drift: {psi: 0.05, observed_expected: [0.8, 1.25]}\n").drift
+    assert changed == replace(DriftLimits(), psi=0.05, observed_expected=(0.8, 1.25))
+
+
+def test_limits_that_make_no_sense_are_refused(read: Callable[[str], Schema]) -> None:
+    """Every problem at once, with the key's name."""
+    with pytest.raises(SchemaError) as caught:
+        read(SMALL + "drift: {psi: 0, observed_expected: [1.1, 1.2], separability: 0.4, psi_watch: 0.02}\n")
+    told = "\n".join(caught.value.problems)
+    for key in ("psi should be above 0", "observed_expected", "separability", "unknown key 'psi_watch'"):
+        assert key in told
+
+
+def test_the_column_that_identifies_people_is_no_feature(read: Callable[[str], Schema]) -> None:
+    """`person` names a column beside features and target; without the key there is none."""
+    assert read(SMALL).person is None
+    assert read(SMALL + "person: patient\n").person == "patient"
+    with pytest.raises(SchemaError, match="beside the features"):
+        read(SMALL + "person: dose\n")

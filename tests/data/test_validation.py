@@ -221,3 +221,16 @@ def test_problems_of_chunks_add_up(schema: Schema) -> None:
         "  glucose: out of range 2 to 40: 43 rows",
         "  ward: unknown level: 28 rows",
     ]
+
+
+def test_a_row_that_is_broken_in_one_column_still_counts_in_the_others(schema: Schema) -> None:
+    """A broken value is no missing one, and takes nothing from the rest of its row."""
+    cells = validation.read_cells(
+        _frame(glucose=["5.5", "many", None], ward=["A1", "Z9", "?"], stage=[1, 2, 7]), schema
+    )
+    assert cells.values["glucose"].tolist() == pytest.approx([5.5, np.nan, np.nan], nan_ok=True)
+    assert cells.broken["glucose"].tolist() == [False, True, False]
+    assert cells.values["ward"].isna().tolist() == [False, True, True]
+    assert cells.broken["ward"].tolist() == [False, True, False]
+    assert cells.values["stage"].tolist() == pytest.approx([1.0, 2.0, np.nan], nan_ok=True)
+    assert not cells.broken["smoker"].any()
