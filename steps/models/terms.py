@@ -1,0 +1,83 @@
+"""The writer of `terms.json`, the document that a glass box is; `served_model` says what stands in it.
+
+It is here and not in `served_model` because no container writes one: a change of the writer gives that file
+no new digest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.models.served_model import NO_CALIBRATION, VERSION, Binning, Calibration, Term, Terms
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SPREAD_DIGITS = 4
+
+
+def recalibrated(terms: Terms, slope: float, intercept: float) -> Terms:
+    """The glass box whose log odds are `slope * present log odds + intercept`: two numbers change."""
+    before = terms.calibration
+    after = Calibration(slope * before.slope, slope * before.intercept + intercept)
+    return Terms(terms.columns, terms.terms, terms.intercept, terms.intercept_spread, after)
+
+
+def to_document(terms: Terms) -> dict[str, Any]:
+    """The content of `terms.json`; `served_model.parse_terms` gives the same glass box back, bit for bit."""
+    calibration = terms.calibration
+    return {
+        "format": "terms",
+        "version": VERSION,
+        "columns": [_binning(column) for column in terms.columns],
+        "terms": [_term(term) for term in terms.terms],
+        "intercept": terms.intercept,
+        "intercept_spread": round(terms.intercept_spread, _SPREAD_DIGITS),
+        "calibration": None
+        if calibration == NO_CALIBRATION
+        else {"slope": calibration.slope, "intercept": calibration.intercept},
+    }
+
+
+def write(terms: Terms, path: Path) -> None:
+    """Write the document to a file that does not exist yet."""
+    text = json.dumps(to_document(terms), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def shown_people(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Counts of people as a document may show them: to the nearest 10, at least 10, and 0 for nobody."""
+    import numpy as np
+
+    return np.where(counts > 0, np.maximum(10.0, np.round(counts / 10.0) * 10.0), 0.0)
+
+
+def _binning(column: Binning) -> dict[str, Any]:
+    if column.levels is None:
+        return {
+            "name": column.name,
+            "kind": "number",
+            "missing": list(column.missing),
+            "cuts": list(column.cuts),
+            "labels": list(column.labels),
+        }
+    return {
+        "name": column.name,
+        "kind": "levels",
+        "levels": list(column.levels),
+        "bins": list(column.bins),
+        "labels": list(column.labels),
+    }
+
+
+def _term(term: Term) -> dict[str, Any]:
+    return {
+        "columns": list(term.columns),
+        "effects": term.effects.ravel().tolist(),
+        "spread": term.spread.round(_SPREAD_DIGITS).ravel().tolist(),
+        "people": [None if math.isnan(count) else int(count) for count in term.people.ravel()],
+    }
