@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytest_plugins = ("tests.made_up.sidecars",)
+
 # OpenMP's threads spin while they wait: with other processes on the cores, two take longer than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -111,9 +111,8 @@ def test_every_template_is_code_of_a_step() -> None:
     """A template that no module names in READS could change without a report being made again."""
     steps = ("evaluate", "explore", "drift")
     found = {file for step in steps for file in code(f"steps.{step}", ROOT) if "/templates/" in file}
-    assert found == {
-        f"steps/reports/templates/{path.name}" for path in (ROOT / "steps" / "templates").iterdir()
-    }
+    templates = (ROOT / "steps" / "reports" / "templates").iterdir()
+    assert found == {f"steps/reports/templates/{path.name}" for path in templates}
     evaluated = code("steps.evaluate", ROOT)
     assert {"steps/reports/templates/report.html", "steps/reports/templates/model_card.md"} <= set(evaluated)
     assert "steps/measures/gates.py" not in evaluated

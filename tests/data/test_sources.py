@@ -54,8 +54,8 @@ def test_all_packings_give_the_same_rows(schema: Schema, tmp_path: Path) -> None
     """CSV, with a byte order mark, gz, zip: one table; the format is known by content, not by name."""
     (tmp_path / "plain.csv").write_bytes(CSV)
     (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf" + CSV.replace(b"\n", b"\r\n"))
-    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(CSV))
-    (tmp_path / "nameless").write_bytes(gzip.compress(CSV[:40]) + gzip.compress(CSV[40:]))
+    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(CSV, mtime=0))
+    (tmp_path / "nameless").write_bytes(gzip.compress(CSV[:40], mtime=0) + gzip.compress(CSV[40:]))
     with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data/rows.csv", CSV)
         archive.writestr("__MACOSX/data/._rows.csv", b"\0")
@@ -211,14 +211,14 @@ def _parquet_bytes() -> bytes:
         (b"SQLite format 3\0", "SQLite database"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it holds binary data"),
         (b"BZh91AY&SY", "compressed with bzip2"),
-        (gzip.compress(LONG)[:-9], "is a damaged gzip file"),
-        (gzip.compress(LONG)[:-8] + b"\0" * 8, "is a damaged gzip file"),
+        (gzip.compress(LONG, mtime=0)[:-9], "is a damaged gzip file"),
+        (gzip.compress(LONG, mtime=0)[:-8] + b"\0" * 8, "is a damaged gzip file"),
         (b"\x1f\x8b not gzip at all", "is a damaged gzip file"),
-        (gzip.compress(gzip.compress(CSV)), "is packed twice"),
-        (gzip.compress(CSV.splitlines()[0]), "has a header but no rows"),
+        (gzip.compress(gzip.compress(CSV), mtime=0), "is packed twice"),
+        (gzip.compress(CSV.splitlines()[0], mtime=0), "has a header but no rows"),
         (_zip_of(**{"rows.csv": LONG})[:-30], "is a damaged zip file"),
         (_spoilt(_zip_of(**{"rows.csv": LONG})), "is a damaged zip file"),
-        (_spoilt(gzip.compress(LONG)), "is a damaged gzip file"),
+        (_spoilt(gzip.compress(LONG, mtime=0)), "is a damaged gzip file"),
         (_zip_of(**{"a.csv": CSV, "b.csv": CSV}), "holds 2 files (a.csv, b.csv), one is expected"),
         (_zip_of(**{"[Content_Types].xml": b"x", "xl/workbook.xml": b"x"}), "is an Excel workbook"),
         (_zip_of(), "zip archive without a file"),
@@ -271,7 +271,7 @@ def test_a_path_that_exists_only_where_the_caller_stands_says_so(tmp_path: Path)
     (tmp_path / "caller" / "mine.csv").write_bytes(CSV)
     clinic_schema(tmp_path)
     step = (
-        "from pathlib import Path; from steps import schema, sources\n"
+        "from pathlib import Path; from steps.data import schema, sources\n"
         f"read = schema.load(Path({str(tmp_path / 'clinic.yaml')!r}))\n"
         "try: sources.locate('mine.csv', read, Path('cache'), Path.cwd())\n"
         "except sources.SourceError as error: print(error)\n"

@@ -196,7 +196,7 @@ def test_a_rollback_moves_the_containers_to_the_champion_of_the_verdict(
     monkeypatch.delenv("IMAGE_PREFIX", raising=False)
     monkeypatch.chdir(tmp_path)  # main goes to the project and does not come back
     settings = tmp_path / rollout.SETTINGS
-    settings.parent.mkdir()
+    settings.parent.mkdir(parents=True)
     rollout.remember(settings, rollout.with_pair("", rollout.pair("diabetes-risk", "2", REGISTRY)))
     verdict = {"verdict": "rolled_back", "model": "diabetes-risk", "champion": "1", "champion_before": "2"}
     (tmp_path / VERDICT).write_text(json.dumps(verdict))
@@ -220,7 +220,7 @@ def test_a_rollback_is_asked_of_the_model_that_runs(
     monkeypatch.setattr(rollout, "PROJECT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["deploy", "name"])
     assert rollout.main() == 0
-    (tmp_path / rollout.SETTINGS).parent.mkdir()
+    (tmp_path / rollout.SETTINGS).parent.mkdir(parents=True)
     rollout.remember(
         tmp_path / rollout.SETTINGS, rollout.with_pair("", rollout.pair("m", "2", "ghcr.io/me/"))
     )

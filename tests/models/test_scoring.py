@@ -245,7 +245,8 @@ def test_a_column_named_risk_is_not_overwritten(tmp_path: Path, schema: Schema) 
 _SLOW = """
 import sys, time
 from pathlib import Path
-from steps import scoring, sources
+from steps.data import sources
+from steps.models import scoring
 from steps.data.schema import load
 folder = Path(sys.argv[1])
 schema = load(folder / "clinic.yaml")

@@ -153,7 +153,8 @@ def test_each_worker_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 PROGRAM = """
 from functools import partial
 from steps.models.search import search
-from tests.steps import search_objectives, test_search
+from tests.made_up import search_objectives
+from tests.models import test_search
 
 if __name__ == "__main__":
     try:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from tests.conftest import ROOT
-from tests.monitoring.conftest import JSON, Reply, Running, Served, Start, ask, eventually, free_port
+from tests.made_up.sidecars import JSON, Reply, Running, Served, Start, ask, eventually, free_port
 
 CITIES = ["Oslo", "Bergen", "Tromsø", "nowhere"]
 NUMBERS = ["BMI", "Age", "HighBP", "GenHlth"]

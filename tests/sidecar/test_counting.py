@@ -13,7 +13,7 @@ from monitoring.sidecar import guard, model_check, payloads
 from monitoring.sidecar.counting import Observer, Seen
 from monitoring.sidecar.metrics import Metrics
 from tests.conftest import require
-from tests.monitoring.conftest import Start, people
+from tests.made_up.sidecars import Start, people
 
 JSON_TYPE = "application/json"
 
@@ -282,7 +282,7 @@ def test_the_container_is_asked_for_the_golden_rows_at_the_start(
 ) -> None:
     """And the answer is a metric."""
     from monitoring.reference import parse
-    from tests.monitoring.conftest import eventually
+    from tests.made_up.sidecars import eventually
 
     document["golden"].update(rows=[[25, 1, "Oslo"]], scores=[0.25])
     right = start(scripted().port, parse(document))

@@ -15,7 +15,7 @@ from monitoring.sidecar import feedback, feedback_tokens
 from monitoring.sidecar.endpoints import create_metrics_app
 from monitoring.sidecar.feedback import Feedback, Label, MalformedError
 from monitoring.sidecar.metrics import FEEDBACK_REFUSALS, Metrics
-from tests.monitoring.conftest import JSON, KEYS, Start, people
+from tests.made_up.sidecars import JSON, KEYS, Start, people
 
 NOW = 1_800_000_000.0
 DAY = 86_400

@@ -16,7 +16,7 @@ import pytest
 from monitoring.reference import Reference
 from monitoring.sidecar.endpoints import create_app
 from tests.conftest import ROOT
-from tests.monitoring.conftest import (
+from tests.made_up.sidecars import (
     JSON,
     KEYS,
     PATIENCE,
@@ -800,7 +800,7 @@ def test_no_value_of_a_request_is_in_logs_metrics_or_errors(scripted: Begin, tmp
     """A run of every kind of request, good and bad, with one text and one number to look for."""
     canaries = ("kanarienvogel", "7654.25")
     document = tmp_path / "reference.json"
-    from tests.monitoring.conftest import small_document
+    from tests.made_up.sidecars import small_document
 
     document.write_text(json.dumps(small_document()), encoding="utf-8")
     container, port, inner = scripted(), free_port(), free_port()

@@ -20,7 +20,7 @@ from monitoring.reference import (
     load,
     parse,
 )
-from tests.monitoring.conftest import small_document
+from tests.made_up.sidecars import small_document
 
 NUMBERS = st.one_of(st.floats(), st.integers(-5, 105).map(float), st.sampled_from([12.0, 22.0, 30.0, 98.0]))
 FEATURES = {feature.name: feature for feature in parse(small_document()).features}

@@ -386,7 +386,7 @@ ALERTS: tuple[Alert, ...] = (
         summary="The model was trained {value} ago",
         value=_TIME,
         description="Nothing is known to be wrong; nobody has looked for half a year either.",
-        panel=("model", "Age"),
+        panel=("model", "Age of the model"),
     ),
     Alert(
         title="Host memory",

@@ -72,7 +72,7 @@ def _well() -> list[Panel]:
             [(0, 0.5, "NO DRIFT", GREEN), (0.5, 1.5, "DRIFT, NO HARM", ORANGE), (1.5, None, "HARM", RED)],
         ),
         stat(
-            "Age",
+            "Age of the model",
             f"Since the training. From {thresholds.OLDEST_MODEL_DAYS} days on an alert asks for a look.",
             queries.AGE,
             unit="s",
