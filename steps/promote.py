@@ -126,7 +126,8 @@ def _left(step: Active, name: str, behaviour: str) -> Any:
 
 def _floors(step: Active) -> dict[str, str]:
     """What this promotion judges by and a monitor must know: the release takes it into `reference.json`."""
-    return {"roc_auc_min": str(step.schema.gates.roc_auc_min)}
+    floor = step.schema.gates.roc_auc_min
+    return {} if floor is None else {"roc_auc_min": str(floor)}
 
 
 def _compare(

@@ -57,7 +57,7 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
     score_drifts = (
         max(float(evidence.drift_alarm(counts.scores(w)[0], score)) for w in TRAFFIC_WINDOWS) >= limit
     )
-    validation, floor = reference.validation["roc_auc"], reference.floors["roc_auc"]
+    validation, floor = reference.validation["roc_auc"], reference.floors.get("roc_auc", 0.0)
     expected = _least([_expected(counts, window) for window in ("1d", "14d")])
     realised = _least([_realised(counts, window) for window in ("7d", "30d")])
     drop = max([validation - best for best in (expected, realised) if best is not None], default=0.0)

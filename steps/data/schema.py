@@ -121,14 +121,36 @@ class Subgroup:
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """What a model must reach to be promoted; how each is judged is in `steps/measures/gates.py`."""
+    """Limits of a promotion; `steps/measures/promotion.py` judges by them. A schema may leave out all of
+    them.
 
-    roc_auc_min: float
-    average_precision_min: float
-    calibration_slope: tuple[float, float]
-    observed_expected: tuple[float, float]
-    champion_loss_max: float
-    subgroup_gap_max: float
+    `roc_auc_min`: floor of ROC AUC, none by default. `calibration_slope` and `observed_expected`: ranges that
+    a whole interval must lie in; the defaults are wide enough for a well calibrated model with 100 events in
+    the test part. Against champion and anchor, `roc_auc_margin` is the largest loss of ROC AUC,
+    `log_loss_margin` the largest rise of log loss as a share of theirs. In each subgroup,
+    `subgroup_observed_expected` is the range and `subgroup_recall_margin` the largest loss of recall.
+    `prevalence_change`: from this odds ratio on (or below its inverse), another share of outcomes than in the
+    champion's data needs a person's word. `ignored`: one sentence for each key of an older schema that is
+    read no longer.
+    """
+
+    roc_auc_min: float | None = None
+    calibration_slope: tuple[float, float] = (0.5, 2.0)
+    observed_expected: tuple[float, float] = (0.67, 1.5)
+    roc_auc_margin: float = 0.005
+    log_loss_margin: float = 0.01
+    subgroup_observed_expected: tuple[float, float] = (0.8, 1.25)
+    subgroup_recall_margin: float = 0.05
+    prevalence_change: float = 1.25
+    ignored: tuple[str, ...] = ()
+
+
+# Keys of older schemas, and what is said about each.
+_RETIRED_GATES: Mapping[str, str] = {
+    "average_precision_min": "average precision moves with the share of outcomes; it limits nothing",
+    "subgroup_gap_max": "gaps of ROC AUC move with the mix of cases; they limit nothing",
+    "champion_loss_max": "the largest loss of ROC AUC against the champion is called roc_auc_margin",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,8 +395,8 @@ def _read_schema(entry: Entry) -> Schema | None:
     _check_unique(entry, "column", [column.name for column in columns])
     target_entry = entry.entry("target")
     target = _read_target(target_entry, known) if target_entry else None
-    gates_entry = entry.entry("gates")
-    gates = _read_gates(gates_entry) if gates_entry else None
+    gates_entry = entry.entry("gates", required=False)
+    gates = _read_gates(gates_entry) if gates_entry else Gates()
     sources = [_read_source(item, known) for item in entry.entries("sources", "source")]
     _check_unique(entry, "source", [source.name for source in sources])
     subgroups = [
@@ -392,7 +414,7 @@ def _read_schema(entry: Entry) -> Schema | None:
     if person is not None and (person in known or (target is not None and person == target.name)):
         entry.problem(f"person {person!r} should name a column beside the features and the target")
     entry.finish()
-    if entry.problems or target is None or gates is None:
+    if entry.problems or target is None:
         return None
     return Schema(
         name=name or "",
@@ -474,23 +496,22 @@ def _check_codes(entry: Entry, key: str, codes: Sequence[Code], levels: Mapping[
 
 
 def _read_gates(entry: Entry) -> Gates:
-    shares = {
-        key: entry.number(key)
-        for key in ("roc_auc_min", "average_precision_min", "champion_loss_max", "subgroup_gap_max")
-    }
-    for key, value in shares.items():
-        if value is not None and not 0 <= value <= 1:
+    given: dict[str, Any] = {}
+    for key in ("roc_auc_min", "roc_auc_margin", "log_loss_margin", "subgroup_recall_margin"):
+        given[key] = entry.number(key, required=False)
+        if given[key] is not None and not 0 <= given[key] <= 1:
             entry.problem(f"{key} should lie between 0 and 1")
-    slope, ratio = entry.pair("calibration_slope"), entry.pair("observed_expected")
+    for key in ("calibration_slope", "observed_expected", "subgroup_observed_expected"):
+        given[key] = entry.pair(key, required=False)
+    given["prevalence_change"] = entry.number("prevalence_change", required=False)
+    if given["prevalence_change"] is not None and given["prevalence_change"] <= 1:
+        entry.problem("prevalence_change is an odds ratio above 1")
+    ignored = []
+    for key, why in _RETIRED_GATES.items():
+        if entry.number(key, required=False) is not None:
+            ignored.append(f"{key} of the schema is ignored: {why}")
     entry.finish()
-    return Gates(
-        roc_auc_min=shares["roc_auc_min"] or 0.0,
-        average_precision_min=shares["average_precision_min"] or 0.0,
-        calibration_slope=slope or (0.0, 0.0),
-        observed_expected=ratio or (0.0, 0.0),
-        champion_loss_max=shares["champion_loss_max"] or 0.0,
-        subgroup_gap_max=shares["subgroup_gap_max"] or 0.0,
-    )
+    return Gates(**{key: value for key, value in given.items() if value is not None}, ignored=tuple(ignored))
 
 
 def _read_source(entry: Entry, columns: Mapping[str, Column]) -> Source:

@@ -34,18 +34,20 @@ def judge(
 
     `evaluation` comes from `evaluation.evaluate`, `comparison` (new model less champion) from
     `evaluation.compare`, or is None where there is no champion, or none to compare with: `not_compared` says
-    why. Floors and ranges are judged on the value. The two gates that compare are judged on the interval, so
-    that noise alone does not refuse a model: they fail where all of it lies beyond the limit.
+    why. Floors and ranges are judged on the value. The comparison is judged on its interval, so that
+    noise alone does not refuse a model: it fails where all of the interval lies beyond the limit.
     """
     limits = schema.gates
     measured = evaluation["metrics"]
     return [
-        _at_least("ROC AUC", measured["roc_auc"], limits.roc_auc_min),
-        _at_least("average precision", measured["average_precision"], limits.average_precision_min),
+        *(
+            []
+            if limits.roc_auc_min is None
+            else [_at_least("ROC AUC", measured["roc_auc"], limits.roc_auc_min)]
+        ),
         _within("calibration slope", measured["calibration_slope"], limits.calibration_slope),
         _within("observed / expected", measured["observed_expected"], limits.observed_expected),
-        _champion_loss(comparison, limits.champion_loss_max, not_compared),
-        _subgroup_gap(evaluation["subgroups"], limits.subgroup_gap_max),
+        _champion_loss(comparison, limits.roc_auc_margin, not_compared),
     ]
 
 
@@ -134,23 +136,3 @@ def _champion_loss(comparison: Mapping[str, Any] | None, largest: float, not_com
         return Gate(name, estimate["value"], limit, True, spread)
     by = -largest - estimate["high"]
     return Gate(name, estimate["value"], limit, False, f"{spread}: all of it too low, by at least {by:.4f}")
-
-
-def _subgroup_gap(subgroups: Sequence[Mapping[str, Any]], largest: float) -> Gate:
-    """The subgroup whose gap is most surely too large: judged on the lower end of each gap's interval."""
-    name, limit = "largest subgroup gap in ROC AUC", f"lower end ≤ {largest:g}"
-    measured = [
-        group for group in subgroups if not group["suppressed"] and _is_measured(group["roc_auc_difference"])
-    ]
-    if not measured:
-        return Gate(name, None, limit, True, "no subgroup is large enough to be judged", skipped=True)
-    surest = max(measured, key=lambda group: float(group["roc_auc_difference"]["low"]))
-    if surest["roc_auc_difference"]["low"] <= largest:
-        widest = max(measured, key=lambda group: float(group["roc_auc_difference"]["value"]))
-        gap = widest["roc_auc_difference"]
-        return Gate(name, gap["value"], limit, True, f"{widest['name']}, {_spread(gap)}")
-    gap = surest["roc_auc_difference"]
-    by = gap["low"] - largest
-    return Gate(
-        name, gap["value"], limit, False, f"{surest['name']}, {_spread(gap)}: too large by at least {by:.4f}"
-    )

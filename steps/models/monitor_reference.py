@@ -70,7 +70,7 @@ def build_reference(
         "features": [_empty_feature(column, train[column.name]) for column in schema.columns],
         "score": _empty_score(risk, threshold),
         "validation": _describe_validation(y, risk, threshold),
-        "floors": {"roc_auc": schema.gates.roc_auc_min},
+        "floors": {} if schema.gates.roc_auc_min is None else {"roc_auc": schema.gates.roc_auc_min},
         "golden": {
             "columns": names,
             "rows": [[_plain(value) for value in row] for row in golden.itertuples(index=False)],

@@ -44,11 +44,9 @@ subgroups:
   - {name: Ill, column: grade, values: [2, 3]}
 gates:
   roc_auc_min: 0.6
-  average_precision_min: 0.2
   calibration_slope: [0.8, 1.2]
   observed_expected: [0.9, 1.1]
-  champion_loss_max: 0.01
-  subgroup_gap_max: 0.1
+  roc_auc_margin: 0.01
 point_scores:
   - name: Ward score
     made_for: tests
@@ -121,6 +119,24 @@ def test_point_scores_reach_their_known_figures_on_the_survey(bundled: Schema, s
     assert figures["FINDRISC"] == pytest.approx([0.766, 0.739, 0.668], abs=0.0006)
 
 
+def test_a_schema_without_limits_has_defaults_and_retired_keys_are_named(
+    read: Callable[[str], Schema],
+) -> None:
+    """Without a `gates` block the defaults hold; a key of an older schema limits nothing, and a sentence says
+    so.
+    """
+    start, end = SMALL.index("gates:"), SMALL.index("point_scores:")
+    plain = read(SMALL[:start] + SMALL[end:]).gates
+    assert (plain.roc_auc_min, plain.roc_auc_margin, plain.calibration_slope) == (None, 0.005, (0.5, 2.0))
+    older = read(
+        SMALL.replace("gates:", "gates:\n  average_precision_min: 0.2\n  subgroup_gap_max: 0.1")
+    ).gates
+    assert [sentence.split()[0] for sentence in older.ignored] == [
+        "average_precision_min",
+        "subgroup_gap_max",
+    ]
+
+
 def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> None:
     """Five faults in five places make five problems, each naming its place."""
     text = (
@@ -173,7 +189,8 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         ("{column: ward}", "{column: dose}", "name is missing"),
         ("name: Ill", "name: High dose", "two subgroups"),
         ("slope: [0.8, 1.2]", "slope: [1.2, 0.8]", "two numbers, lower and upper"),
-        ("subgroup_gap_max: 0.1", "", "subgroup_gap_max is missing"),
+        ("roc_auc_margin: 0.01", "roc_auc_margin: 1.5", "roc_auc_margin should lie between 0 and 1"),
+        ("roc_auc_margin: 0.01", "prevalence_change: 0.9", "an odds ratio above 1"),
         ("{from: 10, to: 50", "{from: 11, to: 50", "join without gap"),
         ("points: {A: 1, B: 0, C: 0}", "points: {A: 1, B: 0}", "say nothing for level C of ward"),
         ("points: {A: 1, B: 0, C: 0}", "points: {A: 1.5, B: 0, C: 0}", "whole points"),

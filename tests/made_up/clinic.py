@@ -35,11 +35,9 @@ sources:
   - {name: remote, kind: public, url: "http://127.0.0.1:1/r.csv", target: back, positive: [1], ignore: [ID]}
 gates:
   roc_auc_min: 0.5
-  average_precision_min: 0.1
   calibration_slope: [0.5, 2]
   observed_expected: [0.5, 2]
-  champion_loss_max: 0.1
-  subgroup_gap_max: 0.5
+  roc_auc_margin: 0.1
 """
 
 

@@ -32,11 +32,9 @@ SCHEMA = Schema(
     ),
     gates=Gates(
         roc_auc_min=0.7,
-        average_precision_min=0.3,
         calibration_slope=(0.8, 1.2),
         observed_expected=(0.9, 1.1),
-        champion_loss_max=0.01,
-        subgroup_gap_max=0.1,
+        roc_auc_margin=0.01,
     ),
     subgroups=(
         Subgroup("North", "ward", values=("north",)),
