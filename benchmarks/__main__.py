@@ -32,7 +32,7 @@ def prepared(place: Path) -> Path:
     """The real survey where it is, else the cohort, prepared once: the folder of its three tables."""
     from steps.data import prepared as preparation
     from steps.data import sources
-    from steps.data.schema import load
+    from steps.data.schema_file import load
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     data = str(SURVEY) if SURVEY.exists() else "cohort"

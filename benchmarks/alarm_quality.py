@@ -288,7 +288,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     from steps.data import prepared as preparation
     from steps.data import sources
     from steps.data.files import TARGET_COLUMN
-    from steps.data.schema import load
+    from steps.data.schema_file import load
     from steps.models import families, fitting
     from steps.models.monitor_reference import build_reference
 

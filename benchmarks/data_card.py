@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from steps.data.errors import UserError
-from steps.data.schema import Column, Schema, format_code, load
+from steps.data.schema import Column, NumericColumn, Schema, format_code
+from steps.data.schema_file import load
 
 ROOT = Path(__file__).resolve().parents[1]
 MARGINAL_LIMIT, RANK_LIMIT, ROC_AUC_LIMIT = 0.01, 0.02, 0.815
@@ -79,7 +80,7 @@ def column_table(schema: Schema) -> str:
 
 def _values(column: Column) -> str:
     unit = f" {column.unit}" if column.unit else ""
-    if column.levels is None:
+    if isinstance(column, NumericColumn):
         return f"{column.minimum:g} to {column.maximum:g}{unit}"
     levels = "; ".join(f"{format_code(code)} {label}" for code, label in column.levels.items())
     return f"{levels} ({column.unit})" if column.unit else levels

@@ -29,7 +29,7 @@ def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
     started = time.perf_counter()
     from steps.data import prepared as preparation
     from steps.data import sources
-    from steps.data.schema import load
+    from steps.data.schema_file import load
 
     schema = load(schema_path)
     located = sources.locate(str(data), schema, cache, PROJECT)

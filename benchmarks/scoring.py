@@ -76,7 +76,7 @@ def main() -> int:
 def fitted_model() -> tuple[pd.DataFrame, Any]:
     """The cohort's features, and boosted trees fitted to them."""
     from steps.data import validation
-    from steps.data.schema import load
+    from steps.data.schema_file import load
     from steps.models import families
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
@@ -130,7 +130,7 @@ def scored(folder: Path, data: Path) -> dict[str, float]:
 def score_in_this_process(model_file: Path, data: Path, out: Path) -> int:
     """Score and print speed and memory as JSON."""
     from steps.data import sources
-    from steps.data.schema import load
+    from steps.data.schema_file import load
     from steps.models import families, scoring
 
     schema = load(ROOT / "data" / "brfss2015.yaml")

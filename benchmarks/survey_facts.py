@@ -30,7 +30,8 @@ from monitoring.simulation.people import (
     log_odds,
 )
 from steps.data.errors import UserError
-from steps.data.schema import Code, Column, Schema, format_code, load
+from steps.data.schema import Code, Column, LevelledColumn, Schema, format_code
+from steps.data.schema_file import load
 
 SMALLEST_CELL = 20
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,7 @@ def _marginal(values: pd.Series, column: Column) -> dict[str, Any]:
     """`bands` of [low, high, share], in order; `decimals` of a numeric column; share `missing`."""
     known = values.dropna()
     content: dict[str, Any] = {"missing": round(1 - len(known) / len(values), 6)}
-    if column.levels is not None:
+    if isinstance(column, LevelledColumn):
         counts = [int((known == code).sum()) for code in column.codes]
         counts = [count if count >= SMALLEST_CELL else 0 for count in counts]
         table = [

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steps.data.errors import UserError
-from steps.data.schema import Code, Column, Schema, format_code, load
+from steps.data.schema import Code, Column, LevelledColumn, Schema, format_code
+from steps.data.schema_file import load
 
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "brfss2015.yaml"
 URL = "http://127.0.0.1:8080"
@@ -54,7 +55,7 @@ def parse_value(column: Column, text: str) -> Code | None:
     written = text.strip()
     if written.lower() in _EMPTY:
         return None
-    if column.levels is not None:
+    if isinstance(column, LevelledColumn):
         for code, label in column.levels.items():
             if written.lower() in (format_code(code).lower(), label.lower()):
                 return code
@@ -71,7 +72,7 @@ def parse_value(column: Column, text: str) -> Code | None:
         )
     number = _number(written)
     unit = f" {column.unit}" if column.unit else ""
-    if number is not None and column.minimum is not None and column.maximum is not None:
+    if number is not None:
         if number in column.missing:
             return None
         if column.minimum <= number <= column.maximum:
@@ -249,14 +250,14 @@ def _risk(item: Any) -> float | None:
     return float(value) if good else None
 
 
-def _levels(column: Column) -> str:
-    return ", ".join(f"{format_code(code)} ({label})" for code, label in (column.levels or {}).items())
+def _levels(column: LevelledColumn) -> str:
+    return ", ".join(f"{format_code(code)} ({label})" for code, label in column.levels.items())
 
 
 def _shown(column: Column, value: Code | None) -> str:
     if value is None:
         return "-"
-    if column.levels is not None:
+    if isinstance(column, LevelledColumn):
         return f"{column.levels[value]} ({format_code(value)})"
     return f"{value:g}{' ' + column.unit if column.unit else ''}"
 
@@ -285,7 +286,7 @@ def _parser(schema: Schema) -> argparse.ArgumentParser:
     for column in schema.columns:
         allowed = (
             _levels(column)
-            if column.levels
+            if isinstance(column, LevelledColumn)
             else f"{column.minimum:g} to {column.maximum:g} {column.unit or ''}"
         )
         answers.add_argument(

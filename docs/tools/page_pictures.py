@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from steps.data import schema
+from steps.data.schema_file import load
 from steps.ops import release
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def main() -> int:
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
     client = mlflow.MlflowClient(uri, uri)
-    name = release.chosen_name(client, schema.load(ROOT / "data" / "brfss2015.yaml"), ROOT)
+    name = release.chosen_name(client, load(ROOT / "data" / "brfss2015.yaml"), ROOT)
     champion = client.get_model_version_by_alias(name, "champion")
     run = client.get_run(champion.run_id)
     experiment = run.info.experiment_id

@@ -28,7 +28,8 @@ from monitoring.simulation import traffic as live
 from monitoring.simulation.alert_states import final_state, seconds
 from monitoring.simulation.history import History, Server, add_blocks, openmetrics, record
 from steps.data.errors import UserError
-from steps.data.schema import Schema, load, registered_name
+from steps.data.schema import Schema, registered_name
+from steps.data.schema_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
 # The end of the past is sampled and evaluated each minute, as alerts need it; the rest more coarsely.

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.data.errors import UserError
-from steps.data.schema import Change, Code, Column, Scenario, Schema, load
+from steps.data.schema import Change, Code, Column, NumericColumn, Scenario, Schema
+from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -332,7 +333,8 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
         changed = np.full_like(numbers, change.value)
     else:
         changed = numbers + change.value if change.operation == "add" else numbers * change.value
-        changed = np.clip(changed, column.minimum, column.maximum)
+        if isinstance(column, NumericColumn):
+            changed = np.clip(changed, column.minimum, column.maximum)
     changed = np.where(chance < strength * change.share, changed, numbers)
     return np.rint(changed).astype(np.int32) if whole else changed
 
@@ -341,9 +343,8 @@ def _spoil(values: Any, column: Column, chance: Floats) -> Any:
     """The answers, as objects, where `chance` is below 1 replaced by a far too large number, text or -1."""
     import pandas as pd
 
-    far = 1000.0 + max(
-        (code for code in (*column.codes, column.maximum) if isinstance(code, float)), default=0.0
-    )
+    known = (column.maximum,) if isinstance(column, NumericColumn) else column.codes
+    far = 1000.0 + max((code for code in known if isinstance(code, float)), default=0.0)
     rubbish = [_GARBAGE_TEXT, "", "-1"] if column.is_text else [far, _GARBAGE_TEXT, -1.0]
     spoilt = pd.Series(values).astype(object)
     places = np.flatnonzero(chance < 1.0)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from steps.chain import fingerprint, parameters, store
 from steps.chain.context import NO_DATASETS, VERDICT, Active, Result, StepRun
 from steps.data.errors import UserError
-from steps.data.schema import Schema, load
+from steps.data.schema import Schema
+from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

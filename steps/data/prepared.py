@@ -28,7 +28,7 @@ from steps.data import split, validation
 from steps.data.disclosure import on_grid
 from steps.data.errors import UserError
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
-from steps.data.schema import format_code
+from steps.data.schema import NumericColumn, format_code
 from steps.data.validation import ValidationError
 
 if TYPE_CHECKING:
@@ -374,9 +374,7 @@ def _repeats(keys: NDArray[np.uint64], places: NDArray[np.uint64]) -> dict[str, 
 def _column_profile(values: Any, column: Column) -> dict[str, Any]:
     """Share of rows in each level or decile band, and of missing values, of one feature."""
     missing = np.asarray(pd.isna(values))
-    if column.kind == "numeric":
-        assert column.minimum is not None
-        assert column.maximum is not None
+    if isinstance(column, NumericColumn):
         present = values[~missing]
         inner = _decile_edges(present, column.minimum, column.maximum)
         counts = np.bincount(np.searchsorted(inner, present, side="right"), minlength=len(inner) + 1)

@@ -1,75 +1,85 @@
-"""The schema: one YAML file that says everything about the columns of a data set; all else derives from it.
+"""The schema: everything that is known about the columns of a data set; all else derives from it.
 
-`load` reads it, refuses what it does not know, and reports every problem at once. What it returns is frozen:
-validation happens here, so the rest of the project trusts it.
+`steps.data.schema_file` reads it from a YAML file and checks it there, so the rest of the project trusts it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steps.data.errors import UserError
-from steps.data.schema_file import Code as Code
-from steps.data.schema_file import Entry, as_code, is_code, is_whole, parse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["numeric", "binary", "ordinal", "nominal"]
+Code = float | str
+LevelledKind = Literal["binary", "ordinal", "nominal"]
 SourceKind = Literal["synthetic", "public"]
 Operation = Literal[
     "shift", "add", "scale", "replace", "missing", "garbage", "outcome_shift", "outcome_slope", "rate"
 ]
 
-Named = TypeVar("Named", "Column", "Source", "Scenario")
 
-_TEXT_KINDS = ("binary", "nominal")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+class _HasName(Protocol):
+    @property
+    def name(self) -> str: ...
 
 
-class SchemaError(UserError):
-    """A schema file that cannot be used; `problems` holds one sentence for each thing to mend."""
-
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n  ".join([f"{path}: {count} in the schema:", *problems]))
+Named = TypeVar("Named", bound=_HasName)
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One feature: what it means and which values it may take."""
+class NumericColumn:
+    """A feature that is a number within a closed range."""
 
     name: str
-    kind: Kind
     meaning: str
+    minimum: float
+    maximum: float
     unit: str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    levels: Mapping[Code, str] | None = None
+    missing: tuple[Code, ...] = ()
+
+    @property
+    def kind(self) -> Literal["numeric"]:
+        """The word for it in a schema file."""
+        return "numeric"
+
+    @property
+    def is_text(self) -> Literal[False]:
+        """Its values are numbers."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class LevelledColumn:
+    """A feature with a few values, each with a label, in the schema's order."""
+
+    name: str
+    kind: LevelledKind
+    meaning: str
+    levels: Mapping[Code, str]
+    unit: str | None = None
     missing: tuple[Code, ...] = ()
 
     @property
     def codes(self) -> tuple[Code, ...]:
-        """The values of the levels in their order; empty for a numeric column."""
-        return tuple(self.levels or ())
+        """The values of the levels in their order."""
+        return tuple(self.levels)
 
     @property
     def is_text(self) -> bool:
         """The column holds text; all other columns hold numbers."""
         return any(isinstance(code, str) for code in self.codes)
+
+
+Column = NumericColumn | LevelledColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +153,6 @@ class Gates:
     subgroup_recall_margin: float = 0.05
     prevalence_change: float = 1.25
     ignored: tuple[str, ...] = ()
-
-
-# Keys of older schemas, and what is said about each.
-_RETIRED_GATES: Mapping[str, str] = {
-    "average_precision_min": "average precision moves with the share of outcomes; it limits nothing",
-    "subgroup_gap_max": "gaps of ROC AUC move with the mix of cases; they limit nothing",
-    "champion_loss_max": "the largest loss of ROC AUC against the champion is called roc_auc_margin",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +299,7 @@ class Schema:
         """
         return _digest(
             [
-                [[c.name, c.kind, c.minimum, c.maximum, c.codes, c.missing] for c in self.columns],
+                [[c.name, c.kind, *_limits(c), c.missing] for c in self.columns],
                 [self.target.name, tuple(self.target.levels), self.target.positive],
             ]
         )
@@ -334,38 +336,19 @@ def format_code(code: Code) -> str:
     return code if isinstance(code, str) else f"{code:.15g}"
 
 
-def load(path: Path) -> Schema:
-    """Read and check a schema file.
-
-    Raises SchemaError with every problem of the file at once (one only, where the file is no YAML at all).
-    """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SchemaError(path, ["there is no such file: name one with -P schema=data/<name>.yaml"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SchemaError(path, [f"the file cannot be read: {type(error).__name__}"]) from None
-    problems: list[str] = []
-    try:
-        document = parse(text, problems)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise SchemaError(path, [f"this is no YAML: {getattr(error, 'problem', error)}{where}"]) from None
-    schema = _read_schema(Entry(document, "the file", problems))
-    if problems or schema is None:
-        raise SchemaError(path, problems)
-    return schema
-
-
 def _named(things: Sequence[Named], name: str, noun: str) -> Named:
     for thing in things:
         if thing.name == name:
             return thing
     known = ", ".join(thing.name for thing in things) or "none"
     raise UserError(f"the schema has no {noun} {name!r}; it has: {known}")
+
+
+def _limits(column: Column) -> tuple[float | None, float | None, tuple[Code, ...]]:
+    """Smallest and largest number of a numeric column; the codes of one with levels."""
+    if isinstance(column, NumericColumn):
+        return column.minimum, column.maximum, ()
+    return None, None, column.codes
 
 
 def _digest(content: object) -> str:
@@ -381,349 +364,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_plain(item) for item in content]
     return content
-
-
-def _read_schema(entry: Entry) -> Schema | None:
-    name = entry.text("name")
-    if name is not None and not _NAME.fullmatch(name):
-        entry.problem(
-            f"name {name!r} should be small letters, digits and single hyphens, such as diabetes-risk"
-        )
-    title, disclaimer = entry.text("title"), entry.text("disclaimer")
-    columns = [_read_column(item) for item in entry.entries("columns", "column", required=True)]
-    known = {column.name: column for column in columns}
-    _check_unique(entry, "column", [column.name for column in columns])
-    target_entry = entry.entry("target")
-    target = _read_target(target_entry, known) if target_entry else None
-    gates_entry = entry.entry("gates", required=False)
-    gates = _read_gates(gates_entry) if gates_entry else Gates()
-    sources = [_read_source(item, known) for item in entry.entries("sources", "source")]
-    _check_unique(entry, "source", [source.name for source in sources])
-    subgroups = [
-        group for item in entry.entries("subgroups", "subgroup") for group in _read_subgroup(item, known)
-    ]
-    _check_unique(entry, "subgroup", [group.name for group in subgroups])
-    scores = [_read_point_score(item, known) for item in entry.entries("point_scores", "point score")]
-    _check_unique(entry, "point score", [score.name for score in scores])
-    scenarios = [_read_scenario(item, known) for item in entry.entries("scenarios", "scenario")]
-    _check_unique(entry, "scenario", [scenario.name for scenario in scenarios])
-    facts = entry.text("facts", required=False)
-    drift_entry = entry.entry("drift", required=False)
-    drift = _read_drift(drift_entry) if drift_entry else DriftLimits()
-    person = entry.text("person", required=False)
-    if person is not None and (person in known or (target is not None and person == target.name)):
-        entry.problem(f"person {person!r} should name a column beside the features and the target")
-    entry.finish()
-    if entry.problems or target is None:
-        return None
-    return Schema(
-        name=name or "",
-        title=title or "",
-        disclaimer=disclaimer or "",
-        columns=tuple(columns),
-        target=target,
-        gates=gates,
-        sources=tuple(sources),
-        subgroups=tuple(subgroups),
-        point_scores=tuple(scores),
-        scenarios=tuple(scenarios),
-        facts=facts,
-        drift=drift,
-        person=person,
-    )
-
-
-def _check_unique(entry: Entry, noun: str, names: Sequence[str]) -> None:
-    for name in sorted({name for name in names if name and names.count(name) > 1}):
-        entry.problem(f"two {noun}s are called {name!r}")
-
-
-def _read_column(entry: Entry) -> Column:
-    name = entry.text("name") or ""
-    if name.startswith("__"):
-        entry.problem("names that start with __ are the project's own")
-    kind = cast(Kind, entry.choice("kind", get_args(Kind)))
-    meaning, unit = entry.text("meaning") or "", entry.text("unit", required=False)
-    numeric = kind == "numeric"
-    minimum = entry.number("minimum", required=numeric)
-    maximum = entry.number("maximum", required=numeric)
-    levels = entry.labels("levels", required=kind is not None and not numeric)
-    missing = entry.codes("missing") or ()
-    entry.finish()
-    column = Column(name, kind, meaning, unit, minimum, maximum, levels, missing)
-    if minimum is not None and maximum is not None and minimum >= maximum:
-        entry.problem("minimum should be below maximum")
-    if numeric and levels is not None:
-        entry.problem("a numeric column has minimum and maximum, no levels")
-    if kind is not None and not numeric and (minimum is not None or maximum is not None):
-        entry.problem(f"a column of kind {kind} has levels, no minimum or maximum")
-    if kind == "binary" and levels is not None and len(levels) != 2:
-        entry.problem(f"a binary column has two levels, found {len(levels)}")
-    if column.is_text and kind not in _TEXT_KINDS:
-        entry.problem(f"levels of kind {kind} should be numbers: text has no order")
-    if kind == "ordinal" and not column.is_text and list(column.codes) != sorted(column.codes):
-        entry.problem("levels of an ordinal column should stand in ascending order")
-    if any(isinstance(code, str) != column.is_text for code in missing):
-        entry.problem(
-            f"missing should hold {'texts' if column.is_text else 'numbers'} like the column itself"
-        )
-    for code in missing:
-        if code in column.codes:
-            entry.problem(f"{format_code(code)} is both a level and a value that means missing")
-    return column
-
-
-def _read_target(entry: Entry, columns: Mapping[str, Column]) -> Target:
-    name, meaning = entry.text("name") or "", entry.text("meaning") or ""
-    levels = entry.labels("levels", required=True) or {}
-    positive = entry.codes("positive", required=True) or ()
-    entry.finish()
-    if name in columns:
-        entry.problem(f"{name!r} is a column too: a model would be given the answer")
-    _check_codes(entry, "positive", positive, levels)
-    if levels and set(positive) >= set(levels):
-        entry.problem("every level is positive: at least one should not be")
-    return Target(name, meaning, levels, positive)
-
-
-def _check_codes(entry: Entry, key: str, codes: Sequence[Code], levels: Mapping[Code, Any]) -> None:
-    for code in codes:
-        if levels and code not in levels:
-            entry.problem(
-                f"{key} names {format_code(code)}, which is no level; levels are "
-                + ", ".join(format_code(level) for level in levels)
-            )
-
-
-def _read_gates(entry: Entry) -> Gates:
-    given: dict[str, Any] = {}
-    for key in ("roc_auc_min", "roc_auc_margin", "log_loss_margin", "subgroup_recall_margin"):
-        given[key] = entry.number(key, required=False)
-        if given[key] is not None and not 0 <= given[key] <= 1:
-            entry.problem(f"{key} should lie between 0 and 1")
-    for key in ("calibration_slope", "observed_expected", "subgroup_observed_expected"):
-        given[key] = entry.pair(key, required=False)
-    given["prevalence_change"] = entry.number("prevalence_change", required=False)
-    if given["prevalence_change"] is not None and given["prevalence_change"] <= 1:
-        entry.problem("prevalence_change is an odds ratio above 1")
-    ignored = []
-    for key, why in _RETIRED_GATES.items():
-        if entry.number(key, required=False) is not None:
-            ignored.append(f"{key} of the schema is ignored: {why}")
-    entry.finish()
-    return Gates(**{key: value for key, value in given.items() if value is not None}, ignored=tuple(ignored))
-
-
-def _read_source(entry: Entry, columns: Mapping[str, Column]) -> Source:
-    name = entry.text("name") or ""
-    kind = cast(SourceKind, entry.choice("kind", get_args(SourceKind)))
-    path, url = entry.text("path", required=False), entry.text("url", required=False)
-    if (path is None) == (url is None):
-        entry.problem("a source has either a path or a url")
-    if url is not None and not url.startswith(("https://", "http://")):
-        entry.problem("url should start with https:// or http://")
-    if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
-        entry.problem("path should be relative to the project's folder and stay inside it")
-    sha256 = entry.text("sha256", required=False)
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
-        entry.problem("sha256 should be 64 small hexadecimal digits, in quotes")
-    target, positive = entry.text("target", required=False), entry.codes("positive")
-    ignore = entry.texts("ignore")
-    for column in ignore:
-        if column in columns:
-            entry.problem(f"ignore names {column!r}, which is a column of the schema")
-    note = entry.text("note", required=False) or ""
-    entry.finish()
-    return Source(name, kind, path, url, sha256, target, positive, ignore, note)
-
-
-def _read_subgroup(entry: Entry, columns: Mapping[str, Column]) -> list[Subgroup]:
-    """The subgroups of one entry: one for each level where only a column is named."""
-    name, column_name = entry.text("name", required=False), entry.text("column")
-    values = entry.codes("values")
-    minimum, maximum = entry.number("minimum", required=False), entry.number("maximum", required=False)
-    headline = entry.flag("headline")
-    entry.finish()
-    column = _find_column(entry, column_name, columns)
-    if column is None:
-        return []
-    bounded = minimum is not None or maximum is not None
-    if name is None:
-        if values is not None or bounded or column.levels is None:
-            entry.problem(
-                "name is missing; only a column with levels and nothing else gives a subgroup a level"
-            )
-            return []
-        return [
-            Subgroup(f"{column.name}: {label}", column.name, (code,), headline=headline)
-            for code, label in column.levels.items()
-        ]
-    if (values is not None) == bounded:
-        entry.problem("a named subgroup has either values or minimum and maximum")
-    if bounded and column.kind != "numeric":
-        entry.problem(f"{column.name} has levels: give values, no minimum or maximum")
-    if minimum is not None and maximum is not None and minimum > maximum:
-        entry.problem("minimum should not be above maximum")
-    if values is not None:
-        if column.levels is None:
-            entry.problem(f"{column.name} is numeric: give minimum or maximum, no values")
-        else:
-            _check_codes(entry, "values", values, column.levels)
-    return [Subgroup(name, column.name, values, minimum, maximum, headline)]
-
-
-def _find_column(entry: Entry, name: str | None, columns: Mapping[str, Column]) -> Column | None:
-    if name is not None and name not in columns:
-        entry.problem(f"there is no column {name!r}")
-    return columns.get(name) if name is not None else None
-
-
-def _read_drift(entry: Entry) -> DriftLimits:
-    """The limits that are given, and the defaults of the others."""
-    given: dict[str, Any] = {}
-    for field in fields(DriftLimits):
-        is_range = isinstance(field.default, tuple)
-        read = entry.pair if is_range else entry.number
-        value = read(field.name, required=False)
-        if value is not None:
-            given[field.name] = value
-    entry.finish()
-    limits = DriftLimits(**given)
-    for name, (low, high) in (
-        ("observed_expected", limits.observed_expected),
-        ("calibration_slope", limits.calibration_slope),
-    ):
-        if not low < 1 < high:
-            entry.problem(f"{name} should be a range around 1, which is a model whose risks are right")
-    for name in ("evidence", "psi", "share", "roc_auc_loss", "calibration_error"):
-        if getattr(limits, name) <= 0:
-            entry.problem(f"{name} should be above 0")
-    if not 0.5 < limits.separability < 1:
-        entry.problem("separability should lie between 0.5, which is chance, and 1")
-    return limits
-
-
-def _read_point_score(entry: Entry, columns: Mapping[str, Column]) -> PointScore:
-    name = entry.text("name") or ""
-    items = [
-        item
-        for item in (
-            _read_point_item(sub, columns) for sub in entry.entries("items", f"{name} item", required=True)
-        )
-        if item is not None
-    ]
-    cut = entry.whole("cut") or 0
-    made_for, lacks = entry.text("made_for") or "", entry.texts("lacks")
-    entry.finish()
-    return PointScore(name, tuple(items), cut, made_for, lacks)
-
-
-def _read_point_item(entry: Entry, columns: Mapping[str, Column]) -> PointItem | None:
-    if entry.has("columns"):
-        names = entry.texts("columns")
-        if entry.content["columns"] == []:
-            entry.problem("columns is empty: name one or more")
-    else:
-        single = entry.text("column")
-        names = (single,) if single is not None else ()
-    found = [
-        column for column in (_find_column(entry, name, columns) for name in names) if column is not None
-    ]
-    numeric = bool(found) and found[0].levels is None
-    points: Mapping[Code, int] | tuple[PointBand, ...] | None
-    if numeric:
-        points = _read_bands(entry)
-    else:
-        value = entry.take(
-            "points",
-            "levels with whole points each",
-            lambda v: (
-                isinstance(v, Mapping) and bool(v) and all(map(is_code, v)) and all(map(is_whole, v.values()))
-            ),
-        )
-        points = None if value is None else MappingProxyType({as_code(code): n for code, n in value.items()})
-    entry.finish()
-    for column in found:
-        if (column.levels is None) != numeric:
-            entry.problem("columns of one item should all be numeric, or all have levels")
-        elif column.levels is not None and points is not None:
-            _check_codes(entry, "points", tuple(cast(Mapping[Code, int], points)), column.levels)
-            absent = [
-                format_code(code) for code in column.codes if code not in cast(Mapping[Code, int], points)
-            ]
-            if absent:
-                entry.problem(f"points say nothing for level {', '.join(absent)} of {column.name}")
-    return PointItem(names, points) if points is not None and found else None
-
-
-def _read_bands(entry: Entry) -> tuple[PointBand, ...] | None:
-    bands = []
-    for band in entry.entries("points", f"{entry.where} band", required=True):
-        lower, upper = band.number("from", required=False), band.number("to", required=False)
-        bands.append(PointBand(lower, upper, band.whole("points") or 0))
-        band.finish()
-    if not bands:
-        return None
-    inner = [(left.upper, right.lower) for left, right in itertools.pairwise(bands)]
-    ascending = [band for band in bands if band.lower is not None and band.upper is not None]
-    if (
-        bands[0].lower is not None
-        or bands[-1].upper is not None
-        or any(left is None or left != right for left, right in inner)
-        or any(cast(float, band.lower) >= cast(float, band.upper) for band in ascending)
-    ):
-        entry.problem(
-            "points of a numeric column should join without gap: the first band without from, the last "
-            "without to, each from equal to the to before it"
-        )
-    return tuple(bands)
-
-
-def _read_scenario(entry: Entry, columns: Mapping[str, Column]) -> Scenario:
-    name = entry.text("name") or ""
-    if name and not _NAME.fullmatch(name):
-        entry.problem("name should be small letters, digits and single hyphens")
-    title, description = entry.text("title") or "", entry.text("description") or ""
-    changes = [_read_change(item, columns) for item in entry.entries("changes", f"{name} change")]
-    starts = entry.number("starts", required=False) or 0.0
-    ramp = entry.number("ramp", required=False) or 0.0
-    if starts < 0 or ramp < 0:
-        entry.problem("starts and ramp are days, 0 or more")
-    drifts = entry.texts("drifts")
-    for column in drifts:
-        _find_column(entry, column, columns)
-    entry.finish()
-    return Scenario(
-        name, title, description, tuple(c for c in changes if c is not None), starts, ramp, drifts
-    )
-
-
-def _read_change(entry: Entry, columns: Mapping[str, Column]) -> Change | None:
-    operations = [key for key in get_args(Operation) if entry.has(key)]
-    if len(operations) != 1:
-        entry.taken.update(get_args(Operation))
-        entry.problem(f"a change has exactly one of {', '.join(get_args(Operation))}")
-    values = {key: entry.number(key) for key in operations}
-    of_rows = bool(operations) and operations[0] in ("outcome_shift", "outcome_slope", "rate")
-    column_name = entry.text("column", required=bool(operations) and not of_rows)
-    share = entry.number("share", required=False)
-    entry.finish()
-    column = _find_column(entry, column_name, columns)
-    if share is not None and not 0 < share <= 1:
-        entry.problem("share should lie above 0 and not above 1")
-    if len(operations) != 1 or values[operations[0]] is None:
-        return None
-    operation, value = cast(Operation, operations[0]), cast(float, values[operations[0]])
-    if of_rows and (column_name is not None or share is not None):
-        entry.problem(f"{operation} concerns all rows: it has no column and no share")
-    if operation in ("missing", "garbage") and (not 0 < value <= 1 or share is not None):
-        entry.problem(f"{operation} is itself the share of the rows, above 0 and not above 1")
-    if operation in ("rate", "scale") and value <= 0:
-        entry.problem(f"{operation} should be above 0")
-    if operation in ("add", "scale") and column is not None and column.kind != "numeric":
-        entry.problem(f"{operation} needs a numeric column; {column.name} is {column.kind}")
-    if operation in ("shift", "replace") and column is not None and column.is_text:
-        entry.problem(f"{operation} needs a column of numbers; {column.name} is text")
-    if operation == "shift" and share is not None:
-        entry.problem("shift moves everybody: it has no share")
-    return Change(operation, value, column_name, 1.0 if share is None else share)

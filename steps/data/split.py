@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steps.data import values as canonical
+from steps.data.schema import LevelledColumn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ def row_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
     total = np.zeros(len(frame), dtype=np.uint64)
     for column in schema.columns:
         values = frame[column.name]
-        if column.is_text:
+        if isinstance(column, LevelledColumn) and column.is_text:
             index, words = canonical.texts(values, column.codes, column.missing)
             table = np.array([_word_bits(word) for word in words] + [int(_MISSING)], dtype=np.uint64)
             bits = table[index]

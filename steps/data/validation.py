@@ -16,6 +16,7 @@ import pandas as pd
 from steps.data import values as canonical
 from steps.data.errors import UserError
 from steps.data.files import FILE_COLUMN, REASON_COLUMN, TARGET_COLUMN
+from steps.data.schema import LevelledColumn, NumericColumn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -172,15 +173,13 @@ def _feature(
     values: pd.Series[Any], column: Column
 ) -> tuple[NDArray[np.float64] | pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
     """Canonical values of a feature and the masks of the rows that break each rule."""
-    if column.is_text:
+    if isinstance(column, LevelledColumn) and column.is_text:
         index, words = canonical.texts(values, column.codes, column.missing)
         known = np.isin(np.array([*words, ""], dtype=object), np.array(column.codes, dtype=object))
         named = pd.array([*words, None], dtype="str")
         return pd.Series(named.take(index)), [(UNKNOWN_LEVEL, (index >= 0) & ~known[index])]
     number, wrong = canonical.numbers(values, column.missing)
-    if column.kind == "numeric":
-        assert column.minimum is not None
-        assert column.maximum is not None
+    if isinstance(column, NumericColumn):
         outside = (number < column.minimum) | (number > column.maximum)
         return number, [(NOT_A_NUMBER, wrong), (OUT_OF_RANGE, outside)]
     unknown = ~np.isin(number, np.array(column.codes, dtype=np.float64)) & ~np.isnan(number)
@@ -236,6 +235,7 @@ def _rule_text(name: str, rule: str, schema: Schema) -> str:
     if rule != OUT_OF_RANGE:
         return rule
     column = schema.column(name)
+    assert isinstance(column, NumericColumn)
     return f"{rule} {column.minimum:g} to {column.maximum:g}"
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.data.disclosure import on_grid
+from steps.data.schema import NumericColumn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from steps.data.schema import Column, Schema
+    from steps.data.schema import Column, LevelledColumn, Schema
 
 Codes = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -55,7 +56,7 @@ def code(frame: pd.DataFrame, schema: Schema, like: Sequence[Coded] | None = Non
     edges = {coded.column.name: coded.edges for coded in like or ()}
     return tuple(
         _numeric(np.asarray(frame[column.name], dtype=np.float64), column, edges.get(column.name))
-        if column.levels is None
+        if isinstance(column, NumericColumn)
         else _levels(frame[column.name], column)
         for column in schema.columns
     )
@@ -71,13 +72,11 @@ def cross(first: Coded, second: Coded) -> Codes:
     return first.codes * second.size + second.codes
 
 
-def quantile_edges(values: Floats, column: Column, parts: int) -> tuple[float, ...]:
+def quantile_edges(values: Floats, column: NumericColumn, parts: int) -> tuple[float, ...]:
     """Inner edges that cut the rows into about equal parts, on a grid of a hundredth of the range or coarser.
 
     The grid keeps an edge from being one person's own value.
     """
-    assert column.minimum is not None
-    assert column.maximum is not None
     if not len(values) or column.maximum <= column.minimum:
         return ()
     edges = on_grid(np.quantile(values, np.arange(1, parts) / parts), column.minimum, column.maximum)
@@ -96,7 +95,7 @@ def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:
     )
 
 
-def _numeric(values: Floats, column: Column, edges: tuple[float, ...] | None) -> Coded:
+def _numeric(values: Floats, column: NumericColumn, edges: tuple[float, ...] | None) -> Coded:
     missing = np.isnan(values)
     if edges is None:
         edges = quantile_edges(values[~missing], column, 10)
@@ -105,12 +104,10 @@ def _numeric(values: Floats, column: Column, edges: tuple[float, ...] | None) ->
     return Coded(column, codes, _bands(edges, column), edges)
 
 
-def _bands(edges: Sequence[float], column: Column) -> tuple[str, ...]:
+def _bands(edges: Sequence[float], column: NumericColumn) -> tuple[str, ...]:
     """Names of the bands; where edges are whole numbers, so are the limits of the names: 25-27, not 25 to
     28.
     """
-    assert column.minimum is not None
-    assert column.maximum is not None
     limits = [column.minimum, *edges, column.maximum]
     whole = all(float(limit).is_integer() for limit in limits)
     names = []
@@ -132,10 +129,9 @@ def _number(value: float) -> str:
     return f"{value:,.6g}".replace("-", _MINUS)
 
 
-def _levels(values: pd.Series, column: Column) -> Coded:
+def _levels(values: pd.Series, column: LevelledColumn) -> Coded:
     import pandas as pd
 
-    assert column.levels is not None
     place = pd.Index(list(column.codes)).get_indexer(pd.Index(values)).astype(np.intp)
     place[place < 0] = len(column.codes)
     return Coded(column, place, tuple(column.levels.values()), ())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from steps.data import split
 from steps.data.disclosure import SMALLEST_CELL, hidden_cells
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
+from steps.data.schema import NumericColumn
 from steps.measures import additive_logit, associations, bins, evidence, metrics, row_order
 from steps.measures.additive_logit import Additive, Block
 from steps.measures.bins import Coded, Floats
@@ -568,7 +569,7 @@ def _candidates(
         crossed = Block(bins.cross(first, second), first.size * second.size)
         found.append((f"{pair['first']} × {pair['second']}", "the two combined, level by level", crossed))
     for column in columns:
-        if column.column.kind != "numeric":
+        if not isinstance(column.column, NumericColumn):
             continue
         values = np.asarray(frame[column.column.name], dtype=np.float64)
         edges = bins.quantile_edges(values[~np.isnan(values)], column.column, _FINE_PARTS)

@@ -94,9 +94,9 @@ def make_objective(
     """
     import pandas as pd
 
-    from steps.data import schema as schemas
+    from steps.data.schema_file import load
 
-    schema = schemas.load(schema_path)
+    schema = load(schema_path)
     frame = pd.read_parquet(table, columns=[*schema.feature_names, TARGET_COLUMN])
     frame = sample(frame, schema, rows)
     fold = folds(frame, schema, fold_count)

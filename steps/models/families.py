@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from steps.data.errors import UserError
+from steps.data.schema import LevelledColumn, NumericColumn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,7 +191,8 @@ def forget_extremes(model: Pipeline, schema: Schema) -> None:
         return
     order = _order(model.named_steps["columns"].transformers)
     (places,) = (places for name, _, places in features.transformers if name == "numbers")
-    numbers = [schema.column(order[place]) for place in places]
+    by_place = [schema.column(order[place]) for place in places]
+    numbers = [column for column in by_place if isinstance(column, NumericColumn)]
     ranks = features.named_transformers_["numbers"].named_steps["quantiletransformer"]
     ranks.quantiles_[0] = [column.minimum for column in numbers]
     ranks.quantiles_[-1] = [column.maximum for column in numbers]
@@ -202,7 +204,9 @@ def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> li
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
 
-    nominal = [column for column in schema.columns if column.kind == "nominal"]
+    nominal = [
+        column for column in schema.columns if isinstance(column, LevelledColumn) and column.kind == "nominal"
+    ]
     transformers = _number_transformers(schema, encoded_elsewhere=nominal)
     for name, encoder, those in _encoders("nominal", nominal):
         transformers.append((name, make_pipeline(encoder, _one_hot()), _names(those)))
@@ -229,7 +233,9 @@ def _histogram_gradient_boosting(
     categorical = [
         order.index(column.name)
         for column in schema.columns
-        if column.kind == "nominal" and len(column.codes) <= _MOST_CATEGORIES
+        if isinstance(column, LevelledColumn)
+        and column.kind == "nominal"
+        and len(column.codes) <= _MOST_CATEGORIES
     ]
     model = HistGradientBoostingClassifier(
         learning_rate=float(values["learning_rate"]),
@@ -258,9 +264,9 @@ def _number_transformers(
     plain = [
         column
         for column in columns
-        if _is_plain(column) and not (known_levels_only and column.levels is not None)
+        if _is_plain(column) and not (known_levels_only and isinstance(column, LevelledColumn))
     ]
-    levelled = [column for column in columns if column.levels is not None and column not in plain]
+    levelled = [column for column in columns if isinstance(column, LevelledColumn) and column not in plain]
     transformers: list[tuple[str, Any, list[str]]] = []
     if plain:
         transformers.append(("plain", "passthrough", _names(plain)))
@@ -282,7 +288,7 @@ def _is_plain(column: Column) -> bool:
     return not column.is_text and not column.missing and column.kind != "nominal"
 
 
-def _encoders(name: str, columns: Sequence[Column]) -> list[tuple[str, Any, list[Column]]]:
+def _encoders(name: str, columns: Sequence[LevelledColumn]) -> list[tuple[str, Any, list[LevelledColumn]]]:
     """Place of each level from 0; NaN for whatever is no level, missing codes among it.
 
     Texts stand in the schema's order, numbers in ascending order, as scikit-learn insists. Numbers become an
@@ -299,7 +305,7 @@ def _encoders(name: str, columns: Sequence[Column]) -> list[tuple[str, Any, list
 
     texts = [column for column in columns if column.is_text]
     numbers = [column for column in columns if not column.is_text]
-    found: list[tuple[str, Any, list[Column]]] = []
+    found: list[tuple[str, Any, list[LevelledColumn]]] = []
     if texts:
         of_texts = encoder([np.array(column.codes, dtype=object) for column in texts])
         found.append((f"text_{name}", of_texts, texts))
@@ -381,8 +387,7 @@ def example_rows(schema: Schema, count: int, *, nulls: bool = False) -> pd.DataF
 
     cells: dict[str, list[Any]] = {}
     for position, column in enumerate(schema.columns):
-        if column.levels is None:
-            assert column.minimum is not None and column.maximum is not None
+        if isinstance(column, NumericColumn):
             low, width = column.minimum, column.maximum - column.minimum
             shares = [(0.5 + (1 + 2 * (position % 3)) * row / count) % 1 for row in range(count)]
             cells[column.name] = [float(f"{low + width * share:.6g}") for share in shares]

@@ -17,7 +17,7 @@ import numpy as np
 from monitoring import reference as reader
 from steps.data.disclosure import on_grid
 from steps.data.files import TARGET_COLUMN
-from steps.data.schema import Column, Schema, format_code
+from steps.data.schema import Column, NumericColumn, Schema, format_code
 from steps.measures import metrics
 from steps.models import families
 
@@ -107,8 +107,7 @@ def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
         "type": "string" if column.is_text else "double",
         "missing_codes": [code for code in column.missing if column.is_text == isinstance(code, str)],
     }
-    if column.levels is None:
-        assert column.minimum is not None and column.maximum is not None
+    if isinstance(column, NumericColumn):
         edges = inner_edges(values.to_numpy(dtype=np.float64), column.minimum, column.maximum)
         part |= {"minimum": column.minimum, "maximum": column.maximum, "edges": edges}
         part["bins"] = _bin_names([column.minimum, *edges, column.maximum])

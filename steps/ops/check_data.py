@@ -16,7 +16,7 @@ from pathlib import Path
 
 from steps.chain import parameters, pipeline, store
 from steps.data.errors import UserError
-from steps.data.schema import load
+from steps.data.schema_file import load
 from steps.ops import retrain
 from steps.reports import job_summary
 

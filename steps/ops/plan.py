@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from steps.chain import parameters, pipeline, store
 from steps.chain.context import StepRun
 from steps.data.errors import UserError
-from steps.data.schema import load
+from steps.data.schema_file import load
 
 
 def plan(argv: Sequence[str]) -> list[str]:

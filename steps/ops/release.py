@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from steps.chain import parameters, pipeline, store
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
-from steps.data.schema import Schema, load, registered_names
+from steps.data.schema import Schema, registered_names
+from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from steps.chain import parameters, pipeline, store
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
-from steps.data.schema import Schema, load
+from steps.data.schema import Schema
+from steps.data.schema_file import load
 from steps.ops import keep_store
 from steps.ops import publish as publishing
 from steps.reports import job_summary

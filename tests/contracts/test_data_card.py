@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.data_card import column_table, section
-from steps.data.schema import load
+from steps.data.schema_file import load
 from tests.conftest import ROOT
 
 SCHEMA = load(ROOT / "data" / "brfss2015.yaml")

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from steps.data.schema import load
+from steps.data.schema_file import load
 from tests.conftest import ROOT
 
 

@@ -346,7 +346,7 @@ def test_refused_rows_can_be_looked_at(tmp_path: Path) -> None:
 
 def test_the_real_survey_is_valid_and_evenly_split(survey_path: Path) -> None:
     """All 253,680 rows are valid, 25,772 repeat the answers of another; prevalence is alike in each part."""
-    from steps.data.schema import load
+    from steps.data.schema_file import load
 
     schema = load(Path(__file__).resolve().parents[2] / "data" / "brfss2015.yaml")
     located = sources.locate(str(survey_path), schema, survey_path.parent, survey_path.parent)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from steps.data.errors import UserError
-from steps.data.schema import DriftLimits, Schema, SchemaError, format_code, load, registered_name
+from steps.data.schema import DriftLimits, Schema, format_code, registered_name
+from steps.data.schema_file import SchemaError, load
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

@@ -271,8 +271,8 @@ def test_a_path_that_exists_only_where_the_caller_stands_says_so(tmp_path: Path)
     (tmp_path / "caller" / "mine.csv").write_bytes(CSV)
     clinic_schema(tmp_path)
     step = (
-        "from pathlib import Path; from steps.data import schema, sources\n"
-        f"read = schema.load(Path({str(tmp_path / 'clinic.yaml')!r}))\n"
+        "from pathlib import Path; from steps.data import schema_file, sources\n"
+        f"read = schema_file.load(Path({str(tmp_path / 'clinic.yaml')!r}))\n"
         "try: sources.locate('mine.csv', read, Path('cache'), Path.cwd())\n"
         "except sources.SourceError as error: print(error)\n"
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from steps.data.schema import Schema, load
+from steps.data.schema import Schema
+from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from steps.data.schema import Column, Gates, PointItem, PointScore, Schema, Subgroup, Target
+from steps.data.schema import (
+    Gates,
+    LevelledColumn,
+    NumericColumn,
+    PointItem,
+    PointScore,
+    Schema,
+    Subgroup,
+    Target,
+)
 
 WARDS = MappingProxyType({"north": "north ward", "south": "south ward", "attic": "attic"})
 
@@ -17,10 +26,10 @@ SCHEMA = Schema(
     title="Readmission after surgery",
     disclaimer="Estimated probability of a recorded readmission; made up",
     columns=(
-        Column("ward", "nominal", "Ward | of <the> patient", levels=WARDS),
-        Column("dose", "numeric", "Dose of a drug", unit="mg", minimum=0.0, maximum=1000.0),
-        Column("noise", "numeric", "Nothing of use", minimum=-10.0, maximum=10.0),
-        Column(
+        LevelledColumn("ward", "nominal", "Ward | of <the> patient", levels=WARDS),
+        NumericColumn("dose", "Dose of a drug", unit="mg", minimum=0.0, maximum=1000.0),
+        NumericColumn("noise", "Nothing of use", minimum=-10.0, maximum=10.0),
+        LevelledColumn(
             "grade",
             "ordinal",
             "Grade of the illness",

@@ -17,7 +17,8 @@ from monitoring.simulation.people import Facts
 from steps.chain import parameters
 from steps.data import validation as validate
 from steps.data.files import TARGET_COLUMN
-from steps.data.schema import Schema, load
+from steps.data.schema import Schema
+from steps.data.schema_file import load
 from steps.measures import drift as drifting
 from steps.measures import evidence, metrics
 from steps.measures.drift import Incoming, Limits

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steps.data import schema
+from steps.data.schema_file import load
 from steps.measures import evaluation, metrics
 from tests.made_up import made_up_study as study
 
@@ -217,7 +217,7 @@ def test_compare_is_new_less_champion(rows):
 
 def test_point_scores_on_the_survey_are_the_published_ones(survey_path):
     """ROC AUC, average precision, sensitivity, specificity and share flagged on all of BRFSS 2015."""
-    brfss = schema.load(Path(__file__).parents[2] / "data" / "brfss2015.yaml")
+    brfss = load(Path(__file__).parents[2] / "data" / "brfss2015.yaml")
     frame = pd.read_parquet(survey_path)
     y = frame[brfss.target.name].isin(brfss.target.positive).to_numpy()
     published = {

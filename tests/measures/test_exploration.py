@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from steps.data import disclosure, validation
-from steps.data.schema import Schema, load
+from steps.data.schema import Schema
+from steps.data.schema_file import load
 from steps.measures import additive_logit, associations, bins, exploration, metrics, row_order
 from steps.measures.additive_logit import Block
 from steps.measures.exploration import Table

@@ -15,7 +15,8 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 from steps.data.errors import UserError
-from steps.data.schema import Schema, load
+from steps.data.schema import NumericColumn, Schema
+from steps.data.schema_file import load
 from steps.models import families, fitting
 from steps.models.families import FAMILIES, Family
 from tests.conftest import ROOT
@@ -162,7 +163,7 @@ def test_somebody_of_whom_nothing_is_known_is_no_extreme(family: Family) -> None
     """Trained on complete answers, a model takes missing ones for common ones, not for grave ones."""
     rng = np.random.default_rng(3)
     schema = load(ROOT / "data" / "brfss2015.yaml")
-    first = {c.name: c.minimum if c.levels is None else c.codes[0] for c in schema.columns}
+    first = {c.name: c.minimum if isinstance(c, NumericColumn) else c.codes[0] for c in schema.columns}
     columns = {name: np.full(4000, value) for name, value in first.items()}
     frame = pd.DataFrame(columns).astype("float64")
     ill = rng.random(4000) < 0.1

@@ -247,7 +247,7 @@ import sys, time
 from pathlib import Path
 from steps.data import sources
 from steps.models import scoring
-from steps.data.schema import load
+from steps.data.schema_file import load
 folder = Path(sys.argv[1])
 schema = load(folder / "clinic.yaml")
 located = sources.locate(str(folder / "in.csv"), schema, folder, folder)

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from monitoring import reference as reader
 from monitoring.prometheus import __main__ as generate
-from steps.data.schema import load
+from steps.data.schema_file import load
 from steps.measures import evidence
 from tests.conftest import ROOT, Champion, require
 

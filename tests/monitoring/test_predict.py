@@ -14,12 +14,13 @@ import pytest
 
 from monitoring import predict
 from steps.data.errors import UserError
-from steps.data.schema import Column, Schema, load
+from steps.data.schema import Column, LevelledColumn, NumericColumn, Schema
+from steps.data.schema_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
-AGE = Column("Age", "ordinal", "Age group", levels={1.0: "18-24", 2.0: "25-29"})
-WEIGHT = Column("Weight", "numeric", "Body weight", unit="kg", minimum=30, maximum=300, missing=(999.0,))
-CITY = Column("City", "nominal", "Where", levels={"a": "Aachen", "b": "Bonn"})
+AGE = LevelledColumn("Age", "ordinal", "Age group", levels={1.0: "18-24", 2.0: "25-29"})
+WEIGHT = NumericColumn("Weight", "Body weight", unit="kg", minimum=30, maximum=300, missing=(999.0,))
+CITY = LevelledColumn("City", "nominal", "Where", levels={"a": "Aachen", "b": "Bonn"})
 
 
 @pytest.fixture(scope="module")

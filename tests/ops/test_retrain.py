@@ -369,7 +369,7 @@ def test_new_data_are_compared_and_trained_and_a_refusal_ends_green(
 ) -> None:
     """Appended rows: drift first, then the chain; a gate that nothing passes, and it ends green."""
     from monitoring.simulation import people
-    from steps.data.schema import load
+    from steps.data.schema_file import load
 
     runner = Runner(restored.folder, "alert", "labelled", "1")
     schema = load(runner.folder / "data" / "brfss2015.yaml")

@@ -22,7 +22,8 @@ from monitoring.simulation import people as cohort
 from monitoring.simulation import traffic as live
 from monitoring.simulation.history import EmptyRulesError, History, Server
 from steps.data.errors import UserError
-from steps.data.schema import Change, Scenario, load
+from steps.data.schema import Change, Scenario
+from steps.data.schema_file import load
 from steps.models import families, fitting
 from steps.models.monitor_reference import build_reference
 from tests.conftest import ROOT, require
