@@ -18,7 +18,7 @@ from pathlib import Path
 
 from monitoring.deploy.docker import has_image
 from steps.data.errors import UserError
-from steps.ops.release import read_facts
+from steps.data.release_facts import read_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -18,7 +18,7 @@ from typing import Any
 from monitoring.deploy.docker import docker, megabytes
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.ops.release import RELEASE, project_version, read_facts
+from steps.data.release_facts import RELEASE, project_version, read_facts
 
 IMAGES = PROJECT / "monitoring" / "deploy" / "images"
 

@@ -22,7 +22,7 @@ from monitoring.deploy import build
 from monitoring.deploy.docker import docker
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.ops.release import RELEASE, read_facts
+from steps.data.release_facts import RELEASE, read_facts
 
 TOLERANCE = 1e-9
 MODEL_PORT, EXPORTER_PORT, METRICS_PORT = 8080, 8000, 9101

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.ops.release import RELEASE, read_facts
+from steps.data.release_facts import RELEASE, read_facts
 
 START_SECONDS = 120.0
 

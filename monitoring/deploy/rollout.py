@@ -22,7 +22,7 @@ from monitoring.deploy.docker import docker, has_image
 from steps.chain.context import VERDICT
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.ops.release import RELEASE, read_facts
+from steps.data.release_facts import RELEASE, read_facts
 
 COMPOSE = ("compose", "--file", "monitoring/deploy/compose.yaml")
 SETTINGS = Path("monitoring") / "deploy" / ".env"

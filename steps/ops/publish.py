@@ -20,8 +20,8 @@ from typing import Any
 
 from steps.chain import pipeline
 from steps.data.errors import UserError
+from steps.data.release_facts import RELEASE, read_facts
 from steps.ops.keep_store import Gh
-from steps.ops.release import RELEASE, read_facts
 from steps.reports import job_summary
 
 ATTACHED = ("release.json", "reference.json", "evaluation.json", "report.html", "model_card.md")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,28 +18,14 @@ from typing import TYPE_CHECKING, Any
 from steps.chain import parameters, pipeline, store
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
+from steps.data.release_facts import FACTS, RELEASE
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RELEASE = Path("build") / "release"
-FACTS = "release.json"
 _COMMIT_TAG = "mlflow.source.git.commit"
-
-
-def project_version(project: Path) -> str:
-    """The version of this project: the newest heading of CHANGELOG.md, its only home.
-
-    Raises:
-        UserError: the first heading of the second level is not a version number.
-    """
-    text = (project / "CHANGELOG.md").read_text(encoding="utf-8")
-    heading = re.search(r"^## +(\S+)", text, re.MULTILINE)
-    if heading is None or not re.fullmatch(r"\d+\.\d+\.\d+", heading[1]):
-        raise UserError("the first `## ` heading of CHANGELOG.md should begin with a version such as 1.2.3")
-    return heading[1]
 
 
 def chosen_name(client: MlflowClient, schema: Schema, project: Path) -> str:
@@ -134,15 +119,6 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return told
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What the release in a folder is. Raises UserError if there is none."""
-    try:
-        document: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"there is no release in {folder}: `make release` exports the champion") from None
-    return document
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

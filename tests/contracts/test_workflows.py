@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from steps.ops import release
+from steps.data import release_facts
 from tests.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -152,7 +152,7 @@ def test_the_dispatch_takes_what_an_alert_sends() -> None:
 
 def test_the_project_s_version_stands_in_the_changelog_alone() -> None:
     """It is a version number, and no other file states it."""
-    version = release.project_version(ROOT)
+    version = release_facts.project_version(ROOT)
     for name in ("pyproject.toml", "MLProject", "conda.yaml"):
         assert f'"{version}"' not in (ROOT / name).read_text()
 

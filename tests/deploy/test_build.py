@@ -12,6 +12,7 @@ import pytest
 
 from monitoring.deploy import build, check_images
 from monitoring.deploy.docker import docker
+from steps.data import release_facts
 from steps.data.errors import UserError
 from steps.ops import release
 from tests.conftest import require
@@ -42,7 +43,7 @@ def test_the_image_test_passes(built: Path) -> None:
 @pytest.fixture
 def model_image(built: Path) -> str:
     """Name of the model's image."""
-    return build.names(release.read_facts(built))[0]
+    return build.names(release_facts.read_facts(built))[0]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from monitoring import reference
 from monitoring.deploy import build, check_images, rollout
 from steps.chain.fingerprint import digest
+from steps.data import release_facts
 from steps.data.errors import UserError
 from steps.ops import keep_store, publish, release, retrain
 
@@ -52,7 +53,7 @@ def exported(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     """Model, reference, report, card and evaluation, and a file that says what it is."""
-    told = release.read_facts(exported)
+    told = release_facts.read_facts(exported)
     assert (told["name"], told["version"], told["run_id"]) == (
         champion.name,
         champion.version,
