@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from monitoring.reference import Reference
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Drift
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Drift]) -> Result:
     """Compare the data with the model's reference and write down what came of it."""
     (step.project / VERDICT).unlink(missing_ok=True)
-    located = step.chain.located
-    chosen = chosen_model.choose(step, step.values["model"], located.kind)
+    located = step.located
+    chosen = chosen_model.choose(step, step.values.model, located.kind)
     try:
         reference = references.parse(chosen_model.fetch_reference(step, chosen))
     except references.ReferenceError as error:
@@ -52,25 +53,27 @@ def work(step: Active) -> Result:
         reference,
         drifting.Incoming(checked.valid, risk, outcome, len(raw), checked.problems),
         step.schema,
-        drifting.Limits(**{name: step.values[name] for name in drifting.LIMITS}),
+        drifting.Limits(**{name: getattr(step.values, name) for name in drifting.LIMITS}),
         trained_on=_training_rows(step, reference),
-        seed=step.values["seed"],
+        seed=step.values.seed,
     )
     found["model"] |= {"label": chosen.label, "version": chosen.version}
     found["data"] = {"kind": located.kind, "digest": located.digest}
     return _conclude(step, found)
 
 
-def _training_rows(step: Active, reference: Reference) -> pd.DataFrame | None:
+def _training_rows(step: Context[Drift], reference: Reference) -> pd.DataFrame | None:
     """The rows that the model was trained on, if this machine's cache has them."""
     data = str(reference.data["digest"])
     if not prepared.is_complete(step.cache, data):
-        step.say("drift: the training rows are not in this machine's cache; the joint comparison is left out")
+        step.log.info(
+            "drift: the training rows are not in this machine's cache; the joint comparison is left out"
+        )
         return None
     return prepared.load(step.cache, data, ("train",))["train"]
 
 
-def _conclude(step: Active, found: dict[str, Any]) -> Result:
+def _conclude(step: Context[Drift], found: dict[str, Any]) -> Result:
     told = {"step": "drift", "drift_run_id": step.run_id, **drifting.told(found)}
     text = json.dumps(told, indent=1) + "\n"
     step.log_json("drift.json", found)
@@ -97,6 +100,6 @@ def _conclude(step: Active, found: dict[str, Any]) -> Result:
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("drift", work))
+    sys.exit(process.execute("drift", work))

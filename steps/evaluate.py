@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from steps.chain.context import Result
+from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
 from steps.data import prepared
 from steps.data.files import TARGET_COLUMN
@@ -18,13 +18,14 @@ from steps.reports import evaluation as report
 from steps.reports import plots
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Evaluate
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Evaluate]) -> Result:
     """Score the test rows, measure, draw and describe; the result is the digest of all figures."""
     data = step.upstream["preprocess"]
-    fitted = step.upstream["tune" if step.values["model"] == "tuned" else "train"]
+    fitted = step.upstream[FITTED_BY[step.values.model]]
     model = families.load(step.fetch(fitted.run_id, "model"))
     reference = step.fetch_json(fitted.run_id, "reference.json")
     test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
@@ -35,11 +36,11 @@ def work(step: Active) -> Result:
         test,
         step.schema,
         reference["score"]["threshold"],
-        step.values["seed"],
-        model={**reference["model"], "role": step.values["model"], "recall_target": step.values["recall"]},
+        step.values.seed,
+        model={**reference["model"], "role": step.values.model, "recall_target": step.values.recall},
         data=reference["data"],
         predict=lambda frame: families.predict_risk(model, frame),
-        replicates=step.values["replicates"],
+        replicates=step.values.replicates,
     )
     step.log_json("evaluation.json", measured)
     step.log_text("report.html", report.render_report([measured]))
@@ -51,18 +52,18 @@ def work(step: Active) -> Result:
     step.log_metrics(numbers)
     step.log_datasets({"test": (data.result_digest, len(test))})
     line = (
-        f"evaluate {step.values['model']}: ROC AUC {numbers['roc_auc']:.4f} "
+        f"evaluate {step.values.model}: ROC AUC {numbers['roc_auc']:.4f} "
         f"({numbers['roc_auc_low']:.4f} to {numbers['roc_auc_high']:.4f}) on {len(test):,} test rows"
     )
     tags = {
         "synthetic": data.tags["synthetic"],
         "data_kind": data.tags["data_kind"],
-        "model": step.values["model"],
+        "model": step.values.model,
     }
     return Result(digest(measured), tags, [line])
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("evaluate", work))
+    sys.exit(process.execute("evaluate", work))

@@ -24,22 +24,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Explore
     from steps.data.schema import Schema
     from steps.data.sources import Located
     from steps.measures.exploration import Table
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Explore]) -> Result:
     """Explore one data set, or two side by side; the result is the digest of all figures."""
-    tables = [read_table(step.values["data"], step.chain.located, step.schema)]
-    if step.values["against"]:
-        located = step.chain.locate(step.values["against"])
-        tables.append(read_table(step.values["against"], located, step.schema))
-    explorations = [exploration.explore(tables[0], step.schema, step.values["seed"])]
+    tables = [read_table(step.values.data, step.located, step.schema)]
+    if step.values.against:
+        located = step.chain.locate(step.values.against)
+        tables.append(read_table(step.values.against, located, step.schema))
+    explorations = [exploration.explore(tables[0], step.schema, step.values.seed)]
     comparison = None
     if len(tables) > 1:
-        explorations.append(exploration.explore(tables[1], step.schema, step.values["seed"], tables[0].frame))
+        explorations.append(exploration.explore(tables[1], step.schema, step.values.seed, tables[0].frame))
         comparison = exploration.compare(tables[0], tables[1], step.schema)
     document: dict[str, Any] = {"explorations": explorations, "comparison": comparison}
     step.log_json("exploration.json", document)
@@ -98,6 +99,6 @@ def _answers(raw: pd.DataFrame, valid: pd.DataFrame, target: str) -> NDArray[np.
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("explore", work))
+    sys.exit(process.execute("explore", work))

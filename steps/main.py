@@ -5,44 +5,45 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import store
-from steps.chain.context import BESIDE, VERDICT, Result
+from steps.chain import tracking
+from steps.chain.context import BESIDE, OTHER, VERDICT, Result
 from steps.data.errors import UserError
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active, StepRun
+    from steps.chain.context import Context, StepRun
+    from steps.chain.values import Main, Role
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Main]) -> Result:
     """Bring every step's result about, reusing what is there; let promote judge; print what came of it."""
     (step.project / VERDICT).unlink(missing_ok=True)  # an earlier chain's: whatever fails now leaves none
-    values = dict(step.values)
-    other = "baseline" if values["model"] == "tuned" else "tuned"
-    chain = step.chain
+    values, chain = step.values, step.chain
+    other = OTHER[values.model]
     needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune")}
-    compared = {other: chain.ensure("evaluate", {**values, "model": other})}
-    compared[values["model"]] = needs["evaluate"] = chain.ensure("evaluate", values)
-    verdict = _promote(step, values, {**needs, BESIDE: compared[other]})
+    compared = {other: chain.ensure("evaluate", replace(values, model=other))}
+    compared[values.model] = needs["evaluate"] = chain.ensure("evaluate", values)
+    verdict = _promote(step, {**needs, BESIDE: compared[other]})
     told = {name: needs["preprocess"].tags[name] for name in ("synthetic", "data_digest")}
     step.tag({"verdict": verdict["verdict"], **told})
     exit_code = 1 if verdict["verdict"] == "refused" else 0
     return Result(lines=_summary(step, compared, verdict), exit_code=exit_code)
 
 
-def _promote(step: Active, values: Mapping[str, Any], needs: Mapping[str, StepRun]) -> dict[str, Any]:
+def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> dict[str, Any]:
     """What promote wrote into `verdict.json`, which alone tells a refusal (its run fails) from a crash."""
     written = step.project / VERDICT
     try:
-        step.chain.launch("promote", values, needs)
+        step.chain.launch("promote", step.values, needs)
     except UserError:
         if not written.exists():
             raise
     return dict(json.loads(written.read_text(encoding="utf-8")))
 
 
-def _summary(step: Active, compared: Mapping[str, StepRun], verdict: Mapping[str, Any]) -> list[str]:
+def _summary(step: Context[Main], compared: Mapping[Role, StepRun], verdict: Mapping[str, Any]) -> list[str]:
     columns = (
         "roc_auc",
         "average_precision",
@@ -61,12 +62,14 @@ def _summary(step: Active, compared: Mapping[str, StepRun], verdict: Mapping[str
         lines.append("These figures are of synthetic people: they say nothing of anybody's health.")
     report = step.client.get_run(verdict["report_run_id"]).info.artifact_uri
     lines.append(f"verdict: {verdict['verdict']} ({VERDICT})")
-    lines.append(f"report:  {store.shown_location(report, step.project)}/report.html, model card beside it")
+    lines.append(
+        f"report:  {tracking.shown_location(report, step.project)}/report.html, model card beside it"
+    )
     lines.append("look:    `make ui`, then http://127.0.0.1:5000")
     return lines
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline as chain
+    from steps.chain import process
 
-    sys.exit(chain.execute("main", work))
+    sys.exit(process.execute("main", work))

@@ -17,27 +17,28 @@ from steps.data import sources
 from steps.data.validation import Problem, ValidationError, described
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Preprocess
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Preprocess]) -> Result:
     """Read, check, split and keep the data; the result is the digest of its three tables."""
-    located = step.chain.located
+    located = step.located
     try:
         with closing(sources.chunks(located, progress=True)) as raw:
-            prepared = preparation.prepare(raw, step.schema, located, step.values["max_rejected"])
+            prepared = preparation.prepare(raw, step.schema, located, step.values.max_rejected)
     except preparation.TooManyRejectedError as error:
         where = preparation.store_rejected(error.rejected, step.cache)
         raise ValidationError(f"{error}\nThe rejected rows are in {where}, each with its reasons.") from None
     folder = preparation.store(prepared, step.cache)
     step.log_json("profile.json", prepared.profile)
-    step.log_text("schema.yaml", (step.project / step.values["schema"]).read_text(encoding="utf-8"))
+    step.log_text("schema.yaml", (step.project / step.values.schema).read_text(encoding="utf-8"))
     rows = {name: len(table) for name, table in prepared.tables.items()}
     step.log_metrics(
         {f"{name}_rows": count for name, count in rows.items()} | {"rejected_rows": len(prepared.rejected)}
     )
     step.log_datasets({name: (prepared.digest, count) for name, count in rows.items()})
-    if located.kind != "private" or step.values["publish_rows"]:
+    if located.kind != "private" or step.values.publish_rows:
         step.client.log_artifacts(step.run_id, str(folder), "rows")
     counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     lines = [f"preprocess: {counts} rows of {located.kind} data"]
@@ -55,6 +56,6 @@ def work(step: Active) -> Result:
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("preprocess", work))
+    sys.exit(process.execute("preprocess", work))

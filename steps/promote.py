@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import store
-from steps.chain.context import BESIDE, VERDICT, Result
+from steps.chain import registry, tracking
+from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result
 from steps.data import prepared
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
@@ -27,21 +27,22 @@ from steps.models import families
 from steps.reports import evaluation as report
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active, StepRun
+    from steps.chain.context import Context, StepRun
+    from steps.chain.values import Promote
 
 ROLLED_BACK = "rolled_back"
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Promote]) -> Result:
     """Promote, refuse, find nothing new, or roll back."""
     (step.project / VERDICT).unlink(missing_ok=True)
-    if step.values["rollback"] != "false":
+    if step.values.rollback != "false":
         return _roll_back(step)
-    above = step.chain.given_upstream("promote", step.values)
+    above = step.chain.results_above("promote", step.values)
     data, evaluated = above["preprocess"], above["evaluate"]
-    fitted = above["tune" if step.values["model"] == "tuned" else "train"]
+    fitted = above[FITTED_BY[step.values.model]]
     name = registered_name(step.schema, data.tags["data_kind"])
-    champion = store.alias_version(step.client, name, store.CHAMPION)
+    champion = registry.alias_version(step.client, name, registry.CHAMPION)
     tags = step.client.get_model_version(name, champion).tags if champion else {}
     told: dict[str, Any] = {
         "model": name,
@@ -78,11 +79,11 @@ def work(step: Active) -> Result:
         lines.append(f"promote: refused. {told['reason']}. {keeps} of {name}")
         return _conclude(step, "refused", told, lines)
 
-    version = store.register(
+    version = registry.register(
         step.client, name, fitted.run_id, _version_tags(step, data, fitted, evaluated, measured)
     )
-    store.wait_ready(step.client, name, version)
-    store.move_champion(step.client, name, version)
+    registry.wait_ready(step.client, name, version)
+    registry.move_champion(step.client, name, version)
     lines.append(
         f"promote: version {version} of {name} is @champion now"
         + (f", version {champion} @previous" if champion else "")
@@ -90,9 +91,9 @@ def work(step: Active) -> Result:
     return _conclude(step, "promoted", {**told, "champion": version}, lines)
 
 
-def _roll_back(step: Active) -> Result:
+def _roll_back(step: Context[Promote]) -> Result:
     """@champion and @previous change places. Tags first: a crash in between is mended by the same command."""
-    wanted = step.values["rollback"]
+    wanted = step.values.rollback
     names = registered_names(step.schema) if wanted == "true" else (wanted,)
     found = {name: previous for name in names if (previous := _previous(step, name)) is not None}
     if not found:
@@ -100,38 +101,43 @@ def _roll_back(step: Active) -> Result:
     if len(found) > 1:
         raise UserError(f"say which model goes back: {' or '.join(f'-P rollback={name}' for name in found)}")
     ((name, previous),) = found.items()
-    champion = store.alias_version(step.client, name, store.CHAMPION)
+    champion = registry.alias_version(step.client, name, registry.CHAMPION)
     if champion is not None:
         step.client.set_model_version_tag(name, champion, ROLLED_BACK, f"to version {previous}")
     if ROLLED_BACK in step.client.get_model_version(name, previous).tags:
         step.client.delete_model_version_tag(name, previous, ROLLED_BACK)
-    store.move_champion(step.client, name, previous)
+    registry.move_champion(step.client, name, previous)
     line = f"promote: version {previous} of {name} is @champion again, version {champion} @previous"
     told = {"model": name, "champion": previous, "champion_before": champion}
     return _conclude(step, "rolled_back", told, [line])
 
 
-def _previous(step: Active, name: str) -> str | None:
+def _previous(step: Context[Promote], name: str) -> str | None:
     """The version that a model can go back to."""
-    previous = store.alias_version(step.client, name, store.PREVIOUS)
-    return None if previous == store.alias_version(step.client, name, store.CHAMPION) else previous
+    previous = registry.alias_version(step.client, name, registry.PREVIOUS)
+    return None if previous == registry.alias_version(step.client, name, registry.CHAMPION) else previous
 
 
-def _left(step: Active, name: str, behaviour: str) -> Any:
+def _left(step: Context[Promote], name: str, behaviour: str) -> Any:
     """The version that behaves like this model, whatever serves it, and was rolled back, or None."""
     versions = step.client.search_model_versions(f"name = '{name}'")
     left = (one for one in versions if ROLLED_BACK in one.tags)
     return next((one for one in left if one.tags.get("behaviour_digest") == behaviour), None)
 
 
-def _floors(step: Active) -> dict[str, str]:
+def _floors(step: Context[Promote]) -> dict[str, str]:
     """What this promotion judges by and a monitor must know: the release takes it into `reference.json`."""
     floor = step.schema.gates.roc_auc_min
     return {} if floor is None else {"roc_auc_min": str(floor)}
 
 
 def _compare(
-    step: Active, name: str, champion: str | None, tags: Mapping[str, str], data: StepRun, fitted: StepRun
+    step: Context[Promote],
+    name: str,
+    champion: str | None,
+    tags: Mapping[str, str],
+    data: StepRun,
+    fitted: StepRun,
 ) -> tuple[dict[str, Any] | None, str]:
     """The new model against the champion on the same test rows, or why they cannot be compared."""
     if champion is None:
@@ -141,7 +147,7 @@ def _compare(
     test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     run_id = str(step.client.get_model_version(name, champion).run_id)
-    if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
+    if not tracking.has_artifacts(step.client, run_id, ("model/MLmodel",)):
         raise UserError(
             f"the model of version {champion} of {name}, the champion, is gone from run {run_id[:8]}; none "
             f"can be compared with it. Bring its artifacts back, or go back with -P rollback={name}"
@@ -151,14 +157,12 @@ def _compare(
         for run in (fitted.run_id, run_id)
     )
     outcome = test[TARGET_COLUMN].to_numpy()
-    compared = evaluation.compare(
-        outcome, new, old, step.values["seed"], replicates=step.values["replicates"]
-    )
+    compared = evaluation.compare(outcome, new, old, step.values.seed, replicates=step.values.replicates)
     return compared, ""
 
 
 def _describe(
-    step: Active,
+    step: Context[Promote],
     measured: Mapping[str, Any],
     judged: Sequence[gates.Gate],
     comparison: Mapping[str, Any] | None,
@@ -172,7 +176,7 @@ def _describe(
 
 
 def _version_tags(
-    step: Active, data: StepRun, fitted: StepRun, evaluated: StepRun, measured: Mapping[str, Any]
+    step: Context[Promote], data: StepRun, fitted: StepRun, evaluated: StepRun, measured: Mapping[str, Any]
 ) -> dict[str, str]:
     return {
         "model_digest": fitted.result_digest,
@@ -190,7 +194,7 @@ def _version_tags(
     }
 
 
-def _conclude(step: Active, verdict: str, told: Mapping[str, Any], lines: Sequence[str]) -> Result:
+def _conclude(step: Context[Promote], verdict: str, told: Mapping[str, Any], lines: Sequence[str]) -> Result:
     """Leave the verdict where callers look for it; what is not told does not apply to it."""
     document = {
         "verdict": verdict,
@@ -216,6 +220,6 @@ def _conclude(step: Active, verdict: str, told: Mapping[str, Any], lines: Sequen
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("promote", work))
+    sys.exit(process.execute("promote", work))

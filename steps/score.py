@@ -5,65 +5,63 @@ Its result is the file at `out`, outside the store, so it is never reused. What 
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from steps.chain import chosen_model
 from steps.chain.context import Result
-from steps.data import validation
+from steps.data import processors, validation
 from steps.models import families, scoring
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Score
     from steps.data.sources import Located
     from steps.models.scoring import Scored
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Score]) -> Result:
     """Score, then say how many rows, how fast, and which broke the schema."""
     values = step.values
-    if values["engine"] == "spark":
+    if values.engine == "spark":
         return _with_spark(step)
-    out = scoring.check_target(values["out"], step.project)
-    located = step.chain.located
-    scoring.check_target(values["out"], step.project, located)
-    chosen = chosen_model.choose(step, values["model"], located.kind)
+    out = scoring.check_target(values.out, step.project)
+    located = step.located
+    scoring.check_target(values.out, step.project, located)
+    chosen = chosen_model.choose(step, values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
     model = families.load(folder)
-    step.say(f"score: with {chosen.label}")
+    step.log.info("score: with %s", chosen.label)
     scored = scoring.score(
         located,
         out,
         lambda frame: families.predict_risk(model, frame),
         step.schema,
-        beside=values["columns"],
-        workers=len(os.sched_getaffinity(0)),
+        beside=values.columns,
+        workers=processors.available(),
         progress=True,
     )
     return _told(step, scored, located, out, chosen.label)
 
 
-def _with_spark(step: Active) -> Result:
+def _with_spark(step: Context[Score]) -> Result:
     from steps.models import spark_scoring
     from steps.models.spark_session import session
 
-    out = spark_scoring.check_target(step.values["out"], step.project)
-    located = step.chain.located
-    chosen = chosen_model.choose(step, step.values["model"], located.kind)
+    out = spark_scoring.check_target(step.values.out, step.project)
+    located = step.located
+    chosen = chosen_model.choose(step, step.values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
-    with session(step.values["master"], "score", step.project) as cluster:
-        scored = spark_scoring.score(
-            cluster, located, out, folder, step.schema, beside=step.values["columns"]
-        )
+    with session(step.values.master, "score", step.project) as cluster:
+        scored = spark_scoring.score(cluster, located, out, folder, step.schema, beside=step.values.columns)
     return _told(step, scored, located, out, chosen.label)
 
 
-def _told(step: Active, scored: Scored, located: Located, out: Path, label: str) -> Result:
+def _told(step: Context[Score], scored: Scored, located: Located, out: Path, label: str) -> Result:
     speed = scored.rows / max(scored.seconds, 1e-9)
     risks = scored.rows - scored.broken
     mean = scored.risk_sum / risks if risks else float("nan")
@@ -87,6 +85,6 @@ def _told(step: Active, scored: Scored, located: Located, out: Path, label: str)
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("score", work))
+    sys.exit(process.execute("score", work))

@@ -15,13 +15,14 @@ from steps.data import prepared
 from steps.models import families, fitting
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Train
 
 
-def work(step: Active) -> Result:
+def work(step: Context[Train]) -> Result:
     """Fit, with autologging as the logger of parameters and metrics, and keep the model as artifacts."""
-    family = step.values["family"]
-    given = families.check_params(family, step.values["hyperparameters"])
+    family = step.values.family
+    given = families.check_params(family, step.values.hyperparameters)
     tables = prepared.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
     fitted = fitting.fit_model(
         family,
@@ -29,8 +30,8 @@ def work(step: Active) -> Result:
         tables["train"],
         tables["validation"],
         step.schema,
-        recall=step.values["recall"],
-        seed=step.values["seed"],
+        recall=step.values.recall,
+        seed=step.values.seed,
         while_fitting=_autologged(),
     )
     return package(step, fitted, tables["train"], tables["validation"])
@@ -53,6 +54,6 @@ def _autologged() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
 
-    sys.exit(pipeline.execute("train", work))
+    sys.exit(process.execute("train", work))

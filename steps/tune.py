@@ -7,60 +7,68 @@ kill -9 the same call takes up what finished, on another machine too. Failed tri
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steps.chain import fingerprint
 from steps.chain.context import Result
 from steps.chain.keep_model import package
 from steps.data import prepared
 from steps.models import cross_validation, families, fitting, search, trials
-from steps.reports import search_plots
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Tune
 
 # They say when a search ends or where its trials run, not what a trial finds: a search with others goes on
 # from the same trials.
 _LIMITS = ("max_evals", "patience", "timeout_minutes", "recall", "engine")
 
+# From all trials and the space that they were drawn from to PNG files by name.
+Draw = Callable[[Sequence[trials.Trial], trials.Space], Mapping[str, bytes]]
 
-def work(step: Active) -> Result:
-    """Search from where an earlier call got to, draw what was found, refit and keep the winner."""
+
+def work(step: Context[Tune], draw: Draw) -> Result:
+    """Search from where an earlier call got to, draw what was found, refit and keep the winner.
+
+    The code that draws is handed in, so that a changed colour is no change of the search.
+    """
     values, data = step.values, step.upstream["preprocess"]
-    space = {family: families.SPACE[family] for family in values["families"]}
+    space = {family: families.SPACE[family] for family in values.families}
     key = _search_key(step)
     done = _recorded(step, key, space)
     if done:
-        step.say(f"tune: goes on after {len(done)} trials that finished earlier")
+        step.log.info("tune: goes on after %d trials that finished earlier", len(done))
     experiment = step.client.get_run(step.run_id).info.experiment_id
     record = partial(_record, step, key, experiment)
     make_objective = partial(
         cross_validation.make_objective,
         step.cache / "datasets" / data.result_digest / "train.parquet",
-        step.project / values["schema"],
-        fold_count=values["folds"],
+        step.project / values.schema,
+        fold_count=values.folds,
         rows=cross_validation.TRIAL_ROWS,
-        seed=values["seed"],
+        seed=values.seed,
     )
-    limits = {
-        name: values[name] for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
+    limits: dict[str, Any] = {
+        name: getattr(values, name)
+        for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
     }
-    if values["engine"] == "spark":
+    if values.engine == "spark":
         from steps.models.spark_session import session
 
-        with session(values["master"], "tune", step.project) as spark:
+        with session(values.master, "tune", step.project) as spark:
             found = search.search_on_spark(
                 make_objective, space, spark, **limits, done=done, on_trial=record, progress=True
             )
     else:
         found = search.search(make_objective, space, **limits, done=done, on_trial=record, progress=True)
-    step.say(
+    step.log.info(
         f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
         f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
     )
-    for name, picture in search_plots.pictures(found.trials, space).items():
+    for name, picture in draw(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))
     fitted = fitting.fit_model(
@@ -69,8 +77,8 @@ def work(step: Active) -> Result:
         tables["train"],
         tables["validation"],
         step.schema,
-        recall=values["recall"],
-        seed=values["seed"],
+        recall=values.recall,
+        seed=values.seed,
     )
     step.log_json(
         "best.json", {"trial": found.best.number, "family": fitted.family, "hyperparameters": fitted.params}
@@ -82,7 +90,7 @@ def work(step: Active) -> Result:
     )
 
 
-def _search_key(step: Active) -> str:
+def _search_key(step: Context[Tune]) -> str:
     """Digest of all that a trial's outcome depends on. With fresh=true no earlier trial fits."""
     assert step.fingerprint is not None
     kept = {name: value for name, value in step.fingerprint.parameters.items() if name not in _LIMITS}
@@ -92,18 +100,18 @@ def _search_key(step: Active) -> str:
         for file, content in fingerprint.code(module, step.project).items()
     }
     key = replace(step.fingerprint, parameters=kept, code=code).digest
-    return f"{key}-{step.run_id}" if step.values["fresh"] else key
+    return f"{key}-{step.run_id}" if step.values.fresh else key
 
 
-def _recorded(step: Active, key: str, space: trials.Space) -> list[trials.Trial]:
-    runs = step.chain.tagged_runs({"search": key})
+def _recorded(step: Context[Tune], key: str, space: trials.Space) -> list[trials.Trial]:
+    runs = step.chain.find_runs({"search": key})
     # A trial's tags are written last, with its status: a run without it was cut off half-way. One that failed
     # may have done so for lack of memory, or of a disk.
     whole = [run for run in runs if run.data.tags.get("trial_status") == "finished"]
     return [trials.from_record(run.data.params, run.data.metrics, run.data.tags, space) for run in whole]
 
 
-def _record(step: Active, key: str, experiment: str, trial: trials.Trial) -> None:
+def _record(step: Context[Tune], key: str, experiment: str, trial: trials.Trial) -> None:
     """Keep a trial as a nested run: three calls, tens of milliseconds."""
     import time
 
@@ -126,6 +134,7 @@ def _record(step: Active, key: str, experiment: str, trial: trials.Trial) -> Non
 
 
 if __name__ == "__main__":
-    from steps.chain import pipeline
+    from steps.chain import process
+    from steps.reports import search_plots
 
-    sys.exit(pipeline.execute("tune", work))
+    sys.exit(process.execute("tune", partial(work, draw=search_plots.pictures)))

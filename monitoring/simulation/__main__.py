@@ -121,7 +121,8 @@ def describe(alerts: expected.Alerts) -> str:
 
 def _champion(schema: Schema, folder: Path) -> Path:
     """The champion's model and reference.json, copied from the store into a folder."""
-    from steps.chain.store import alias_version, connect
+    from steps.chain.registry import alias_version
+    from steps.chain.tracking import connect
 
     client = connect()
     for kind in ("synthetic", "public"):

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, store
+from steps.chain import registry, tracking
 from steps.data import files
 from steps.data.errors import UserError
 from steps.data.schema import registered_name
 
 if TYPE_CHECKING:
-    from steps.chain.context import Active
-
-CHAMPION = "champion"
+    from steps.chain.context import Context
+    from steps.chain.values import Values
 
 
 @dataclass(frozen=True)
@@ -29,20 +28,20 @@ class Chosen:
     version: str | None = None
 
 
-def choose(step: Active, wanted: str, kind: str) -> Chosen:
+def choose(step: Context[Values], wanted: str, kind: str) -> Chosen:
     """The model that `-P model=` names: champion, models:/name/version, models:/name@alias, runs:/id or a
     folder.
 
     `champion` is that of the schema's registered model for this kind of data; where there is none, that of
     the other kind; where there is none at all, one is made with the chain's defaults. Raises UserError.
     """
-    if wanted == CHAMPION:
+    if wanted == registry.CHAMPION:
         return _champion(step, kind)
     if wanted.startswith("models:/"):
         return _registered(step, wanted.removeprefix("models:/"), wanted)
     if wanted.startswith("runs:/"):
         run_id = wanted.removeprefix("runs:/").partition("/")[0]
-        if not store.has_artifacts(step.client, run_id, ("model/MLmodel",)):
+        if not tracking.has_artifacts(step.client, run_id, ("model/MLmodel",)):
             raise UserError(f"{wanted}: this store has no such run with a model in it")
         return Chosen(f"the model of run {run_id[:8]}", run_id, run_id, None)
     folder = files.path_of(wanted, step.project)
@@ -55,7 +54,7 @@ def choose(step: Active, wanted: str, kind: str) -> Chosen:
     )
 
 
-def fetch(step: Active, chosen: Chosen) -> Path:
+def fetch(step: Context[Values], chosen: Chosen) -> Path:
     """The model's folder on this machine."""
     if chosen.folder is not None:
         return chosen.folder
@@ -63,7 +62,7 @@ def fetch(step: Active, chosen: Chosen) -> Path:
     return step.fetch(chosen.run_id, "model")
 
 
-def fetch_reference(step: Active, chosen: Chosen) -> Any:
+def fetch_reference(step: Context[Values], chosen: Chosen) -> Any:
     """The `reference.json` document that was made with the model.
 
     Raises UserError if there is none: only models of this project's train and tune carry one.
@@ -74,7 +73,7 @@ def fetch_reference(step: Active, chosen: Chosen) -> Any:
         for path in (chosen.folder / "reference.json", chosen.folder.parent / "reference.json"):
             if path.is_file():
                 return json.loads(path.read_text(encoding="utf-8"))
-    elif store.has_artifacts(step.client, str(chosen.run_id), ("reference.json",)):
+    elif tracking.has_artifacts(step.client, str(chosen.run_id), ("reference.json",)):
         return step.fetch_json(str(chosen.run_id), "reference.json")
     raise UserError(f"{chosen.label} has no reference.json beside it, so there is nothing to compare with")
 
@@ -96,30 +95,23 @@ def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
         )
 
 
-def _champion(step: Active, kind: str) -> Chosen:
+def _champion(step: Context[Values], kind: str) -> Chosen:
     own = registered_name(step.schema, kind)
     names = dict.fromkeys((own, step.schema.name, registered_name(step.schema, "synthetic")))
     for name in names:
-        version = store.alias_version(step.client, name, store.CHAMPION)
+        version = registry.alias_version(step.client, name, registry.CHAMPION)
         if version is not None:
             if name != own:
-                step.say(f"note: {own} has no champion; {name} is used instead")
+                step.log.info("note: %s has no champion; %s is used instead", own, name)
             return _version(step, name, version)
     return _made(step)
 
 
-def _made(step: Active) -> Chosen:
+def _made(step: Context[Values]) -> Chosen:
     """A champion made now: the chain with its defaults, on the data that they name."""
-    from steps.chain.pipeline import Chain
-
-    step.say("there is no champion yet: one is made with the chain's defaults")
-    declared = parameters.declared(step.project)["promote"]
-    values = {**parameters.check(declared, "promote"), "schema": step.values["schema"]}
-    chain = Chain(step.client, values, step.schema, step.cache, step.say)
-    needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune", "evaluate")}
-    chain.launch("promote", values, needs)
-    name = registered_name(step.schema, needs["preprocess"].tags["data_kind"])
-    version = store.alias_version(step.client, name, store.CHAMPION)
+    step.log.info("there is no champion yet: one is made with the chain's defaults")
+    name = registered_name(step.schema, step.chain.make_champion().tags["data_kind"])
+    version = registry.alias_version(step.client, name, registry.CHAMPION)
     if version is None:
         raise UserError(
             "the chain with its defaults promoted no model: run `mlflow run .` and look at its verdict"
@@ -127,19 +119,19 @@ def _made(step: Active) -> Chosen:
     return _version(step, name, version)
 
 
-def _version(step: Active, name: str, version: str) -> Chosen:
+def _version(step: Context[Values], name: str, version: str) -> Chosen:
     found = step.client.get_model_version(name, version)
     digest = found.tags.get("model_digest") or str(found.run_id)
     return Chosen(f"{name} version {version}", digest, found.run_id, None, version)
 
 
-def _registered(step: Active, rest: str, wanted: str) -> Chosen:
+def _registered(step: Context[Values], rest: str, wanted: str) -> Chosen:
     from mlflow.exceptions import MlflowException
 
     name, at, alias = rest.partition("@")
     version: str | None
     if at:
-        version = store.alias_version(step.client, name, alias)
+        version = registry.alias_version(step.client, name, alias)
     else:
         name, _, version = rest.rpartition("/")
     try:

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from steps.data.schema import Schema
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from steps.chain.fingerprint import Fingerprint
-    from steps.chain.pipeline import Chain
+    from steps.chain.values import Role, Values
+    from steps.data.schema import Schema
+    from steps.data.sources import Located
 
+# Of the values that a step was given; a step further down takes all that the steps above it take.
+V_co = TypeVar("V_co", bound="Values", covariant=True)
 
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
 # Under this name main hands the other model's evaluation to promote, which shows it in the report.
 BESIDE = "evaluate other"
+
+# The step that fits the model of a role.
+FITTED_BY: Mapping[Role, str] = {"tuned": "tune", "baseline": "train"}
+
+# Each role and the one beside it in a chain.
+OTHER: Mapping[Role, Role] = {"tuned": "baseline", "baseline": "tuned"}
 
 # Set by a chain's leader for the steps that it starts, if the server knows no data set records.
 NO_DATASETS = "CHAIN_NO_DATASETS"
@@ -54,22 +64,63 @@ class Result:
     exit_code: int = 0
 
 
-@dataclass
-class Active:
-    """A step at work: its parameters, the results above it, and where its own results go."""
+class Chain(Protocol):
+    """What a step may ask of the chain around it; `steps.chain.pipeline` answers."""
+
+    def locate(self, data: str) -> Located:
+        """The files behind what a person calls data, found and downloaded once. Raises SourceError."""
+
+    def find_runs(self, tags: Mapping[str, str]) -> Sequence[Run]:
+        """Runs of the store, of any status, that carry all these tags, newest first."""
+
+    def handed_over(self) -> Mapping[str, str]:
+        """Run ids of results by name, from the chain that started this process; empty where none did."""
+
+    def results_above(self, step: str, values: Values) -> Mapping[str, StepRun]:
+        """The results that a step needs: those that were handed over, or found and made now."""
+
+    def ensure(self, step: str, values: Values) -> StepRun:
+        """The run that holds a step's result: one from before, or one made now, with what it needs above it.
+
+        Raises UserError where the step fails.
+        """
+
+    def launch(self, step: str, values: Values, needs: Mapping[str, StepRun]) -> Run:
+        """Run a step's entry point as a nested run, with the results that it needs. Raises UserError."""
+
+    def make_champion(self) -> StepRun:
+        """Run the chain with MLProject's defaults on this schema; preprocess's run. Raises UserError."""
+
+
+@dataclass(frozen=True)
+class Context(Generic[V_co]):
+    """A step at work: its parameters, the results above it, and where its own results go.
+
+    `upstream` has the results that the step needs, by step; it is empty for a step that asks for them itself
+    (`chain.results_above`). `fingerprint` is that of a step whose result can be reused.
+    """
 
     name: str
-    values: Mapping[str, Any]
+    values: V_co
     schema: Schema
     client: MlflowClient
     run_id: str
     project: Path
-    chain: Chain
     cache: Path
     scratch: Path
-    say: Callable[[str], None]
+    chain: Chain
     upstream: Mapping[str, StepRun] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
+
+    @property
+    def log(self) -> logging.Logger:
+        """For what a person should read while the step works."""
+        return logging.getLogger(f"steps.{self.name}")
+
+    @property
+    def located(self) -> Located:
+        """The files behind `-P data=`. Raises SourceError."""
+        return self.chain.locate(self.values.data)
 
     def fetch(self, run_id: str, path: str) -> Path:
         """A local copy of a run's artifact (a file or a folder)."""

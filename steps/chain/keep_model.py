@@ -14,11 +14,12 @@ from steps.models.monitor_reference import build_reference
 if TYPE_CHECKING:
     import pandas as pd
 
-    from steps.chain.context import Active
+    from steps.chain.context import Context
+    from steps.chain.values import Fit
     from steps.models.fitting import Fitted
 
 
-def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
+def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
     """Save and upload a model with its reference.
 
     Its tag `behaviour_digest` stands for its answers, threshold and data. The result is the digest of that
@@ -61,7 +62,7 @@ def package(step: Active, fitted: Fitted, train: pd.DataFrame, validation: pd.Da
     )
     line = (
         f"{step.name}: {fitted.family.replace('_', ' ')}, fitted in {fitted.fit_seconds:.1f} s, calibration "
-        f"{fitted.calibration}, threshold {fitted.threshold:.4f} for a recall of {step.values['recall']:g}, "
+        f"{fitted.calibration}, threshold {fitted.threshold:.4f} for a recall of {step.values.recall:g}, "
         f"validation ROC AUC {reference['validation']['roc_auc']:.4f}"
     )
     tags = {

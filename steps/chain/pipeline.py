@@ -1,27 +1,27 @@
 """How steps hang together: what each needs, whether an earlier run can serve, and how one is run.
 
-A step is described by the steps above it (`UPSTREAM`), its own parameters (`OWN`) and the parts of the
-schema that it reads. That gives its fingerprint; a finished run with the same fingerprint whose results are
-still there is reused, by the chain (`main`) and by every entry point on its own.
+`STEPS` describes every step. What it says, with the data, the code and the installed packages, gives a
+step's fingerprint; a finished run with the same fingerprint whose results are still there is reused, by the
+chain (`main`) and by every entry point on its own.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from steps.chain import fingerprint, parameters, store
-from steps.chain.context import NO_DATASETS, VERDICT, Active, Result, StepRun
+from steps.chain import fingerprint, parameters, tracking, values
+from steps.chain.context import FITTED_BY, VERDICT, StepRun
+from steps.chain.values import Evaluate, Promote, Reusable, Values
 from steps.data.errors import UserError
 from steps.data.schema import Schema
-from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,51 +29,85 @@ if TYPE_CHECKING:
 
     from steps.data.sources import Located
 
+log = logging.getLogger("steps.chain")
+
 PROJECT = Path(__file__).resolve().parents[2]
 
-# The parameters that change a step's own result; those of the steps above it act through their results.
-OWN: Mapping[str, tuple[str, ...]] = {
-    "preprocess": ("max_rejected", "publish_rows"),
-    "train": ("family", "hyperparameters", "recall", "seed"),
-    "tune": (
-        "families",
-        "max_evals",
-        "parallelism",
-        "folds",
-        "patience",
-        "timeout_minutes",
-        "recall",
-        "seed",
-        "engine",
-    ),
-    "evaluate": ("replicates", "recall", "seed"),
-    "explore": ("seed",),
-}
+# Among what a step needs, this stands for the step that fits the model in question: tune or train.
+FITTED = "the fitted model"
 
-# Steps that leave a verdict beside MLProject.
-JUDGING = ("main", "promote", "drift")
-
-# The parts of the schema that a step's result depends on beside the rows; its gates judge and its scenarios
-# simulate.
+# The parts of the schema that say what a row is and what a model may answer.
 _MODEL_PARTS = ("name", "disclaimer", "columns", "target")
-SCHEMA_PARTS: Mapping[str, tuple[str, ...]] = {
-    "train": _MODEL_PARTS,
-    "tune": _MODEL_PARTS,
-    "evaluate": (*_MODEL_PARTS, "title", "subgroups", "point_scores"),
-    "explore": (*_MODEL_PARTS, "title", "subgroups"),
-}
-
-# What has to be there for a run's result to be still there: artifacts of the run.
-RESULTS: Mapping[str, tuple[str, ...]] = {
-    "preprocess": ("profile.json",),
-    "train": ("model/MLmodel", "reference.json"),
-    "tune": ("model/MLmodel", "reference.json"),
-    "evaluate": ("evaluation.json", "report.html", "model_card.md"),
-    "explore": ("exploration.json", "explore.html"),
-}
 
 _UPSTREAM = "CHAIN_UPSTREAM"
 _NEVER = "it has not run before"
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """What a step is: its parameters, and all that decides whether an earlier result can serve.
+
+    values: the typed parameters of its entry point.
+    needs: the steps whose results it takes, in their order; `FITTED` stands for tune or train.
+    own: the parameters that change its own result; those of the steps above it act through their results.
+    schema_parts: what it reads of the schema beside the rows; gates and scenarios are read by no such step.
+    reads_data: its result depends on the files behind `-P data=`.
+    results: artifacts that have to be there for its result to be still there; a step without is never reused.
+    judges: the file beside MLProject in which it leaves its verdict.
+    """
+
+    values: type[Values]
+    needs: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    schema_parts: tuple[str, ...] = ()
+    reads_data: bool = False
+    results: tuple[str, ...] = ()
+    judges: str = ""
+
+
+STEPS: Mapping[str, StepSpec] = {
+    "preprocess": StepSpec(
+        values.Preprocess,
+        own=("max_rejected", "publish_rows"),
+        reads_data=True,
+        results=("profile.json",),
+    ),
+    "train": StepSpec(
+        values.Train,
+        needs=("preprocess",),
+        own=("family", "hyperparameters", "recall", "seed"),
+        schema_parts=_MODEL_PARTS,
+        results=("model/MLmodel", "reference.json"),
+    ),
+    "tune": StepSpec(
+        values.Tune,
+        needs=("preprocess",),
+        own=(
+            *("families", "max_evals", "parallelism", "folds", "patience", "timeout_minutes"),
+            *("recall", "seed", "engine"),
+        ),
+        schema_parts=_MODEL_PARTS,
+        results=("model/MLmodel", "reference.json"),
+    ),
+    "evaluate": StepSpec(
+        Evaluate,
+        needs=("preprocess", FITTED),
+        own=("replicates", "recall", "seed"),
+        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores"),
+        results=("evaluation.json", "report.html", "model_card.md"),
+    ),
+    "promote": StepSpec(Promote, needs=("preprocess", FITTED, "evaluate"), judges=VERDICT),
+    "main": StepSpec(values.Main, judges=VERDICT),
+    "explore": StepSpec(
+        values.Explore,
+        own=("seed",),
+        schema_parts=(*_MODEL_PARTS, "title", "subgroups"),
+        reads_data=True,
+        results=("exploration.json", "explore.html"),
+    ),
+    "score": StepSpec(values.Score),
+    "drift": StepSpec(values.Drift, judges=VERDICT),
+}
 
 
 @dataclass(frozen=True)
@@ -86,146 +120,131 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def upstream_of(step: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+def upstream_of(step: str, values: Values) -> tuple[str, ...]:
     """The steps whose results a step needs, in the order in which they run."""
-    if step in ("preprocess", "explore"):
-        return ()
-    if step in ("train", "tune"):
-        return ("preprocess",)
-    fitted = "tune" if values["model"] == "tuned" else "train"
-    if step == "evaluate":
-        return ("preprocess", fitted)
-    if step == "promote":
-        return ("preprocess", fitted, "evaluate")
-    raise ValueError(f"{step} is not a step of the chain")
+    return tuple(
+        FITTED_BY[values.model] if name == FITTED and isinstance(values, Evaluate) else name
+        for name in STEPS[step].needs
+    )
 
 
 @dataclass
 class Chain:
-    """The steps' results in one store, for one set of parameters."""
+    """The steps' results in one store, for one schema; steps see it as `steps.chain.context.Chain`."""
 
     client: MlflowClient
-    values: Mapping[str, Any]
     schema: Schema
+    schema_file: str
     cache: Path
-    say: Callable[[str], None] = print
     _known: dict[str, StepRun] = field(default_factory=dict)
-    _versions: dict[str, str] = field(default_factory=dict)
-    _located: Located | None = None
-
-    @property
-    def located(self) -> Located:
-        """The files behind `-P data=`, found and downloaded once."""
-        if self._located is None:
-            self._located = self.locate(self.values["data"])
-        return self._located
+    _located: dict[str, Located] = field(default_factory=dict)
 
     def locate(self, data: str) -> Located:
-        """The files behind what a person calls data. Raises SourceError."""
+        """The files behind what a person calls data, found and downloaded once. Raises SourceError."""
         from steps.data import downloads, sources
 
-        if "://" in data:
-            downloads.refuse_credentials(data)
-        return sources.locate(data, self.schema, self.cache, PROJECT)
+        if data not in self._located:
+            if "://" in data:
+                downloads.refuse_credentials(data)
+            self._located[data] = sources.locate(data, self.schema, self.cache, PROJECT)
+        return self._located[data]
+
+    def find_runs(self, tags: Mapping[str, str]) -> list[Run]:
+        """Runs of the store, of any status, that carry all these tags, newest first."""
+        return tracking.tagged_runs(self.client, tags)
 
     def fingerprint_of(
-        self, step: str, values: Mapping[str, Any], upstream: Mapping[str, StepRun]
+        self, step: str, values: Values, upstream: Mapping[str, StepRun]
     ) -> fingerprint.Fingerprint:
         """Everything that a step's result depends on."""
-        if not self._versions:
-            self._versions = fingerprint.versions(PROJECT)
+        spec = STEPS[step]
         inputs = {f"{name} result": run.result_digest for name, run in upstream.items()}
-        if step in ("preprocess", "explore"):
-            inputs |= {"data": self.located.digest}
-        if values.get("against"):
-            inputs |= {"against": self.locate(values["against"]).digest}
-        if step == "preprocess":
-            inputs |= {"schema columns": self.schema.data_digest}
+        if spec.reads_data:
+            inputs |= {"data": self.locate(values.data).digest}
+        against = getattr(values, "against", "")
+        if against:
+            inputs |= {"against": self.locate(against).digest}
+        if spec.schema_parts:
+            inputs |= {"schema": self.schema.digest_of(*spec.schema_parts)}
         else:
-            inputs |= {"schema": self.schema.digest_of(*SCHEMA_PARTS[step])}
-        own = parameters.texts({name: values[name] for name in OWN[step]})
+            inputs |= {"schema columns": self.schema.data_digest}
+        texts = parameters.texts(values)
         return fingerprint.Fingerprint(
-            inputs, own, fingerprint.code(f"steps.{step}", PROJECT), self._versions
+            inputs,
+            {name: texts[name] for name in spec.own},
+            fingerprint.code(f"steps.{step}", PROJECT),
+            _versions(),
         )
 
-    def decide(self, step: str, values: Mapping[str, Any], upstream: Mapping[str, StepRun]) -> Decision:
+    def decide(self, step: str, values: Values, upstream: Mapping[str, StepRun]) -> Decision:
         """Whether an earlier run can serve for a step, and if not, why."""
-        wanted = self.fingerprint_of(step, values, upstream)
-        same = store.finished_runs(self.client, {"fingerprint": wanted.digest}, limit=20)
+        current = self.fingerprint_of(step, values, upstream)
+        same = tracking.finished_runs(self.client, {"fingerprint": current.digest}, limit=20)
         for run in same:
-            if self.is_intact(step, run):
-                return Decision(step, wanted, _step_run(step, run), ())
+            if self._is_intact(step, run):
+                return Decision(step, current, _step_run(step, run), ())
         if same:
-            return Decision(step, wanted, None, (f"the results of run {same[0].info.run_id[:8]} are gone",))
-        return Decision(step, wanted, None, self._reasons(step, wanted, values))
-
-    def _reasons(
-        self, step: str, wanted: fingerprint.Fingerprint, values: Mapping[str, Any]
-    ) -> tuple[str, ...]:
+            return Decision(step, current, None, (f"the results of run {same[0].info.run_id[:8]} are gone",))
         earlier = self._earlier(step, values)
-        return tuple(wanted.changes_since(earlier[0])) if earlier else (_NEVER,)
+        reasons = current.changes_since(earlier[0]) if earlier else [_NEVER]
+        return Decision(step, current, None, tuple(reasons))
 
-    def own_changes(self, step: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    def own_changes(self, step: str, values: Values) -> tuple[str, ...]:
         """What is new about a step's own parameters, code and versions; empty where an earlier run had it.
 
         For a step whose input is not known yet: with such a change it runs, whatever that comes to.
         """
-        wanted = self.fingerprint_of(step, values, {})
+        current = self.fingerprint_of(step, values, {})
         earlier = self._earlier(step, values)
-        unlike = [replace(wanted, inputs=one.inputs).changes_since(one) for one in earlier]
-        return () if [] in unlike else tuple(unlike[0]) if unlike else (_NEVER,)
+        changes = [replace(current, inputs=one.inputs).changes_since(one) for one in earlier]
+        return () if [] in changes else tuple(changes[0]) if changes else (_NEVER,)
 
-    def _earlier(self, step: str, values: Mapping[str, Any]) -> list[fingerprint.Fingerprint]:
+    def _earlier(self, step: str, values: Values) -> list[fingerprint.Fingerprint]:
         """Fingerprints of a step's finished runs, newest first."""
         tags = {"step": step, "schema": self.schema.name}
-        if step == "evaluate":
-            tags["model"] = values["model"]
-        runs = store.finished_runs(self.client, tags, limit=50)
+        if step == "evaluate" and isinstance(values, Evaluate):
+            tags["model"] = values.model
+        runs = tracking.finished_runs(self.client, tags, limit=50)
         return [
             fingerprint.Fingerprint.from_tags(run.data.tags) for run in runs if "fingerprint" in run.data.tags
         ]
 
-    def tagged_runs(self, tags: Mapping[str, str]) -> list[Run]:
-        """Runs of the store, of any status, that carry all these tags."""
-        return store.tagged_runs(self.client, tags)
-
-    def is_intact(self, step: str, run: Run) -> bool:
+    def _is_intact(self, step: str, run: Run) -> bool:
         """Whether a run's results are still where it left them, whole."""
         if step == "preprocess":
             from steps.data import prepared
 
             if not prepared.is_complete(self.cache, run.data.tags["result_digest"]):
                 return False
-        return store.has_artifacts(self.client, run.info.run_id, RESULTS[step])
+        return tracking.has_artifacts(self.client, run.info.run_id, STEPS[step].results)
 
-    def ensure(self, step: str, values: Mapping[str, Any]) -> StepRun:
+    def ensure(self, step: str, values: Values) -> StepRun:
         """The run that holds a step's result: one from before, or one made now, with what it needs above it.
 
         Raises:
             UserError: the step failed; its own output has said why.
         """
-        key = _key(step, values)
+        key = label(step, values)
         if key in self._known:
             return self._known[key]
         needs = {name: self.ensure(name, values) for name in upstream_of(step, values)}
-        label = key.replace(":", " ")
-        if values["fresh"]:
+        if isinstance(values, Reusable) and values.fresh:
             reasons: tuple[str, ...] = ("fresh=true",)
         else:
             decision = self.decide(step, values, needs)
             if decision.reusable is not None:
-                self.say(f"{label}: reused from run {decision.reusable.run_id[:8]}")
+                log.info("%s: reused from run %s", key, decision.reusable.run_id[:8])
                 self._known[key] = decision.reusable
                 return decision.reusable
             reasons = decision.reasons
-        self.say(f"{label}: runs, because {_listed(reasons)}")
+        log.info("%s: runs, because %s", key, listed(reasons))
         started = time.monotonic()
         run = self.launch(step, values, needs)
-        self.say(f"{label}: done in {time.monotonic() - started:.0f} s, run {run.info.run_id[:8]}")
+        log.info("%s: done in %.0f s, run %s", key, time.monotonic() - started, run.info.run_id[:8])
         self._known[key] = _step_run(step, run)
         return self._known[key]
 
-    def launch(self, step: str, values: Mapping[str, Any], needs: Mapping[str, StepRun]) -> Run:
+    def launch(self, step: str, values: Values, needs: Mapping[str, StepRun]) -> Run:
         """Run a step's entry point as a nested MLflow Project run; returns the run that has the result.
 
         That is another one where somebody else finished the same step meanwhile. `needs` is what the step
@@ -235,7 +254,7 @@ class Chain:
         from mlflow.exceptions import ExecutionException
 
         accepted = parameters.declared(PROJECT)[step]
-        given = parameters.texts({name: value for name, value in values.items() if name in accepted})
+        given = {name: text for name, text in parameters.texts(values).items() if name in accepted}
         os.environ[_UPSTREAM] = json.dumps({name: run.run_id for name, run in needs.items()})
         try:
             submitted = mlflow.projects.run(  # type: ignore[no-untyped-call]
@@ -243,7 +262,7 @@ class Chain:
                 entry_point=step,
                 parameters=given,
                 env_manager="local",
-                run_name=_key(step, values).replace(":", " "),
+                run_name=label(step, values),
             )
         except ExecutionException as error:
             raise UserError(f"{step} failed; what it printed above says why ({error})") from error
@@ -257,28 +276,32 @@ class Chain:
         """Run ids of results by name, from the chain that started this process; empty where none did."""
         return dict(json.loads(os.environ.get(_UPSTREAM, "{}")))
 
-    def given_upstream(self, step: str, values: Mapping[str, Any]) -> dict[str, StepRun]:
-        """The results above a step: those that were handed over, or found and made now."""
-        named = self.handed_over()
-        found = {}
-        for name in upstream_of(step, values):
-            found[name] = (
-                _step_run(name, self.client.get_run(named[name]))
-                if name in named
-                else self.ensure(name, values)
-            )
-        return found
+    def results_above(self, step: str, values: Values) -> dict[str, StepRun]:
+        """The results that a step needs: those that were handed over, or found and made now."""
+        run_ids = self.handed_over()
+        return {
+            name: _step_run(name, self.client.get_run(run_ids[name]))
+            if name in run_ids
+            else self.ensure(name, values)
+            for name in upstream_of(step, values)
+        }
+
+    def make_champion(self) -> StepRun:
+        """Run the chain with MLProject's defaults on this schema; preprocess's run. Raises UserError."""
+        defaults = parameters.given(Promote, PROJECT, {"schema": self.schema_file})
+        chain = Chain(self.client, self.schema, self.schema_file, self.cache)
+        needs = {name: chain.ensure(name, defaults) for name in ("preprocess", "train", "tune", "evaluate")}
+        chain.launch("promote", defaults, needs)
+        return needs["preprocess"]
 
 
-def _key(step: str, values: Mapping[str, Any]) -> str:
-    return f"evaluate:{values['model']}" if step == "evaluate" else step
+def label(step: str, values: Values) -> str:
+    """What a step is called where a person reads it: evaluate has two results in a chain."""
+    return f"evaluate {values.model}" if step == "evaluate" and isinstance(values, Evaluate) else step
 
 
-def _step_run(step: str, run: Run) -> StepRun:
-    return StepRun(step, run.info.run_id, run.data.tags["result_digest"], dict(run.data.tags))
-
-
-def _listed(reasons: Sequence[str], most: int = 4) -> str:
+def listed(reasons: Sequence[str], most: int = 4) -> str:
+    """The first reasons in one phrase, and how many more there are."""
     shown = list(reasons[:most])
     if len(reasons) > most:
         shown.append(f"{len(reasons) - most} more changes")
@@ -290,90 +313,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ROWS_CACHE") or PROJECT / ".cache").resolve()
 
 
-# ---------------------------------------------------------------- one step's process
+def _step_run(step: str, run: Run) -> StepRun:
+    return StepRun(step, run.info.run_id, run.data.tags["result_digest"], dict(run.data.tags))
 
 
-def execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | None = None) -> int:
-    """A step's whole process: parameters in, lock, reuse or work, tags and exit code out.
-
-    Exit codes: 0 done or reused, 1 a person can mend it and was told how. Any other error is a fault of
-    ours and shows its traceback.
-    """
-    try:
-        return _execute(step, work, argv)
-    except UserError as error:
-        print(f"{step}: error: {error}", file=sys.stderr, flush=True)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{step}: stopped; the same command goes on from here", file=sys.stderr, flush=True)
-        return 130
-    except Exception as error:
-        told = store.lost(error)
-        if told is None:
-            raise
-        print(f"{step}: error: {told}", file=sys.stderr, flush=True)
-        return 1
-
-
-def _execute(step: str, work: Callable[[Active], Result], argv: Sequence[str] | None) -> int:
-    try:
-        values = parameters.parse(step, PROJECT, argv)
-        schema = load(PROJECT / values["schema"])
-        client = store.connect()
-    except UserError:
-        if step in JUDGING:
-            (PROJECT / VERDICT).unlink(missing_ok=True)  # of an earlier run, not of this
-        raise
-    import mlflow
-
-    cache = cache_folder()
-    uri = mlflow.get_tracking_uri()
-    with store.chain_lock(store.lock_path(uri, cache), step, _say) as depth, mlflow.start_run() as run:
-        run_id = run.info.run_id
-        if depth == 0 and not store.is_remote(uri):
-            store.close_abandoned(client, PROJECT, keep={run_id})
-        chain = Chain(client, values, schema, cache, _say)
-        with tempfile.TemporaryDirectory() as scratch:
-            active = Active(step, values, schema, client, run_id, PROJECT, chain, cache, Path(scratch), _say)
-            active.tag({"step": step, "schema": schema.name})
-            if depth == 0:  # a nested run has been given its name; `mlflow run` makes one up
-                active.tag({"mlflow.runName": step})
-            if depth == 0 and store.is_remote(uri):
-                _try_server(active)
-            result = _reuse_or_work(active, work) if step in OWN else work(active)
-    for line in result.lines:
-        _say(line)
-    return result.exit_code
-
-
-def _try_server(active: Active) -> None:
-    """Find out what a server lacks before anything is computed: without the registry nothing starts."""
-    if active.name in ("main", "promote"):
-        store.require_registry(active.client, active.schema.name)
-    if not store.keeps_datasets(active.client, active.run_id):
-        os.environ[NO_DATASETS] = "1"
-        _say(
-            "warning: this tracking server keeps no data set records, so the runs go without; the digests of "
-            "the data are in the runs' tags"
-        )
-
-
-def _reuse_or_work(active: Active, work: Callable[[Active], Result]) -> Result:
-    step, values, chain = active.name, active.values, active.chain
-    active.upstream = chain.given_upstream(step, values)
-    decision = chain.decide(step, values, active.upstream)
-    if decision.reusable is not None and not values["fresh"]:
-        earlier = decision.reusable.run_id
-        active.tag({"reused_from": earlier})
-        return Result(lines=[f"{step}: nothing to do, run {earlier[:8]} has this result already"])
-    because = "fresh=true" if values["fresh"] else _listed(decision.reasons, most=20)
-    active.fingerprint = decision.fingerprint
-    active.tag({"because": because[:500]})
-    result = work(active)
-    # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
-    active.tag({"result_digest": result.digest, **result.tags, **decision.fingerprint.tags()})
-    return result
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+@functools.cache
+def _versions() -> dict[str, str]:
+    return fingerprint.versions(PROJECT)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from steps.data import processors
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.measures import metrics
@@ -104,8 +105,6 @@ def fit(
 
     Raises UserError where the target holds one outcome only, or a feature no value at all.
     """
-    import os
-
     from threadpoolctl import threadpool_limits
 
     y = train[TARGET_COLUMN].to_numpy()
@@ -123,7 +122,7 @@ def fit(
         )
     # Histogram boosting gives the same bits with any number of threads; sums of BLAS do not, and gain no time
     # here.
-    with threadpool_limits({"openmp": threads or len(os.sched_getaffinity(0)), "blas": 1}):
+    with threadpool_limits({"openmp": threads or processors.available(), "blas": 1}):
         model = families.build(family, params, schema, seed).fit(X, y)
     families.forget_extremes(model, schema)
     return model

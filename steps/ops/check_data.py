@@ -14,7 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.chain import parameters, pipeline, store
+from steps.chain import parameters, pipeline, tracking
+from steps.chain.values import Preprocess
 from steps.data.errors import UserError
 from steps.data.schema_file import load
 from steps.ops import retrain
@@ -33,10 +34,10 @@ def refusal(output: str) -> str:
 
 def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     """Run preprocess on the data, fill `build/data`, write the summary; the exit code."""
-    values = parameters.parse("preprocess", project, [f"--{name}={value}" for name, value in given.items()])
-    schema = load(project / values["schema"])
-    data, _ = retrain.local_data(values["data"], schema, project)
-    parts = [part for name, value in {**given, "data": data}.items() for part in ("-P", f"{name}={value}")]
+    values = parameters.given(Preprocess, project, given)
+    schema = load(project / values.schema)
+    data, _ = retrain.local_data(values.data, schema, project)
+    parts = parameters.to_words({**given, "data": data})
     ran = subprocess.run(
         [*retrain.MLFLOW_RUN, "-e", "preprocess", *parts],
         cwd=project,
@@ -54,8 +55,8 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
             out, folder, f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n"
         )
         return 1
-    client = store.connect()
-    runs = store.finished_runs(client, {"step": "preprocess", "schema": schema.name}, limit=1)
+    client = tracking.connect()
+    runs = tracking.finished_runs(client, {"step": "preprocess", "schema": schema.name}, limit=1)
     run_id = runs[0].data.tags.get("reused_from", runs[0].info.run_id)
     tags = client.get_run(run_id).data.tags
     for name in ("profile.json", "schema.yaml"):
@@ -78,7 +79,7 @@ def main() -> int:
     """Check the data that `DATA_URI` or `-P data=` names; exit code 1 with the reason if they are refused."""
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
     try:
-        given = retrain.arguments(sys.argv[1:])
+        given = parameters.from_words(sys.argv[1:])
         if os.environ.get("DATA_URI"):
             given["data"] = os.environ["DATA_URI"]
         return check(given, out, pipeline.PROJECT)

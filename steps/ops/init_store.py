@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from steps.chain import store
+from steps.chain import locks, tracking
 from steps.data.errors import UserError
 
 
@@ -17,14 +17,14 @@ def main() -> int:
     import mlflow
 
     try:
-        aside = store.set_half_store_aside(mlflow.get_tracking_uri())
+        aside = locks.set_half_store_aside(mlflow.get_tracking_uri())
         if aside is not None:
             print(
                 f"init: the store was only half created and held nothing: it is {aside.name} now", flush=True
             )
             # A new process: MLflow keeps a connection to the file that was at this address.
             return subprocess.run([sys.executable, "-m", "steps.ops.init_store"], check=False).returncode
-        store.connect()
+        tracking.connect()
     except UserError as error:
         print(f"init: error: {error}", file=sys.stderr)
         return 1

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
-from steps.chain import parameters, pipeline, store
-from steps.chain.context import StepRun
+from steps.chain import parameters, pipeline, tracking
+from steps.chain.context import OTHER, StepRun
+from steps.chain.values import Main
 from steps.data.errors import UserError
 from steps.data.schema_file import load
 
 
-def plan(argv: Sequence[str]) -> list[str]:
+def plan(words: Sequence[str]) -> list[str]:
     """One line a step: reused, or run and why, or run if what is above it changes its result."""
-    given = argparse.ArgumentParser(prog="plan")
-    given.add_argument("-P", action="append", default=[], metavar="name=value", help="as for mlflow run")
-    values = parameters.parse("main", pipeline.PROJECT, [f"--{item}" for item in given.parse_args(argv).P])
-    schema = load(pipeline.PROJECT / values["schema"])
-    seen = pipeline.Chain(store.connect(), values, schema, pipeline.cache_folder())
-    other = "baseline" if values["model"] == "tuned" else "tuned"
+    values = parameters.given(Main, pipeline.PROJECT, parameters.from_words(words))
+    schema = load(pipeline.PROJECT / values.schema)
+    chain = pipeline.Chain(tracking.connect(), schema, values.schema, pipeline.cache_folder())
+    other = replace(values, model=OTHER[values.model])
     lines: list[str] = []
     results: dict[str, StepRun] = {}
-    for step, model in (
-        ("preprocess", ""),
-        ("train", ""),
-        ("tune", ""),
+    for step, given in (
+        ("preprocess", values),
+        ("train", values),
+        ("tune", values),
         ("evaluate", other),
-        ("evaluate", values["model"]),
+        ("evaluate", values),
     ):
-        needs = pipeline.upstream_of(step, {**values, "model": model})
-        waiting = [name for name in needs if name not in results]
-        label = f"{step} {model}".strip()
-        if values["fresh"]:
-            lines.append(f"{label:18} run     fresh=true")
-        elif waiting:
-            changes = seen.own_changes(step, {**values, "model": model})
-            perhaps = f"perhaps if {' or '.join(waiting)} comes to another result"
-            lines.append(f"{label:18} " + (f"run     {', '.join(changes)}" if changes else perhaps))
-        else:
-            decision = seen.decide(step, {**values, "model": model}, {name: results[name] for name in needs})
-            if decision.reusable is None:
-                lines.append(f"{label:18} run     {', '.join(decision.reasons)}")
-            else:
-                lines.append(f"{label:18} reuse   run {decision.reusable.run_id[:8]}")
-                results[step] = decision.reusable
+        reusable, told = _step(chain, step, given, results)
+        lines.append(f"{pipeline.label(step, given):18} {told}")
+        if reusable is not None:
+            results[step] = reusable
     return [*lines, f"{'promote':18} run     always; it changes nothing if nothing is new"]
+
+
+def _step(
+    chain: pipeline.Chain, step: str, values: Main, results: dict[str, StepRun]
+) -> tuple[StepRun | None, str]:
+    """The run that would serve for a step, and what to tell; `results` are those known above it."""
+    needs = pipeline.upstream_of(step, values)
+    unknown = [name for name in needs if name not in results]
+    if values.fresh:
+        return None, "run     fresh=true"
+    if unknown:
+        changes = chain.own_changes(step, values)
+        perhaps = f"perhaps if {' or '.join(unknown)} comes to another result"
+        return None, f"run     {', '.join(changes)}" if changes else perhaps
+    decision = chain.decide(step, values, {name: results[name] for name in needs})
+    if decision.reusable is None:
+        return None, f"run     {', '.join(decision.reasons)}"
+    return decision.reusable, f"reuse   run {decision.reusable.run_id[:8]}"
 
 
 def main() -> int:

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, pipeline, store
+from steps.chain import parameters, pipeline, registry, tracking
 from steps.chain.context import VERDICT
+from steps.chain.values import Main
 from steps.data.errors import UserError
 from steps.data.release_facts import FACTS, RELEASE
 from steps.data.schema import Schema, registered_names
@@ -39,7 +40,7 @@ def chosen_name(client: MlflowClient, schema: Schema, project: Path) -> str:
     if written.exists():
         names.insert(0, str(json.loads(written.read_text(encoding="utf-8")).get("model")))
     for name in names:
-        if name.startswith(schema.name) and store.alias_version(client, name, store.CHAMPION):
+        if name.startswith(schema.name) and registry.alias_version(client, name, registry.CHAMPION):
             return name
     raise UserError(f"no champion of {' or '.join(dict.fromkeys(names))} in this store: `make run` makes one")
 
@@ -133,10 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", default="", help="a version of it (default: the champion)")
     given = parser.parse_args(argv)
     try:
-        path = given.schema or parameters.parse("main", pipeline.PROJECT, [])["schema"]
-        client = store.connect()
+        path = given.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
+        client = tracking.connect()
         name = given.name or chosen_name(client, load(pipeline.PROJECT / path), pipeline.PROJECT)
-        version = given.version or store.alias_version(client, name, store.CHAMPION)
+        version = given.version or registry.alias_version(client, name, registry.CHAMPION)
         if version is None:
             raise UserError(f"{name} has no champion: `make run` makes one")
         told = export(client, name, version, pipeline.PROJECT / RELEASE)

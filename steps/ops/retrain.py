@@ -13,13 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, pipeline, store
+from steps.chain import parameters, pipeline, tracking
 from steps.chain.context import VERDICT
+from steps.chain.values import Main
 from steps.data.errors import UserError
 from steps.data.schema import Schema
 from steps.data.schema_file import load
@@ -72,7 +73,7 @@ def why_train(started: Occasion, digest: str, last: str | None) -> str | None:
 
 def last_digest(client: MlflowClient, schema: Schema) -> str | None:
     """Digest of the data of the newest chain that came to a verdict, whatever the verdict."""
-    for run in store.tagged_runs(client, {"step": "main", "schema": schema.name}, limit=200):
+    for run in tracking.tagged_runs(client, {"step": "main", "schema": schema.name}, limit=200):
         if run.data.tags.get("verdict") in _TRAINED and "data_digest" in run.data.tags:
             return str(run.data.tags["data_digest"])
     return None
@@ -94,8 +95,8 @@ def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
 
 def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
     """`mlflow run . -e entry -P ...` in this environment; its exit code."""
-    parts = [part for name, value in given.items() for part in ("-P", f"{name}={value}")]
-    return subprocess.run([*MLFLOW_RUN, "-e", entry, *parts], cwd=project, check=False).returncode
+    words = [*MLFLOW_RUN, "-e", entry, *parameters.to_words(given)]
+    return subprocess.run(words, cwd=project, check=False).returncode
 
 
 def take_verdict(project: Path) -> dict[str, Any] | None:
@@ -107,28 +108,16 @@ def take_verdict(project: Path) -> dict[str, Any] | None:
     return document
 
 
-def arguments(argv: Sequence[str]) -> dict[str, str]:
-    """`-P name=value` pairs as `mlflow run` takes them. Raises UserError for anything else."""
-    given: dict[str, str] = {}
-    words = iter(argv)
-    for word in words:
-        name, equals, value = (next(words, "") if word == "-P" else "").partition("=")
-        if not (name and equals):
-            raise UserError(f"{word!r} is not of the form -P name=value")
-        given[name] = value
-    return given
-
-
 def retrain(
     given: dict[str, str], environment: Mapping[str, str], out: job_summary.Out, project: Path
 ) -> int:
     """Decide, compare, train; the exit code. given: parameters of the chain other than MLProject's."""
     asked = {"data": environment.get("DATA_URI"), "max_evals": environment.get("MAX_EVALS")}
     given = {**given, **{name: value for name, value in asked.items() if value}}
-    values = parameters.parse("main", project, [f"--{name}={value}" for name, value in given.items()])
-    schema = load(project / values["schema"])
-    client = store.connect()
-    data, digest = local_data(values["data"], schema, project)
+    values = parameters.given(Main, project, given)
+    schema = load(project / values.schema)
+    client = tracking.connect()
+    data, digest = local_data(values.data, schema, project)
     given = {**given, "data": data} if "data" in given else given
     started = occasion(environment)
     last = last_digest(client, schema)
@@ -175,9 +164,6 @@ def is_unpublished(verdict: Mapping[str, Any], environment: Mapping[str, str], g
 def _drift(given: Mapping[str, str], project: Path) -> str:
     """How the new data differ from those of the champion; whatever comes out, the chain trains."""
     (project / VERDICT).unlink(missing_ok=True)
-    accepted = parameters.declared(project).get("drift", ())
-    if not accepted:
-        return ""
     code = run_entry("drift", {name: given[name] for name in ("schema", "data") if name in given}, project)
     return job_summary.drift(take_verdict(project) if code == 0 else None)
 
@@ -198,7 +184,7 @@ def main() -> int:
     """Retrain as the environment says; exit code 1 with the reason if the chain crashes."""
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
     try:
-        return retrain(arguments(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
+        return retrain(parameters.from_words(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
     except UserError as error:
         print(f"retrain: error: {error}", file=sys.stderr)
         out.add(f"## Nothing could be trained\n\n{error}\n")

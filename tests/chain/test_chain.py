@@ -150,7 +150,7 @@ def test_plan_names_the_module_or_the_parameter_that_changed(
     assert all(plan()[step].startswith("reuse") for step in steps)
 
     edit(copy, "steps/evaluate.py", "def work(", "# a comment\ndef work(")
-    edit(copy, "steps/chain/pipeline.py", "def execute(", "A_CHANGE_OF_THE_DRIVER = True\n\n\ndef execute(")
+    edit(copy, "steps/chain/process.py", "def execute(", "A_CHANGE_OF_THE_DRIVER = True\n\n\ndef execute(")
     assert all(plan()[step].startswith("reuse") for step in steps)
 
     edit(copy, "steps/evaluate.py", "def work(", "A_CHANGE = True\n\n\ndef work(")

@@ -99,7 +99,7 @@ def test_each_step_depends_on_its_own_computation_and_not_on_the_chain() -> None
         files = code(f"steps.{step}", ROOT)
         assert not {
             "steps/chain/pipeline.py",
-            "steps/chain/store.py",
+            "steps/chain/tracking.py",
             "steps/main.py",
             "steps/promote.py",
         } & set(files)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from steps import preprocess as preprocess_step
-from steps.chain import pipeline
+from steps.chain import process
 from tests.conftest import ROOT, check_out
 from tests.made_up.clinic import SCHEMA
 
@@ -115,7 +115,7 @@ def preprocess(
     mlflow.set_tracking_uri(uri)
 
     def ask(path: Path) -> tuple[int, str]:
-        code = pipeline.execute("preprocess", preprocess_step.work, ["--data", str(path)])
+        code = process.execute("preprocess", preprocess_step.work, ["--data", str(path)])
         out, err = capfd.readouterr()
         return code, out + err
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from steps import promote
-from steps.chain import store
-from steps.chain.context import Active, Result, StepRun
+from steps.chain import parameters, registry
+from steps.chain.context import Context, Result, StepRun
+from steps.chain.values import Promote
 from steps.data.errors import UserError
 from steps.data.schema import Schema
+from tests.conftest import ROOT
 from tests.made_up.clinic import clinic_schema
 
 DIGESTS = {"1": "aaa", "2": "bbb"}
@@ -44,7 +46,7 @@ def _register(client: Any, name: str, folder: Path) -> None:
     for version, digest in DIGESTS.items():
         tags = {"model_digest": digest, "behaviour_digest": f"{digest} behaves", "promote_run_id": "p"}
         client.create_model_version(name, str(folder), tags=tags)
-        store.move_champion(client, name, version)
+        registry.move_champion(client, name, version)
 
 
 def run(
@@ -59,18 +61,17 @@ def run(
     data at all."""
     tags = {"data_kind": "private", "behaviour_digest": f"{like or digest} behaves"}
     runs = {name: StepRun(name, f"{name}-run", digest, tags) for name in ("preprocess", "tune", "evaluate")}
-    chain = SimpleNamespace(given_upstream=lambda step, values: runs) if digest else None
-    step = Active(
+    chain = SimpleNamespace(results_above=lambda step, values: runs) if digest else None
+    step = Context(
         "promote",
-        {"rollback": "false", "model": "tuned", **values},
+        parameters.given(Promote, ROOT, values),
         schema or clinic_schema(folder),
         client,
         client.create_run("1").info.run_id,
         folder,
+        folder,
+        folder,
         chain,  # type: ignore[arg-type]
-        folder,
-        folder,
-        print,
     )
     return promote.work(step)
 
@@ -90,7 +91,7 @@ def test_a_model_that_was_rolled_back_is_not_promoted_again(client: Any, tmp_pat
     assert (told["verdict"], told["champion"], told["report_run_id"]) == ("refused", "1", "p")
     assert "version 2 of readmission is this model, and somebody rolled it back" in told["reason"]
     assert "tag rolled_back" in told["reason"]
-    assert store.alias_version(client, "readmission", "champion") == "1"
+    assert registry.alias_version(client, "readmission", "champion") == "1"
 
     updated = run(client, tmp_path, digest="served by newer packages", like=DIGESTS["2"])
     assert updated.exit_code == 1
@@ -110,7 +111,7 @@ def test_going_back_is_asked_of_one_model(client: Any, tmp_path: Path) -> None:
         run(client, tmp_path, rollback="true")
     run(client, tmp_path, rollback="readmission")
     assert verdict(tmp_path)["model"] == "readmission"
-    assert store.alias_version(client, "readmission-synthetic", "champion") == "2"
+    assert registry.alias_version(client, "readmission-synthetic", "champion") == "2"
     with pytest.raises(UserError, match="no @previous version of nobody"):
         run(client, tmp_path, rollback="nobody")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from steps.chain import store
+from steps.chain import registry, tracking
 from steps.data.errors import UserError
 from tests.conftest import QUICK, Checkout, check_out
 from tests.made_up.mlflow_servers import ADMIN, DAGSHUB, PASSWORD, Proxy, free_port, mlflow_server, proxy
@@ -27,7 +27,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _connect(monkeypatch: pytest.MonkeyPatch, address: str) -> Any:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    return store.connect()
+    return tracking.connect()
 
 
 def test_a_server_that_is_down_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_server_without_registry_or_aliases_is_refused_at_once(
         if closed.endswith("alias"):
             monkeypatch.setattr(client, "search_registered_models", lambda max_results: [])
         with pytest.raises(UserError, match=r"keeps no registered models with aliases.*Nothing was trained"):
-            store.require_registry(client, "diabetes-risk")
+            registry.require_registry(client, "diabetes-risk")
         assert any(closed in path for path in server.refused)
 
 
@@ -72,19 +72,19 @@ def test_only_a_remote_store_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> Non
 
     away = MlflowException("API request to http://h/api failed with exception: Connection refused")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert "the same command goes on" in str(store.lost(away))
-    assert store.lost(MlflowException("a metric has no name")) is None
-    assert store.lost(ValueError("failed with exception")) is None
+    assert "the same command goes on" in str(tracking.lost(away))
+    assert tracking.lost(MlflowException("a metric has no name")) is None
+    assert tracking.lost(ValueError("failed with exception")) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    assert store.lost(away) is None
+    assert tracking.lost(away) is None
 
 
 def test_only_a_refusal_is_taken_for_a_refused_password() -> None:
     """Not an address, or the name of a run, that happens to hold the digits of one."""
     reason = "API request to http://127.0.0.1:44011/api/runs/e403 failed with exception Connection aborted."
-    assert "the same command goes on" in store.unreachable("http://127.0.0.1:44011", reason)
+    assert "the same command goes on" in tracking.unreachable("http://127.0.0.1:44011", reason)
     refused = "API request to endpoint /api failed with error code 401 != 200. Response body: ''"
-    assert "MLFLOW_TRACKING_PASSWORD" in store.unreachable("http://127.0.0.1:44011", refused)
+    assert "MLFLOW_TRACKING_PASSWORD" in tracking.unreachable("http://127.0.0.1:44011", refused)
 
 
 # ---------------------------------------------------------------- the chain on real servers

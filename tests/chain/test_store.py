@@ -16,15 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from steps.chain import store
+from steps.chain import locks, registry, tracking
 from steps.data.errors import UserError
 from tests.conftest import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from steps.chain.store import chain_lock
-with chain_lock(Path(sys.argv[1]), sys.argv[2], lambda line: print(line, flush=True)) as depth:
+from steps.chain import console
+from steps.chain.locks import chain_lock
+console.configure()
+with chain_lock(Path(sys.argv[1]), sys.argv[2]) as depth:
     print("holds", depth, flush=True)
     sys.stdin.read()
 """
@@ -112,7 +114,7 @@ def test_a_store_that_somebody_is_creating_is_waited_for(tmp_path: Path) -> None
     entered = threading.Event()
 
     def enter() -> None:
-        with store.initialised(f"sqlite:///{tmp_path / 'half.db'}"):
+        with locks.initialised(f"sqlite:///{tmp_path / 'half.db'}"):
             entered.set()
 
     with (tmp_path / "half.db.init.lock").open("w") as creator:
@@ -131,13 +133,13 @@ def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UserError, match="does not answer") as caught:
-        store.connect()
+        tracking.connect()
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real registry in a file of its own, with three versions of one model and no run."""
     import mlflow
 
@@ -150,17 +152,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(registry: Path) -> object:
+def client(registry_file: Path) -> object:
     import mlflow
 
-    return mlflow.MlflowClient(f"sqlite:///{registry}")
+    return mlflow.MlflowClient(f"sqlite:///{registry_file}")
 
 
 @pytest.mark.parametrize(
     "damage", ["UPDATE alembic_version SET version_num = '451aebb31d03'", "DELETE FROM alembic_version"]
 )
 def test_a_store_that_was_only_half_created_is_set_aside_unless_it_holds_runs(
-    damage: str, registry: Path, tmp_path: Path
+    damage: str, registry_file: Path, tmp_path: Path
 ) -> None:
     """As a kill leaves it: tables, and some of MLflow's migrations. One with runs is nobody's to move."""
     for name, statements, expected in (
@@ -169,46 +171,50 @@ def test_a_store_that_was_only_half_created_is_set_aside_unless_it_holds_runs(
         ("whole.db", [], None),
     ):
         path = tmp_path / name
-        shutil.copy(registry, path)
+        shutil.copy(registry_file, path)
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             for statement in statements:
                 connection.execute(statement)
-        assert store.set_half_store_aside(f"sqlite:///{path}") == expected
+        assert locks.set_half_store_aside(f"sqlite:///{path}") == expected
         assert path.exists() == (expected is None)
-    assert store.set_half_store_aside(f"sqlite:///{tmp_path / 'none.db'}") is None
+    assert locks.set_half_store_aside(f"sqlite:///{tmp_path / 'none.db'}") is None
 
 
-def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(registry: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(
+    registry_file: Path, tmp_path: Path
+) -> None:
     """`mlflow run` makes it and was killed; runs of other projects and the one at work are left alone."""
     import mlflow
 
-    shutil.copy(registry, tmp_path / "mlflow.db")
+    shutil.copy(registry_file, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = mlflow.MlflowClient(uri, uri)
     whose = (str(tmp_path), "/somewhere/else", str(tmp_path))
     cut_off, other, own = (
         client.create_run("0", tags={"mlflow.source.name": name}).info.run_id for name in whose
     )
-    assert store.close_abandoned(client, tmp_path, keep={own}) == 1
+    assert tracking.close_abandoned(client, tmp_path, keep={own}) == 1
     states = [client.get_run(run).info.status for run in (cut_off, other, own)]
     assert states == ["KILLED", "RUNNING", "RUNNING"]
 
 
 def test_aliases_move_and_come_back(client: object) -> None:
     """Each promotion keeps the last champion as @previous; promoting the champion again changes nothing."""
-    assert store.alias_version(client, "m", "champion") is None
-    assert store.alias_version(client, "no such model", "champion") is None
-    store.move_champion(client, "m", "1")
-    assert store.alias_version(client, "m", "previous") is None
-    store.move_champion(client, "m", "2")
-    store.move_champion(client, "m", "2")
-    assert [store.alias_version(client, "m", alias) for alias in ("champion", "previous")] == ["2", "1"]
+    assert registry.alias_version(client, "m", "champion") is None
+    assert registry.alias_version(client, "no such model", "champion") is None
+    registry.move_champion(client, "m", "1")
+    assert registry.alias_version(client, "m", "previous") is None
+    registry.move_champion(client, "m", "2")
+    registry.move_champion(client, "m", "2")
+    assert [registry.alias_version(client, "m", alias) for alias in ("champion", "previous")] == ["2", "1"]
 
 
 def test_a_version_that_is_promoted_again_carries_the_tags_of_now(client: object) -> None:
     """One version a run; which promotion it came from is the latest."""
     run = client.create_run("0").info.run_id
-    versions = [store.register(client, "again", run, {"promote_run_id": which}) for which in ("one", "two")]
+    versions = [
+        registry.register(client, "again", run, {"promote_run_id": which}) for which in ("one", "two")
+    ]
     assert versions == ["1", "1"]
     assert client.get_model_version("again", "1").tags["promote_run_id"] == "two"
 
@@ -220,17 +226,17 @@ def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: 
 
     def watch() -> None:
         while not done.is_set():
-            seen.append(store.alias_version(client, "m", "champion"))
+            seen.append(registry.alias_version(client, "m", "champion"))
             time.sleep(0.002)
 
     def promote(version: str) -> None:
         for _ in range(5):
             try:
-                store.move_champion(client, "m", version)
+                registry.move_champion(client, "m", version)
             except UserError as error:
                 assert "somebody else moved the aliases" in str(error)
 
-    store.move_champion(client, "m", "1")
+    registry.move_champion(client, "m", "1")
     watcher = threading.Thread(target=watch)
     promoters = [threading.Thread(target=promote, args=(version,)) for version in ("2", "3")]
     watcher.start()
@@ -242,4 +248,4 @@ def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: 
     watcher.join()
     assert seen
     assert set(seen) <= {"1", "2", "3"}
-    assert store.alias_version(client, "m", "champion") in {"2", "3"}
+    assert registry.alias_version(client, "m", "champion") in {"2", "3"}

@@ -550,7 +550,7 @@ def test_a_password_comes_from_netrc_and_never_from_a_parameter(
 ) -> None:
     """MLflow records parameters: a URL with a user is refused with the remedy, which works."""
     with pytest.raises(SourceError, match=r"this run have recorded it.*\.netrc.*DATA_URI") as caught:
-        Chain(None, {}, schema, tmp_path).locate("http://user:hidden@127.0.0.1/rows.csv")  # type: ignore[arg-type]
+        Chain(None, schema, "", tmp_path).locate("http://user:hidden@127.0.0.1/rows.csv")  # type: ignore[arg-type]
     assert "hidden" not in str(caught.value)
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password hidden\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

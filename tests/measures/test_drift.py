@@ -15,6 +15,7 @@ from monitoring.reference import Reference
 from monitoring.simulation import people as cohort
 from monitoring.simulation.people import Facts
 from steps.chain import parameters
+from steps.chain.values import Drift as DriftValues
 from steps.data import validation as validate
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Schema
@@ -27,8 +28,8 @@ from steps.models.monitor_reference import build_reference
 from steps.reports import drift
 from tests.conftest import ROOT
 
-_DEFAULTS = parameters.check(parameters.declared(ROOT)["drift"], "drift")
-LIMITS = Limits(**{name: _DEFAULTS[name] for name in drifting.LIMITS})
+_DEFAULTS = parameters.given(DriftValues, ROOT, {})
+LIMITS = Limits(**{name: getattr(_DEFAULTS, name) for name in drifting.LIMITS})
 
 
 @dataclass(frozen=True)

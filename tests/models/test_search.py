@@ -212,7 +212,7 @@ def test_failed_trials_are_tried_again(plain: SearchResult) -> None:
     failed = Trial(3, "random_forest", {"x": 7}, None, {}, "OSError: disk full")
     runs = [SimpleNamespace(data=to_record(trial)) for trial in (failed, plain.trials[4])]
     runs.append(SimpleNamespace(data=SimpleNamespace(params={}, metrics={}, tags={"trial": "5"})))
-    step: Any = SimpleNamespace(chain=SimpleNamespace(tagged_runs=lambda tags: runs))
+    step: Any = SimpleNamespace(chain=SimpleNamespace(find_runs=lambda tags: runs))
     assert tune._recorded(step, "key", TWO) == [plain.trials[4]]
 
 

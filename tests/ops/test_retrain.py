@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from steps.chain import pipeline
+from steps.chain import parameters, pipeline
 from steps.data import sources
 from steps.data.errors import UserError
 from steps.ops import archive, check_data, keep_store, publish, release, retrain
@@ -57,10 +57,10 @@ def test_a_dispatch_with_a_source_comes_from_an_alert() -> None:
 
 def test_arguments_are_those_of_mlflow_run() -> None:
     """`-P name=value`, and an error for anything else."""
-    assert retrain.arguments(["-P", "seed=1", "-P", "data=a=b"]) == {"seed": "1", "data": "a=b"}
+    assert parameters.from_words(["-P", "seed=1", "-P", "data=a=b"]) == {"seed": "1", "data": "a=b"}
     for wrong in (["seed=1"], ["-P"], ["-P", "seed"]):
         with pytest.raises(UserError, match="-P name=value"):
-            retrain.arguments(wrong)
+            parameters.from_words(wrong)
 
 
 # ---------------------------------------------------------------- what the summary says

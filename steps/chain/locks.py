@@ -1,0 +1,138 @@
+"""One chain at a time in a store, and a store that is created by one process only.
+
+The operating system gives a lock back however its holder ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import logging
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from steps.data.addresses import without_credentials
+
+log = logging.getLogger("steps.chain")
+
+_DEPTH = "CHAIN_DEPTH"
+
+
+@contextlib.contextmanager
+def initialised(uri: str) -> Iterator[None]:
+    """Hold back others while a local store may be under creation: two creators at once destroy it.
+
+    A file with something in it may be half a store, so it is no sign that creation is over.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    with _flock(path.with_name(path.name + ".init.lock")):
+        yield
+
+
+def set_half_store_aside(uri: str) -> Path | None:
+    """Rename a local store whose creation was cut off before anything was recorded in it; where it is then.
+
+    MLflow cannot go on creating it, and says so in SQL. Call this only from `init_store`; another process may
+    still be creating the file.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    path = sqlite_path(uri)
+    if path is None or not path.exists() or path.stat().st_size == 0:
+        return None
+    with initialised(uri):
+        try:
+            mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError):
+            if _holds_runs(path):
+                return None
+            aside = path.with_name(path.name + ".half")
+            path.replace(aside)
+            for leftover in ("-journal", "-wal", "-shm"):
+                path.with_name(path.name + leftover).unlink(missing_ok=True)
+            return aside
+    return None
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether an SQLite file holds runs, or is none that can be read."""
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            return (
+                "runs" in tables and connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+            )
+    except sqlite3.Error:
+        return True
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite store, or None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def lock_path(uri: str, cache: Path) -> Path:
+    """Where the chain's lock of a store is: beside a local store, in the cache for a remote one."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return path.with_name(path.name + ".lock")
+    name = hashlib.sha256(without_credentials(uri).encode()).hexdigest()[:16]
+    return cache / "locks" / f"{name}.lock"
+
+
+@contextlib.contextmanager
+def chain_lock(path: Path, what: str) -> Iterator[int]:
+    """Be the only chain of a store while the block runs; yields this process' depth in its chain.
+
+    A chain's leader holds lock 0 and each
+    process that it starts the lock of its own depth, so that a step which outlives a killed leader is
+    waited for as well.
+    """
+    depth = int(os.environ.get(_DEPTH, "-1")) + 1
+    holder = f"{what} (process {os.getpid()} on {socket.gethostname()})"
+    with _flock(path.with_name(f"{path.name}.{depth}") if depth else path, holder, _say_who):
+        if depth == 0:
+            for orphan in sorted(path.parent.glob(glob.escape(path.name) + ".*")):
+                if orphan.suffix.removeprefix(".").isdigit():
+                    with _flock(orphan, waiting=_say_who):
+                        pass
+        os.environ[_DEPTH] = str(depth)
+        try:
+            yield depth
+        finally:
+            os.environ.pop(_DEPTH)
+            if depth:
+                os.environ[_DEPTH] = str(depth - 1)
+
+
+def _say_who(holder: str) -> None:
+    log.info("waiting for another chain in this store: %s", holder or "its holder gave no name")
+
+
+@contextlib.contextmanager
+def _flock(path: Path, holder: str = "", waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold a file's lock; `waiting` is told who holds it if that is somebody else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            if waiting is not None:
+                waiting(file.read().strip())
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if holder:
+            file.truncate(0)
+            file.write(holder + "\n")
+            file.flush()
+        yield

@@ -1,0 +1,118 @@
+"""One step's process: parameters in, lock, reuse or work, tags and exit code out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steps.chain import console, locks, parameters, registry, tracking
+from steps.chain.context import NO_DATASETS, Context, Result
+from steps.chain.pipeline import PROJECT, STEPS, Chain, cache_folder, listed
+from steps.chain.values import Reusable
+from steps.data.errors import UserError
+from steps.data.schema_file import load
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from steps.chain.values import Values
+    from steps.data.schema import Schema
+
+log = logging.getLogger("steps.chain")
+
+Work = Callable[[Context[Any]], Result]
+
+
+def execute(step: str, work: Work, argv: Sequence[str] | None = None) -> int:
+    """A step's whole process, from its command line to its exit code.
+
+    Exit codes: 0 done or reused; 1 a person can mend it and was told how; 130 stopped by Ctrl-C. Any other
+    error is a fault of ours and shows its traceback.
+    """
+    console.configure()
+    told = logging.getLogger(f"steps.{step}")
+    try:
+        return _execute(step, work, argv)
+    except UserError as error:
+        told.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        told.error("stopped; the same command goes on from here")
+        return 130
+    except Exception as error:
+        away = tracking.lost(error)
+        if away is None:
+            raise
+        told.error("%s", away)
+        return 1
+
+
+def _execute(step: str, work: Work, argv: Sequence[str] | None) -> int:
+    values, schema, client = _opened(step, argv)
+    import mlflow
+
+    cache, uri = cache_folder(), mlflow.get_tracking_uri()
+    with ExitStack() as stack:
+        depth = stack.enter_context(locks.chain_lock(locks.lock_path(uri, cache), step))
+        run_id = stack.enter_context(mlflow.start_run()).info.run_id
+        if depth == 0 and not tracking.is_remote(uri):
+            tracking.close_abandoned(client, PROJECT, keep={run_id})
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        chain = Chain(client, schema, values.schema, cache)
+        context = Context(step, values, schema, client, run_id, PROJECT, cache, scratch, chain)
+        context.tag({"step": step, "schema": schema.name})
+        if depth == 0:  # a nested run has been given its name; `mlflow run` makes one up
+            context.tag({"mlflow.runName": step})
+        if depth == 0 and tracking.is_remote(uri):
+            _try_server(context)
+        result = _reuse_or_work(context, chain, work) if STEPS[step].results else work(context)
+    for line in result.lines:
+        context.log.info(line)
+    return result.exit_code
+
+
+def _opened(step: str, argv: Sequence[str] | None) -> tuple[Values, Schema, MlflowClient]:
+    """Parameters, schema and store; where one of them will not do, no verdict of an earlier run is left."""
+    spec = STEPS[step]
+    try:
+        values = parameters.parse(spec.values, PROJECT, argv)
+        return values, load(PROJECT / values.schema), tracking.connect()
+    except UserError:
+        if spec.judges:
+            (PROJECT / spec.judges).unlink(missing_ok=True)
+        raise
+
+
+def _try_server(context: Context[Values]) -> None:
+    """Find out what a server lacks before anything is computed: without the registry nothing starts."""
+    if context.name in ("main", "promote"):
+        registry.require_registry(context.client, context.schema.name)
+    if not tracking.keeps_datasets(context.client, context.run_id):
+        os.environ[NO_DATASETS] = "1"
+        log.warning(
+            "this tracking server keeps no data set records, so the runs go without; the digests of the data "
+            "are in the runs' tags"
+        )
+
+
+def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result:
+    step, values = context.name, context.values
+    upstream = chain.results_above(step, values)
+    decision = chain.decide(step, values, upstream)
+    fresh = isinstance(values, Reusable) and values.fresh
+    if decision.reusable is not None and not fresh:
+        earlier = decision.reusable.run_id
+        context.tag({"reused_from": earlier})
+        return Result(lines=[f"{step}: nothing to do, run {earlier[:8]} has this result already"])
+    because = "fresh=true" if fresh else listed(decision.reasons, most=20)
+    context.tag({"because": because[:500]})
+    result = work(replace(context, upstream=upstream, fingerprint=decision.fingerprint))
+    # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
+    context.tag({"result_digest": result.digest, **result.tags, **decision.fingerprint.tags()})
+    return result

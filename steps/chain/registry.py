@@ -1,0 +1,114 @@
+"""The model registry: versions of a model, and the aliases that say which one is the champion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from steps.data.addresses import without_credentials
+from steps.data.errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, PREVIOUS = "champion", "previous"
+
+# With these a registry says that it does not have what was named.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+
+def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version that an alias points to, or None where the model or the alias is not there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+
+
+def require_registry(client: MlflowClient, name: str) -> None:
+    """Find out, before hours of training, that a server keeps registered models and their aliases.
+
+    Aliases are read, and one is set on a version that cannot exist, which every server refuses in words of
+    its own if it knows the call.
+
+    Raises:
+        UserError: it does not, or this user may not.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.search_registered_models(max_results=1)
+        alias_version(client, name, CHAMPION)
+    except MlflowException as error:
+        raise UserError(_no_registry(str(error))) from error
+    try:
+        client.set_registered_model_alias(name, "access-check", "2147483647")
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise UserError(_no_registry(str(error))) from error
+
+
+def _no_registry(reason: str) -> str:
+    return (
+        "the tracking server keeps no registered models with aliases, or refuses them to this user, and "
+        f"promote needs them: {without_credentials(reason.strip().splitlines()[0][:300])}. Nothing was "
+        "trained. Remedy: another server, or rights to the registry; `mlflow run . -e evaluate` works without"
+    )
+
+
+def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str:
+    """The version of a run's model: the one registered earlier, its tags renewed, or a new one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.run_id == run_id and version.status == "READY":
+            for tag, value in tags.items():
+                client.set_model_version_tag(name, str(version.version), tag, value)
+            return str(version.version)
+    created = client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+    return str(created.version)
+
+
+def move_champion(client: MlflowClient, name: str, version: str) -> None:
+    """Point @previous at the champion of now and @champion at a version, then read both back.
+
+    @champion is only ever overwritten, never deleted, so there is one at every moment, however many promote
+    at once.
+
+    Raises:
+        UserError: somebody else moved an alias in between.
+    """
+    before = alias_version(client, name, CHAMPION)
+    if before == version:
+        return
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
+    after = (alias_version(client, name, PREVIOUS), alias_version(client, name, CHAMPION))
+    if after[1] != version or (before is not None and after[0] != before):
+        raise UserError(
+            f"somebody else moved the aliases of {name} meanwhile: @champion is version {after[1]}, "
+            f"@previous version {after[0]}; this run wanted {version} and {before}. Look at the registry, "
+            "then run promote again"
+        )
+
+
+def wait_ready(client: MlflowClient, name: str, version: str, seconds: float = 60) -> None:
+    """Wait until a server has copied a version's files, where it does that after creating it."""
+    end = time.monotonic() + seconds
+    while client.get_model_version(name, version).status != "READY":
+        if time.monotonic() > end:
+            raise UserError(
+                f"version {version} of {name} is not ready after {seconds:g} s; look at the registry's server"
+            )
+        time.sleep(0.5)

@@ -1,0 +1,200 @@
+"""The typed parameters of every entry point: what kind of value each takes, and how its text is read.
+
+A class holds what an entry point of that name declares in MLProject, which alone has the defaults. They
+extend each other as MLProject's blocks do, since a step further down takes all that the steps above it take.
+`steps.chain.parameters` reads and writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from steps.data import processors
+from steps.models.families import FAMILIES, Family
+
+Read = Callable[[str], Any]
+Role = Literal["tuned", "baseline"]
+Engine = Literal["local", "spark"]
+
+
+def number(kind: type, low: float, high: float) -> Read:
+    """Reader of a number of this kind from low to high, both included."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not {'a whole number' if kind is int else 'a number'}") from None
+        if not low <= value <= high:
+            raise ValueError(f"{text} is outside {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def choice(*allowed: str) -> Read:
+    """Reader of one of a few words."""
+
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{text!r} is none of {', '.join(allowed)}")
+        return text
+
+    return read
+
+
+def truth(text: str) -> bool:
+    """`true` or `false`."""
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+def nonempty(text: str) -> str:
+    """A text with something in it."""
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+def parallelism(text: str) -> int:
+    """Trials at once; 0 stands for one on each processor that this process may use."""
+    return int(number(int, 0, 1024)(text)) or processors.available()
+
+
+def families(text: str) -> tuple[Family, ...]:
+    """Names of families, separated by commas, each once."""
+    names = tuple(name.strip() for name in text.split(","))
+    known: tuple[Family, ...] = tuple(family for name in names for family in FAMILIES if family == name)
+    if len(known) != len(names) or len(set(names)) != len(names):
+        raise ValueError(f"{text!r} is not a list without repeats of {', '.join(FAMILIES)}")
+    return known
+
+
+def hyperparameters(text: str) -> dict[str, float | int | str]:
+    """`name=value,name=value`, each name once; a family checks names and values."""
+    values: dict[str, float | int | str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name or not value or name in values:
+            raise ValueError(f"{part!r} is not a new name=value")
+        values[name] = _literal(value)
+    return values
+
+
+def _literal(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@dataclass(frozen=True)
+class Values:
+    """What every entry point takes: the file that describes the data, and the data."""
+
+    schema: Annotated[str, nonempty]
+    data: Annotated[str, nonempty]
+
+
+@dataclass(frozen=True)
+class Reusable(Values):
+    """An entry point whose earlier result is reused, unless `fresh`."""
+
+    fresh: Annotated[bool, truth]
+
+
+@dataclass(frozen=True)
+class Preprocess(Reusable):
+    """Parameters of preprocess."""
+
+    max_rejected: Annotated[float, number(float, 0, 1)]
+    publish_rows: Annotated[bool, truth]
+
+
+@dataclass(frozen=True)
+class Fit(Preprocess):
+    """What train and tune share."""
+
+    recall: Annotated[float, number(float, 0.01, 0.999)]
+    seed: Annotated[int, number(int, 0, 2**31 - 1)]
+
+
+@dataclass(frozen=True)
+class Train(Fit):
+    """Parameters of train."""
+
+    family: Annotated[Family, choice(*FAMILIES)]
+    hyperparameters: Annotated[Mapping[str, float | int | str], hyperparameters]
+
+
+@dataclass(frozen=True)
+class Tune(Fit):
+    """Parameters of tune."""
+
+    families: Annotated[tuple[Family, ...], families]
+    max_evals: Annotated[int, number(int, 1, 100_000)]
+    parallelism: Annotated[int, parallelism]
+    folds: Annotated[int, number(int, 2, 20)]
+    patience: Annotated[int, number(int, 1, 100_000)]
+    timeout_minutes: Annotated[float, number(float, 0.01, 100_000)]
+    engine: Annotated[Engine, choice("local", "spark")]
+    master: Annotated[str, str]
+
+
+@dataclass(frozen=True)
+class Evaluate(Train, Tune):
+    """Parameters of evaluate; `model` is the role of the model that is measured."""
+
+    model: Annotated[Role, choice("tuned", "baseline")]
+    replicates: Annotated[int, number(int, 100, 100_000)]
+
+
+@dataclass(frozen=True)
+class Main(Evaluate):
+    """Parameters of main, the whole chain."""
+
+
+@dataclass(frozen=True)
+class Promote(Evaluate):
+    """Parameters of promote; `rollback` is `false`, `true` or a registered model's name."""
+
+    rollback: Annotated[str, nonempty]
+
+
+@dataclass(frozen=True)
+class Explore(Reusable):
+    """Parameters of explore."""
+
+    against: Annotated[str, str]
+    seed: Annotated[int, number(int, 0, 2**31 - 1)]
+
+
+@dataclass(frozen=True)
+class Score(Values):
+    """Parameters of score; `model` names any model."""
+
+    out: Annotated[str, str]
+    model: Annotated[str, nonempty]
+    columns: Annotated[Literal["identifiers", "all"], choice("identifiers", "all")]
+    engine: Annotated[Engine, choice("local", "spark")]
+    master: Annotated[str, str]
+
+
+@dataclass(frozen=True)
+class Drift(Values):
+    """Parameters of drift; `model` names any model."""
+
+    model: Annotated[str, nonempty]
+    evidence: Annotated[float, number(float, 0, 100)]
+    psi_watch: Annotated[float, number(float, 0, 10)]
+    psi_retrain: Annotated[float, number(float, 0, 10)]
+    share_change: Annotated[float, number(float, 0, 1)]
+    roc_auc_loss: Annotated[float, number(float, 0, 1)]
+    calibration_error: Annotated[float, number(float, 0, 1)]
+    separability: Annotated[float, number(float, 0.5, 1)]
+    seed: Annotated[int, number(int, 0, 2**31 - 1)]

@@ -1,0 +1,40 @@
+"""How many processors this process may keep busy, the one place that knows."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP_V2 = "cpu.max"
+_CGROUP_V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+
+
+def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors that this process may use: its affinity, or fewer where its container has a CPU quota.
+
+    A quota of 1.5 processors counts as 1: one thread more than the quota allows makes all of them wait.
+    """
+    quota = _quota(cgroup)
+    return max(1, _runnable() if quota is None else min(_runnable(), math.floor(quota)))
+
+
+def _runnable() -> int:
+    """Processors that the scheduler may put this process on; macOS does not say, and has no affinity."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Processors' worth of time that a container may use, or None without a quota (cgroup v2, then v1)."""
+    try:
+        quota, period = (cgroup / _CGROUP_V2).read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((cgroup / name).read_text(encoding="ascii").strip() for name in _CGROUP_V1)
+        except (OSError, ValueError):
+            return None
+    try:
+        share = int(quota) / int(period)  # v2 says "max" for no quota, v1 says -1
+    except (ValueError, ZeroDivisionError):
+        return None
+    return share if share > 0 else None
