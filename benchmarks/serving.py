@@ -303,9 +303,13 @@ def bound(targets: Sequence[Target], seconds: float) -> dict[str, float]:
     ask_for(target, seconds, clients=64)
     elapsed = time.perf_counter() - begun
     after, spent = scrape(target), processor_seconds(target.pid) - spent
-    calls = after["model_upstream_duration_seconds_count"] - before["model_upstream_duration_seconds_count"]
-    under_way = after["model_upstream_duration_seconds_sum"] - before["model_upstream_duration_seconds_sum"]
-    requests = after["model_batch_size_sum"] - before["model_batch_size_sum"]
+    calls = (
+        after["sidecar_upstream_duration_seconds_count"] - before["sidecar_upstream_duration_seconds_count"]
+    )
+    under_way = (
+        after["sidecar_upstream_duration_seconds_sum"] - before["sidecar_upstream_duration_seconds_sum"]
+    )
+    requests = after["sidecar_batch_requests_sum"] - before["sidecar_batch_requests_sum"]
     return {
         "share_of_time_in_calls": under_way / (elapsed - 0.2),
         "requests_a_call": requests / calls,

@@ -240,10 +240,10 @@ def prometheus_pages(url: str, span: str, until: str, suffix: str) -> list[Page]
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
         url = f"{url}/classic" if "/classic/" in answer.url else url
     graphs = {
-        "rate": "status:model_requests:rate5m",
-        "latency": "quantile:model_request_duration_seconds:rate5m",
+        "rate": "status:sidecar_requests:rate5m",
+        "latency": "quantile:sidecar_request_duration_seconds:rate5m",
         "evidence": "feature:model_feature_values:drift_alarm"
-        " > on (model_version) group_left () version:model_evidence:limit",
+        " > on (model_name, model_version) group_left () version:model_evidence:limit",
         "roc-auc": 'window:model_expected:roc_auc{window=~"6h|1d|14d"}',
     }
     shown = {"g0.tab": "0", "g0.range_input": span}

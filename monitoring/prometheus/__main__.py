@@ -6,8 +6,8 @@
 `steps/measures/evidence.py` is the numpy reference of every statistic, with its sources; tests compare the
 two in promtool. A window is a label, so everything after the counts is one rule for all windows. Counts are
 summed over replicas; what the reference says is the same from each of them and taken once (`max by`). A name
-gives the labels that are left (but for `model_version`, which all but the HTTP rules keep), metric and
-operation.
+gives the labels that are left (but for `model_name` and `model_version`, which all rules on the model keep),
+metric and operation.
 """
 
 from __future__ import annotations
@@ -122,14 +122,15 @@ def windowed(
 
 def service_rules() -> list[Rule]:
     """Rate, errors, latency and burn rates of /invocations."""
-    requests, errors = "window:model_requests:increase", "window:model_request_errors:increase"
-    timed, fast = "window:model_requests_timed:increase", "window:model_requests_fast:increase"
-    bad, burn = "slo_window:model_requests_bad:ratio", "slo_window:model_error_budget:burn_rate"
+    requests, errors = "window:sidecar_requests:increase", "window:sidecar_request_errors:increase"
+    timed, fast = "window:sidecar_requests_timed:increase", "window:sidecar_requests_fast:increase"
+    bad, burn = "slo_window:sidecar_requests_bad:ratio", "slo_window:sidecar_error_budget:burn_rate"
     invocations, failed = '{endpoint="invocations"}', '{endpoint="invocations",status="5xx"}'
-    bucket = f'model_request_duration_seconds_bucket{{le="{SLOW_SECONDS}"}}'
+    bucket = f'sidecar_request_duration_seconds_bucket{{le="{SLOW_SECONDS}"}}'
     return [
         rule(
-            "status:model_requests:rate5m", f"sum by (status) (rate(model_requests_total{invocations}[5m]))"
+            "status:sidecar_requests:rate5m",
+            f"sum by (status) (rate(sidecar_requests_total{invocations}[5m]))",
         ),
         *(
             rule(
@@ -137,15 +138,19 @@ def service_rules() -> list[Rule]:
                 f"histogram_quantile({quantile}, sum by (le) (rate({metric}_bucket[5m])))",
                 quantile=quantile,
             )
-            for metric in ("model_request_duration_seconds", "model_upstream_duration_seconds")
+            for metric in ("sidecar_request_duration_seconds", "sidecar_upstream_duration_seconds")
             for quantile in ("0.5", "0.95", "0.99")
         ),
-        *windowed(BURN_WINDOWS, requests, "model_requests:increase1h", f"model_requests_total{invocations}"),
-        *windowed(BURN_WINDOWS, errors, "model_request_errors:increase1h", f"model_requests_total{failed}"),
         *windowed(
-            BURN_WINDOWS, timed, "model_requests_timed:increase1h", "model_request_duration_seconds_count"
+            BURN_WINDOWS, requests, "sidecar_requests:increase1h", f"sidecar_requests_total{invocations}"
         ),
-        *windowed(BURN_WINDOWS, fast, "model_requests_fast:increase1h", bucket),
+        *windowed(
+            BURN_WINDOWS, errors, "sidecar_request_errors:increase1h", f"sidecar_requests_total{failed}"
+        ),
+        *windowed(
+            BURN_WINDOWS, timed, "sidecar_requests_timed:increase1h", "sidecar_request_duration_seconds_count"
+        ),
+        *windowed(BURN_WINDOWS, fast, "sidecar_requests_fast:increase1h", bucket),
         # 0 without requests.
         rule(bad, f"{errors} / ({requests} > 0) or 0 * {requests}", slo="availability"),
         rule(bad, f"1 - {fast} / ({timed} > 0) or 0 * {timed}", slo="latency"),
@@ -156,7 +161,7 @@ def service_rules() -> list[Rule]:
         # From 1 on both windows of a pair burn too fast.
         *(
             rule(
-                "severity_slo_windows:model_error_budget:burn_alarm",
+                "severity_slo_windows:sidecar_error_budget:burn_alarm",
                 f'min by (slo) ({burn}{{window=~"{long}|{short}"}}) / {factor}\n'
                 f'* on () group_left () ({requests}{{window="{long}"}} >= bool {MIN_REQUESTS})',
                 severity=severity,
@@ -175,10 +180,10 @@ def drift_rules(noun: str, values: str, reference: str, signal: str) -> list[Rul
     of = f"{signal}, " if signal else ""
     level = f"{signal}_" if signal else ""
     one = signal or "version"
-    per_bin = f"on ({of}bin, model_version) group_left ()"
-    per_signal = f"on ({of}model_version) group_left ()"
-    per_window = f"on ({of}window, model_version) group_left ()"
-    per_hypothesis = f"on ({of}hypothesis, model_version) group_left ()"
+    per_bin = f"on ({of}bin, model_name, model_version) group_left ()"
+    per_signal = f"on ({of}model_name, model_version) group_left ()"
+    per_window = f"on ({of}window, model_name, model_version) group_left ()"
+    per_hypothesis = f"on ({of}hypothesis, model_name, model_version) group_left ()"
 
     reference_rows, bins = f"{level}bin:{noun}_reference:rows", f"{one}:{noun}_reference:bins"
     reference_total = f"{one}:{noun}_reference:rows"
@@ -191,9 +196,11 @@ def drift_rules(noun: str, values: str, reference: str, signal: str) -> list[Rul
     psi, evidence = f"{level}window:{noun}:psi", f"{level}window:{noun}:drift_evidence"
     return [
         # The reference stays for an hour after its exporter went, so that a restart leaves no gap.
-        rule(reference_rows, f"max by ({of}bin, model_version) (last_over_time({reference}[1h]))"),
-        rule(reference_total, f"sum by ({of}model_version) ({reference_rows})"),
-        rule(bins, f"count by ({of}model_version) ({reference_rows})"),
+        rule(
+            reference_rows, f"max by ({of}bin, model_name, model_version) (last_over_time({reference}[1h]))"
+        ),
+        rule(reference_total, f"sum by ({of}model_name, model_version) ({reference_rows})"),
+        rule(bins, f"count by ({of}model_name, model_version) ({reference_rows})"),
         rule(
             p, f"({reference_rows} + {SMOOTHING}) / {per_signal} ({reference_total} + {SMOOTHING} * {bins})"
         ),
@@ -202,13 +209,17 @@ def drift_rules(noun: str, values: str, reference: str, signal: str) -> list[Rul
             counts,
             f"{level}bin:{noun}:increase1h",
             values,
-            f"{of}bin, model_version",
+            f"{of}bin, model_name, model_version",
             f"0 * {reference_rows}",
         ),
-        rule(rows, f"sum by ({of}window, model_version) ({counts})"),
+        rule(rows, f"sum by ({of}window, model_name, model_version) ({counts})"),
         # PSI: sum of (q - p) ln(q / p).
         rule(q, f"({counts} + {SMOOTHING}) / {per_window} ({rows} + {per_signal} ({SMOOTHING} * {bins}))"),
-        rule(psi, f"sum by ({of}window, model_version) (({q} - {per_bin} {p}) * ln({q} / {per_bin} {p}))"),
+        rule(
+            psi,
+            f"sum by ({of}window, model_name, model_version)"
+            f" (({q} - {per_bin} {p}) * ln({q} / {per_bin} {p}))",
+        ),
         # Evidence: log10 of P(counts | drift) / P(counts | same), each Polya's urn, filled with its prior.
         rule(
             prior,
@@ -220,12 +231,13 @@ def drift_rules(noun: str, values: str, reference: str, signal: str) -> list[Rul
             rule(posterior, f'{counts} + {per_bin} {prior}{{hypothesis="{name}"}}', hypothesis=name)
             for name in ("drift", "same")
         ),
-        rule(prior_total, f"sum by ({of}hypothesis, model_version) ({prior})"),
-        rule(posterior_total, f"sum by ({of}hypothesis, window, model_version) ({posterior})"),
+        rule(prior_total, f"sum by ({of}hypothesis, model_name, model_version) ({prior})"),
+        rule(posterior_total, f"sum by ({of}hypothesis, window, model_name, model_version) ({posterior})"),
         rule(
             likelihood,
-            f"sum by ({of}hypothesis, window, model_version) {block(log_gamma(posterior))}\n"
-            f"- {per_hypothesis} sum by ({of}hypothesis, model_version) {block(log_gamma(prior))}\n"
+            f"sum by ({of}hypothesis, window, model_name, model_version) {block(log_gamma(posterior))}\n"
+            f"- {per_hypothesis} sum by ({of}hypothesis, model_name, model_version)"
+            f" {block(log_gamma(prior))}\n"
             f"- {block(log_gamma(posterior_total))}\n"
             f"+ {per_hypothesis} {block(log_gamma(prior_total))}",
         ),
@@ -238,7 +250,7 @@ def drift_rules(noun: str, values: str, reference: str, signal: str) -> list[Rul
         # Evidence and effect in the same window; rings at version:model_evidence:limit, always has a value.
         rule(
             f"{one}:{noun}:drift_alarm",
-            f"max by ({of}model_version) ({evidence} * ({psi} >= bool {PSI_FLOOR}))",
+            f"max by ({of}model_name, model_version) ({evidence} * ({psi} >= bool {PSI_FLOOR}))",
         ),
     ]
 
@@ -251,7 +263,7 @@ def feature_rules() -> list[Rule]:
     )
     values = "feature_window:model_feature_values:total"
     in_bins = "feature_window:model_feature_values:rows"
-    per_value = "on (feature, window, model_version) group_left ()"
+    per_value = "on (feature, window, model_name, model_version) group_left ()"
     bins = "feature:model_feature_values_reference:bins"
     z2 = Z_999**2
     return [
@@ -261,7 +273,7 @@ def feature_rules() -> list[Rule]:
         # Features, score and calibration share one false alarm a year.
         rule(
             "version:model_evidence:limit",
-            f"log10({LOOKS_A_YEAR} * (2 + count by (model_version) ({bins})))",
+            f"log10({LOOKS_A_YEAR} * (2 + count by (model_name, model_version) ({bins})))",
         ),
         *(
             rule(r.record, r.expr, fate=fate, **r.labels)
@@ -271,13 +283,14 @@ def feature_rules() -> list[Rule]:
                 fates,
                 f"feature:model_feature_{fate}:increase1h",
                 counter,
-                "feature, model_version",
+                "feature, model_name, model_version",
             )
         ),
         rule(
             values,
             f"{in_bins}\n"
-            f"+ on (feature, window, model_version) sum by (feature, window, model_version) ({fates})",
+            f"+ on (feature, window, model_name, model_version)"
+            f" sum by (feature, window, model_name, model_version) ({fates})",
         ),
         rule(f"{share}:ratio", f"{fates} / {per_value} ({values} > 0)\nor 0 * {fates}"),
         # What the share is at least, with confidence 0.999 (Wilson, JASA 22, 1927): one odd row is no alarm.
@@ -298,17 +311,17 @@ def roc_auc(rows: str, total: str) -> str:
     """
     bins = [f"{index:02d}" for index in range(SCORE_BINS)]
     below = "\nor ".join(
-        f'label_replace(sum by (window, model_version) ({rows}{{outcome="0",'
+        f'label_replace(sum by (window, model_name, model_version) ({rows}{{outcome="0",'
         f'bin=~"{"|".join(bins[:index])}"}}), "bin", "{bins[index]}", "", "")'
         for index in range(1, SCORE_BINS)
     )
-    on_bin = "on (bin, window, model_version)"
+    on_bin = "on (bin, window, model_name, model_version)"
     positives, negatives = f'{rows}{{outcome="1"}}', f'{rows}{{outcome="0"}}'
     pairs = f'({total}{{outcome="1"}} * ignoring (outcome) {total}{{outcome="0"}} > 0)'
     return (
         block(
-            f"sum by (window, model_version) ({positives} * {on_bin} {block(below)})\n"
-            f"+ 0.5 * sum by (window, model_version) ({positives} * {on_bin} {negatives})"
+            f"sum by (window, model_name, model_version) ({positives} * {on_bin} {block(below)})\n"
+            f"+ 0.5 * sum by (window, model_name, model_version) ({positives} * {on_bin} {negatives})"
         )
         + f" / {pairs}"
     )
@@ -317,7 +330,7 @@ def roc_auc(rows: str, total: str) -> str:
 def roc_auc_stderr(auc: str, total: str) -> str:
     """PromQL for the standard error of a ROC AUC (Hanley and McNeil, 1982)."""
     positives, negatives = f'{total}{{outcome="1"}}', f'{total}{{outcome="0"}}'
-    at = "on (window, model_version)"
+    at = "on (window, model_name, model_version)"
     variance = (
         f"{auc} * (1 - {auc})\n"
         f"+ ({auc} / (2 - {auc}) - {auc} ^ 2) * {at} ({positives} - 1)\n"
@@ -336,9 +349,9 @@ def score_rules() -> list[Rule]:
     auc = "window:model_expected:roc_auc"
     flagged = f'{predictions}{{predicted="1"}}'
     true_positives, false_negatives = f'{risks}{{predicted="1"}}', f'{risks}{{predicted="0"}}'
-    everyone = f"(sum by (window, model_version) ({predictions}) > 0)"
+    everyone = f"(sum by (window, model_name, model_version) ({predictions}) > 0)"
     unlabelled = "ignoring (predicted)"
-    by_class, by_window = "predicted, model_version", "sum by (window, model_version)"
+    by_class, by_window = "predicted, model_name, model_version", "sum by (window, model_name, model_version)"
     return [
         *drift_rules("model_scores", "model_scores_total", "model_score_reference_rows", ""),
         *windowed(
@@ -346,7 +359,7 @@ def score_rules() -> list[Rule]:
             sums,
             "bin:model_score_sum:increase1h",
             "model_score_sum_total",
-            "bin, model_version",
+            "bin, model_name, model_version",
         ),
         *windowed(
             TRAFFIC_WINDOWS,
@@ -376,14 +389,14 @@ def score_rules() -> list[Rule]:
         # A calibrated model's n rows with risks summing to s hold s positives.
         rule(rows, sums, outcome="1"),
         rule(rows, f"clamp_min(bin_window:model_scores:increase - {sums}, 0)", outcome="0"),
-        rule(total, f"sum by (outcome, window, model_version) ({rows})"),
+        rule(total, f"sum by (outcome, window, model_name, model_version) ({rows})"),
         rule(auc, roc_auc(rows, total)),
         rule(f"{auc}_stderr", roc_auc_stderr(auc, total)),
         rule(
             "window:model_expected:accuracy",
             f'({true_positives} + {unlabelled} {predictions}{{predicted="0"}}\n'
             f" - {unlabelled} {false_negatives})\n"
-            f"/ on (window, model_version) {everyone}",
+            f"/ on (window, model_name, model_version) {everyone}",
         ),
         rule(
             "window:model_expected:accuracy_stderr",
@@ -405,8 +418,8 @@ def label_rules() -> list[Rule]:
     total, everyone = "outcome_window:model_feedback:labels", "window:model_feedback:labels"
     auc, brier = "window:model_feedback:roc_auc", "window:model_feedback:brier"
     error = "window:model_feedback:calibration_error"
-    by_window = "sum by (window, model_version)"
-    by_bin = "sum by (bin, window, model_version)"
+    by_window = "sum by (window, model_name, model_version)"
+    by_bin = "sum by (bin, window, model_name, model_version)"
     positives, positive_risks = (
         f'{by_window} ({labels}{{outcome="1"}})',
         f'{by_window} ({risks}{{outcome="1"}})',
@@ -423,7 +436,7 @@ def label_rules() -> list[Rule]:
         f'({by_window} ({errors} ^ 2 / ({labels}{{outcome="{outcome}"}} > 0)) or 0 * {everyone})'
         for outcome, errors in squared_errors.items()
     )
-    windows = "bin, outcome, model_version"
+    windows = "bin, outcome, model_name, model_version"
     kept = '{model_version!="other"}'
     return [
         # "other" mixes versions whose bins differ.
@@ -448,7 +461,7 @@ def label_rules() -> list[Rule]:
             f"model_feedback_squared_risk_sum_total{kept}",
             windows,
         ),
-        rule(total, f"sum by (outcome, window, model_version) ({labels})"),
+        rule(total, f"sum by (outcome, window, model_name, model_version) ({labels})"),
         rule(everyone, f"{by_window} ({labels})"),
         rule("window:model_feedback:positive_ratio", f"{positives} / {any_labels}"),
         rule(auc, roc_auc(labels, total)),
@@ -479,7 +492,8 @@ def label_rules() -> list[Rule]:
             rule(
                 "quantile:model_feedback_delay_seconds:increase1d",
                 f"histogram_quantile({quantile},"
-                " sum by (le, model_version) (increase(model_feedback_delay_seconds_bucket[1d])))",
+                " sum by (le, model_name, model_version)"
+                " (increase(model_feedback_delay_seconds_bucket[1d])))",
                 quantile=quantile,
             )
             for quantile in ("0.5", "0.9")
@@ -503,21 +517,21 @@ def calibration_rules(labels: str, risks: str, everyone: str, error: str) -> lis
         return f"sum by (bin, {by}) ({series})\nor {pooled}"
 
     return [
-        rule(observed, with_all(labels, "outcome, window, model_version")),
-        rule(rows, f"sum by (bin, window, model_version) ({observed})"),
-        rule(risk_sums, with_all(risks, "window, model_version")),
+        rule(observed, with_all(labels, "outcome, window, model_name, model_version")),
+        rule(rows, f"sum by (bin, window, model_name, model_version) ({observed})"),
+        rule(risk_sums, with_all(risks, "window, model_name, model_version")),
         rule(expected, risk_sums, outcome="1"),
         rule(expected, f"clamp_min({rows} - {risk_sums}, 0)", outcome="0"),
         rule(
             prior,
             f"clamp_min({CALIBRATION_CONCENTRATION} * {expected}\n"
-            f"/ on (bin, window, model_version) group_left () ({rows} > 0), {SMALLEST_PRIOR})",
+            f"/ on (bin, window, model_name, model_version) group_left () ({rows} > 0), {SMALLEST_PRIOR})",
         ),
         # log10 of P(outcomes | rate drawn from Beta around the mean risk) / P(outcomes | mean risk).
         rule(
             by_bin,
             block(
-                "sum by (bin, window, model_version) "
+                "sum by (bin, window, model_name, model_version) "
                 + block(
                     f"{block(log_gamma(f'({prior} + {observed})'))}\n- {block(log_gamma(prior))}\n"
                     f"- {observed} * ln({prior} / {CALIBRATION_CONCENTRATION})"
@@ -527,16 +541,19 @@ def calibration_rules(labels: str, risks: str, everyone: str, error: str) -> lis
             )
             + f" / {math.log(10)}",
         ),
-        rule(aspects, f'sum by (window, model_version) ({by_bin}{{bin!="all"}})', aspect="by_bin"),
-        rule(aspects, f'sum by (window, model_version) ({by_bin}{{bin="all"}})', aspect="pooled"),
+        rule(
+            aspects, f'sum by (window, model_name, model_version) ({by_bin}{{bin!="all"}})', aspect="by_bin"
+        ),
+        rule(aspects, f'sum by (window, model_name, model_version) ({by_bin}{{bin="all"}})', aspect="pooled"),
         # The larger of two costs a factor of 2; 0 without labels.
         rule(
             evidence,
-            f"max by (window, model_version) ({aspects}) - {math.log10(2)}\nor 0 * {everyone}",
+            f"max by (window, model_name, model_version) ({aspects}) - {math.log10(2)}\nor 0 * {everyone}",
         ),
         rule(
             "version:model_calibration:alarm",
-            f"max by (model_version) ({evidence} * ({error} >= bool {CALIBRATION_FLOOR})\nor 0 * {everyone})",
+            f"max by (model_name, model_version)"
+            f" ({evidence} * ({error} >= bool {CALIBRATION_FLOOR})\nor 0 * {everyone})",
         ),
     ]
 
@@ -553,7 +570,7 @@ def groups() -> list[Group]:
             [
                 rule(
                     "version:model_age:seconds",
-                    "time() - max by (model_version) (model_trained_timestamp_seconds)",
+                    "time() - max by (model_name, model_version) (model_trained_timestamp_seconds)",
                 )
             ],
         ),

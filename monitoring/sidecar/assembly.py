@@ -14,12 +14,11 @@ from monitoring.sidecar.endpoints import Readiness, create_app, create_metrics_a
 from monitoring.sidecar.feedback import Feedback
 from monitoring.sidecar.listener import Server
 from monitoring.sidecar.metrics import Metrics
-from monitoring.sidecar.model_client import Upstream, UpstreamError
+from monitoring.sidecar.model_client import Upstream
 from monitoring.sidecar.proxy import Proxy
 from monitoring.sidecar.settings import Settings
 
 DAY = 86_400
-PING_SECONDS = 2.0
 UNKNOWN_VERSION = "unknown"
 
 
@@ -40,13 +39,12 @@ class Sidecar(NamedTuple):
         """Serve until stopped, and count the last answers before returning."""
         stopped = threading.Event()
         threading.Thread(target=self.metrics_server.run, name="metrics", daemon=True).start()
-        if self.reference is not None and self.reference.golden.rows:
-            threading.Thread(
-                target=model_check.keep_checking,
-                args=(self.reference, self.upstream, self.metrics, stopped),
-                name="golden",
-                daemon=True,
-            ).start()
+        threading.Thread(
+            target=model_check.watch,
+            args=(self.reference, self.upstream, self.metrics, stopped),
+            name="model-check",
+            daemon=True,
+        ).start()
         self.observer.start()
         self.proxy.start()
         self.server.run()
@@ -62,6 +60,7 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
     """
     metrics = Metrics(CollectorRegistry(), reference, version(settings, reference))
     upstream = Upstream(settings.upstream, settings.connect_seconds, settings.timeout_seconds)
+    metrics.upstream_contact.set_function(lambda: upstream.answered_at)
     observer = Observer(metrics, reference, settings.observer_items)
     proxy = Proxy(settings, reference, metrics, observer, upstream)
     labels = None
@@ -76,7 +75,7 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
         )
     app = create_app(settings, metrics, proxy, labels)
     server = Server(app, settings, metrics, proxy)
-    ready = Readiness(lambda: answers_ping(upstream, metrics), lambda: server.is_stopping)
+    ready = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
     metrics_server = waitress.create_server(
         create_metrics_app(metrics, labels, lambda: server.is_alive, ready),
         host=settings.metrics_host,
@@ -85,17 +84,6 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
         ident=None,
     )
     return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server, metrics_server)
-
-
-def answers_ping(upstream: Upstream, metrics: Metrics) -> bool:
-    """Whether the container answers /ping now; noted, so that its silence is seen without traffic too."""
-    try:
-        answered = upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
-    except UpstreamError:
-        return False
-    if answered:
-        metrics.last_forward.set_to_current_time()
-    return answered
 
 
 def version(settings: Settings, reference: Reference | None) -> str:

@@ -66,7 +66,7 @@ class Observer:
         """Queue an answer to be counted; never blocks, never raises."""
         size = seen.size
         if len(self._queue) >= self._limit or self._bytes + size > MOST_BYTES:
-            self._metrics.collector_failures["queue_full"].inc()
+            self._metrics.observation_failures["queue_full"].inc()
             return
         with self._sizing:
             self._bytes += size
@@ -115,7 +115,7 @@ class Observer:
         try:
             yield
         except Exception as error:
-            self._metrics.collector_failures[part].inc()
+            self._metrics.observation_failures[part].inc()
             log.warning("could not %s: %s", part, type(error).__name__)
 
     def _count_tables(self, tables: Sequence[payloads.Table]) -> None:
@@ -135,7 +135,7 @@ class Observer:
         if columns is not None:
             self._count_columns(columns, seen.answered, 1)
         elif seen.answered:
-            self._metrics.collector_failures["body"].inc()
+            self._metrics.observation_failures["body"].inc()
 
     def _count_columns(self, columns: payloads.Columns, answered: bool, requests: int) -> None:
         if self._reference is None:
@@ -157,7 +157,7 @@ class Observer:
             return
         found = seen.predictions if seen.predictions is not None else payloads.predictions(seen.answer)
         if found is None:
-            self._metrics.collector_failures["answer"].inc()
+            self._metrics.observation_failures["answer"].inc()
             return
         self._metrics.rows.inc(len(found))
         if self._reference is None:

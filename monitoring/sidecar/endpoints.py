@@ -3,10 +3,11 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import make_wsgi_app
 from werkzeug.exceptions import HTTPException
 
 from monitoring.sidecar import feedback
@@ -97,28 +98,32 @@ def create_metrics_app(
     labels: Feedback | None,
     is_alive: Callable[[], bool],
     is_ready: Callable[[], bool],
-) -> Flask:
-    """The metrics port: /metrics; /live, whether the sidecar works; /ready, whether a request would be
-    answered by the container."""
-    app = Flask("model-exporter-metrics", static_folder=None)
+) -> WSGIApplication:
+    """The metrics port: /metrics in the format that the scraper asks for; /live, whether the sidecar works;
+    /ready, whether a request would be answered by the container."""
+    exposition = make_wsgi_app(metrics.registry)
+    states = {"/live": is_alive, "/ready": is_ready}
 
-    @app.get("/metrics")
-    def expose() -> Response:
-        new = labels.unseen() if labels else ()
-        exposed = generate_latest(metrics.registry)
-        if labels:
-            labels.seen(new)
-        return Response(exposed, content_type=CONTENT_TYPE_LATEST)
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            new = labels.unseen() if labels else ()
+            exposed: Iterable[bytes] = exposition(environ, start_response)
+            if labels:
+                labels.seen(new)
+            return exposed
+        if path in states:
+            holds = states[path]()
+            status, document = (
+                ("200 OK" if holds else "503 Service Unavailable"),
+                json.dumps({path[1:]: holds}),
+            )
+        else:
+            status, document = "404 Not Found", json.dumps({"error_code": "NOT_FOUND"})
+        start_response(status, [("Content-Type", "application/json")])
+        return [document.encode()]
 
-    @app.get("/live")
-    def live() -> Response:
-        return _state("live", is_alive())
-
-    @app.get("/ready")
-    def ready() -> Response:
-        return _state("ready", is_ready())
-
-    return app
+    return serve
 
 
 class Readiness:
@@ -151,10 +156,6 @@ def _response(answer: Answer) -> Response:
     response.headers.extend((*answer.headers, *answer.added))
     response.headers["Content-Length"] = str(len(answer.body))
     return response
-
-
-def _state(name: str, holds: bool) -> Response:
-    return _json(200 if holds else 503, {name: holds})
 
 
 def _json(status: int, document: object) -> Response:

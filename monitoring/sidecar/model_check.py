@@ -1,8 +1,14 @@
-"""Whether the container serves the model that the reference describes: it is asked for the golden rows."""
+"""Whether the container is there, and whether it serves the model that the reference describes.
+
+The container is asked for the golden rows at the start, every five minutes, and again after each silence: it
+may come back as another model. One that has given no answer for 15 s is pinged, so that a model that is down
+can be told from one that nobody asks.
+"""
 
 import json
 import logging
 import threading
+import time
 
 from monitoring.reference import Golden, Reference
 from monitoring.sidecar import payloads
@@ -10,9 +16,11 @@ from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.model_client import Upstream, UpstreamError
 
 TOLERANCE = 1e-6
+ANSWER_SECONDS = 30.0
+PING_SECONDS = 2.0
+SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 2.0
 REPEAT_SECONDS = 300.0
-ANSWER_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -29,27 +37,46 @@ def rows_match(golden: Golden, answer: bytes) -> bool:
     )
 
 
-def check(reference: Reference, upstream: Upstream, metrics: Metrics) -> bool:
-    """Ask once and export the result; False if the container gave no answer."""
-    golden = reference.golden
+def check(golden: Golden, upstream: Upstream, metrics: Metrics) -> bool:
+    """Ask for the golden rows once and export the result; False if the container gave no answer."""
     body = json.dumps({"dataframe_split": {"columns": golden.columns, "data": golden.rows}}).encode()
     headers = (("Content-Type", "application/json"),)
     try:
         answer = upstream.send("POST", "/invocations", headers, body, ANSWER_SECONDS)
     except UpstreamError:
+        metrics.set_golden_rows_match(None)
         return False
     matches = answer.status == 200 and rows_match(golden, answer.body)
-    metrics.golden_rows_match.set(matches)
+    metrics.set_golden_rows_match(matches)
     if not matches:
-        metrics.collector_failures["golden"].inc()
+        metrics.observation_failures["golden"].inc()
         log.error("the container does not answer the golden rows as the reference's model did")
     return True
 
 
-def keep_checking(
-    reference: Reference, upstream: Upstream, metrics: Metrics, stopped: threading.Event
+def answers_ping(upstream: Upstream) -> bool:
+    """Whether the container answers /ping now, with status 200."""
+    try:
+        return upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
+    except UpstreamError:
+        return False
+
+
+def watch(
+    reference: Reference | None, upstream: Upstream, metrics: Metrics, stopped: threading.Event
 ) -> None:
-    """Ask until the container answers, and then every five minutes: it may come back as another model."""
-    while not stopped.is_set():
-        answered = check(reference, upstream, metrics)
-        stopped.wait(REPEAT_SECONDS if answered else RETRY_SECONDS)
+    """Keep asking until `stopped`."""
+    golden = reference.golden if reference is not None and reference.golden.rows else None
+    check_at = time.monotonic()
+    while True:
+        is_there = True
+        if golden is not None and time.monotonic() >= check_at:
+            is_there = check(golden, upstream, metrics)
+            check_at = time.monotonic() + (REPEAT_SECONDS if is_there else 0.0)
+        elif time.time() - upstream.answered_at >= SILENCE_SECONDS:
+            is_there = answers_ping(upstream)
+            if not is_there:
+                metrics.set_golden_rows_match(None)
+                check_at = time.monotonic()
+        if stopped.wait(SILENCE_SECONDS if is_there else RETRY_SECONDS):
+            return

@@ -62,7 +62,10 @@ class Head(NamedTuple):
 
 
 class Upstream:
-    """A pool of connections to one container. Thread-safe; a connection serves one call at a time."""
+    """A pool of connections to one container. Thread-safe; a connection serves one call at a time.
+
+    `answered_at` is the time (seconds since 1970) of the last answer, before the first that of the start.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Upstream:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._idle: list[Connection] = []
+        self.answered_at = time.time()
 
     def send(
         self,
@@ -115,6 +119,7 @@ class Upstream:
             except BaseException:
                 connection.close()
                 raise
+            self.answered_at = time.time()
             if head.closes or not connection.is_clean:
                 connection.close()
             else:

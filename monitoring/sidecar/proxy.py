@@ -134,7 +134,6 @@ class Proxy:
     def submit(self, exchange: Exchange) -> bool:
         """Take a request; False if it was refused on the spot: the answer is there and `done` not called."""
         request = exchange.request
-        self._metrics.request_bytes.inc(len(request.body))
         if len(self._open) >= self._settings.requests:
             return self._refuse(exchange, "overload")
         bearer = self._settings.bearer_token
@@ -336,7 +335,6 @@ class Proxy:
             raise
         finally:
             self._metrics.upstream_duration.observe(time.monotonic() - started)
-        self._metrics.last_forward.set_to_current_time()
         return answer
 
     def _count_call(self, reason: str, size: int) -> None:
@@ -386,7 +384,7 @@ class Proxy:
 
     def _fail(self, part: str, error: Exception) -> None:
         """Count and log a failure of the sidecar's own by its type alone: a message could hold a value."""
-        self._metrics.collector_failures[part].inc()
+        self._metrics.observation_failures[part].inc()
         log.warning("could not read or sign (%s): %s", part, type(error).__name__)
 
     def _refuse(self, exchange: Exchange, reason: str, answer: Answer | None = None) -> bool:
@@ -412,4 +410,3 @@ class Proxy:
 
     def _count(self, exchange: Exchange, answer: Answer) -> None:
         self._metrics.requests[exchange.kind][f"{answer.status // 100}xx"].inc()
-        self._metrics.response_bytes.inc(len(answer.body))

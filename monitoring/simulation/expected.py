@@ -48,7 +48,7 @@ def firing(history: History, reference: Reference, at: float) -> Alerts:
 
 def breaching(history: History, reference: Reference, at: float) -> Alerts:
     """Alerts of data and model whose condition holds at time `at`, with the features that they name."""
-    counts = _Counts(history, at, len(reference.score.bins))
+    counts = _Counts(history, at, reference)
     limit = evidence.evidence_limit(len(reference.features) + 2)
     drifted = frozenset(
         feature.name for feature in reference.features if _feature_drift(counts, feature) >= limit
@@ -77,7 +77,7 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
         ("Error budget burns slowly", _burns(counts, _availability, "availability", "ticket")),
         ("Latency budget burns fast", _burns(counts, _promptness, "latency", "page")),
         ("Latency budget burns slowly", _burns(counts, _promptness, "latency", "ticket")),
-        ("Overload", counts.plain("model_requests_refused_total", "5m", reason="overload") > 0),
+        ("Overload", counts.plain("sidecar_requests_refused_total", "5m", reason="overload") > 0),
     ):
         if holds:
             found[title] = frozenset()
@@ -87,9 +87,9 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
 class _Counts:
     """Increases of the exporter's counters up to a moment, by window."""
 
-    def __init__(self, history: History, at: float, score_bins: int) -> None:
-        self._history, self._at = history, at
-        self._score_bins = [score_bin_label(index) for index in range(score_bins)]
+    def __init__(self, history: History, at: float, reference: Reference) -> None:
+        self._history, self._at, self._name = history, at, reference.model.name
+        self._score_bins = [score_bin_label(index) for index in range(len(reference.score.bins))]
 
     def plain(self, name: str, window: str, **labels: str) -> float:
         """Of a counter that does not depend on the model."""
@@ -98,11 +98,11 @@ class _Counts:
 
     def increase(self, name: str, window: str, **labels: str) -> float:
         """Of a counter that belongs to a model's version."""
-        return self.plain(name, window, **labels, model_version=VERSION)
+        return self.plain(name, window, **labels, model_name=self._name, model_version=VERSION)
 
     def requests(self, window: str) -> float:
         """Requests for predictions, answered however."""
-        name, endpoint = "model_requests_total", "invocations"
+        name, endpoint = "sidecar_requests_total", "invocations"
         return sum(self.plain(name, window, endpoint=endpoint, status=status) for status in STATUSES)
 
     def feature(self, feature: Feature, window: str) -> Floats:
@@ -191,13 +191,13 @@ def _miscalibration(counts: _Counts) -> float:
 def _availability(counts: _Counts, window: str) -> float:
     """Share of requests for predictions that got a 5xx."""
     asked = counts.requests(window)
-    failed = counts.plain("model_requests_total", window, endpoint="invocations", status="5xx")
+    failed = counts.plain("sidecar_requests_total", window, endpoint="invocations", status="5xx")
     return failed / asked if asked > 0 else 0.0
 
 
 def _promptness(counts: _Counts, window: str) -> float:
     """Share of answers that took longer than the objective."""
-    metric = "model_request_duration_seconds"
+    metric = "sidecar_request_duration_seconds"
     answered = counts.plain(f"{metric}_count", window)
     fast = counts.plain(f"{metric}_bucket", window, le=generate.SLOW_SECONDS)
     return 1 - fast / answered if answered > 0 else 0.0

@@ -132,14 +132,14 @@ def play(world: World, plan: Plan, times: Sequence[float], history: History) -> 
     reference = dataclasses.replace(world.reference, model=trained)
     metrics = Metrics(CollectorRegistry(), reference, VERSION)
     observer = Observer(metrics, reference, limit=1_000_000)
-    metrics.golden_rows_match.set(1)
+    metrics.set_golden_rows_match(True)
     rng = np.random.default_rng([plan.seed, len(times)])
     pending = _nothing()
     for now, crowd in arrivals(world, plan, times):
         _count(metrics, observer, crowd, rng)
         pending = _join(pending, _labels(plan, reference, crowd, now, rng))
         pending = _deliver(metrics, pending, now)
-        metrics.last_forward.set(now)
+        metrics.upstream_contact.set(now)
         history.scrape(
             metrics.registry,
             now,
@@ -221,8 +221,6 @@ def _count(
         metrics.batch_size.observe(1)
     metrics.batches["idle"].inc(int((sizes == 1).sum()))
     metrics.batches["upstream_free"].inc(int((sizes > 1).sum()))
-    metrics.request_bytes.inc(330 * (len(rows) + refused))
-    metrics.response_bytes.inc(60 * len(rows) + 200 * refused)
     metrics.tokens.inc(len(rows))
 
 

@@ -14,7 +14,7 @@ from tests.conftest import require
 
 RULES = {rule["title"]: rule for _, rule in lint.read().rules()}
 COMPARISON = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-V = 'model_version="1"'
+V = 'model_name="risk",model_version="1"'
 LIMIT = {f"version:model_evidence:limit{{{V}}}": "7.1"}
 NO_DRIFT = {
     **LIMIT,
@@ -38,9 +38,8 @@ REFERENCE = {
 
 
 def burn(slo: str, severity: str) -> str:
-    return (
-        f'severity_slo_windows:model_error_budget:burn_alarm{{slo="{slo}",severity="{severity}",windows="a"}}'
-    )
+    labels = f'slo="{slo}",severity="{severity}",windows="a"'
+    return f"severity_slo_windows:sidecar_error_budget:burn_alarm{{{labels}}}"
 
 
 def share(fate: str) -> str:
@@ -61,12 +60,12 @@ class Case(NamedTuple):
 # Values in promtool's notation, a minute apart; a plain number is constant. Evaluated at 20 min.
 CASES: dict[str, list[Case]] = {
     "Model down": [
-        Case("model_last_forward_timestamp_seconds", "1140", "1139"),
+        Case("sidecar_upstream_contact_timestamp_seconds", "1140", "1139"),
         Case(
-            'model_last_forward_timestamp_seconds{instance="b"}',
+            'sidecar_upstream_contact_timestamp_seconds{instance="b"}',
             "1140",
             "1139",
-            {'model_last_forward_timestamp_seconds{instance="a"}': "1200"},
+            {'sidecar_upstream_contact_timestamp_seconds{instance="a"}': "1200"},
         ),
     ],
     "Sidecar down": [
@@ -74,8 +73,9 @@ CASES: dict[str, list[Case]] = {
     ],
     "Prometheus down": [Case('up{job="prometheus"}', "1", "0")],
     "Model and reference do not match": [
-        Case("model_golden_rows_match", "1", "0", {"model_reference_loaded": "1"}),
-        Case("model_reference_loaded", "1", "0", {"model_golden_rows_match": "1"}),
+        Case(f"model_golden_rows_match{{{V}}}", "1", "0", {"sidecar_reference_loaded": "1"}),
+        Case("sidecar_reference_loaded", "1", "0", {f"model_golden_rows_match{{{V}}}": "1"}),
+        Case("sidecar_reference_loaded", "1", "0"),
     ],
     "Error budget burns fast": [
         Case(burn("availability", "page"), "0.99", "1", {burn("latency", "page"): "5"}),
@@ -87,14 +87,14 @@ CASES: dict[str, list[Case]] = {
     "Latency budget burns slowly": [Case(burn("latency", "ticket"), "0.99", "1")],
     "Overload": [
         Case(
-            'model_requests_refused_total{reason="overload"}',
+            'sidecar_requests_refused_total{reason="overload"}',
             "0",
             "0+1x30",
-            {'model_requests_refused_total{reason="guard"}': "0+9x30"},
+            {'sidecar_requests_refused_total{reason="guard"}': "0+9x30"},
         )
     ],
-    "No traffic": [Case('window:model_requests:increase{window="1h"}', "1", "0.99")],
-    "Sidecar cannot observe": [Case('model_collector_failures_total{part="body"}', "3", "3+1x30")],
+    "No traffic": [Case('window:sidecar_requests:increase{window="1h"}', "1", "0.99")],
+    "Sidecar cannot observe": [Case('sidecar_observation_failures_total{part="body"}', "3", "3+1x30")],
     "Feature drift": [Case(DRIFT, "7.09", "7.1", LIMIT)],
     "Score drift": [Case(f"version:model_scores:drift_alarm{{{V}}}", "7.09", "7.1", LIMIT)],
     "Drift with harm": [

@@ -164,10 +164,10 @@ def test_rules_read_only_metrics_that_the_sidecar_exports():
         for group in generate.groups()
         for rule in group.rules
         for name in re.findall(
-            r"(?<![:a-z_])model_[a-z_]+(?![:a-z_0-9])", re.sub(r"\(([a-z_, ]*)\)", "", rule.expr)
+            r"(?<![:a-z_])(?:model|sidecar)_[a-z_]+(?![:a-z_0-9])", re.sub(r"\(([a-z_, ]*)\)", "", rule.expr)
         )
     }
-    assert read - {"model_version"} <= exported
+    assert read - {"model_name", "model_version"} <= exported
     assert len(read) > 15
 
 
@@ -190,9 +190,15 @@ REFERENCE = {"sex": [3000, 2500], "age": [440, 900, 1800, 1300, 900, 10]}
 def _reference(scenario: Scenario, samples: int, replica: str) -> None:
     for feature, rows in REFERENCE.items():
         for index, count in enumerate(rows):
-            labels = {"feature": feature, "bin": f"b{index}", "model_version": "3", "instance": replica}
+            labels = {
+                "feature": feature,
+                "bin": f"b{index}",
+                "model_name": "risk",
+                "model_version": "3",
+                "instance": replica,
+            }
             scenario.gauge("model_feature_reference_rows", labels, count, samples)
-        labels = {"feature": feature, "model_version": "3", "instance": replica}
+        labels = {"feature": feature, "model_name": "risk", "model_version": "3", "instance": replica}
         for fate, amount in (("missing", 0), ("out_of_range", 0), ("unknown_level", 0)):
             scenario.counter(f"model_feature_{fate}_total", labels, [amount], samples)
 
@@ -207,7 +213,13 @@ def test_psi_and_evidence_with_two_replicas_a_restart_and_an_empty_bin(promtool,
             for index in range(len(STEADY[feature])):
                 if feature == "age" and index == 5 and replica == "b":
                     continue  # a bin that this replica never exported
-                labels = {"feature": feature, "bin": f"b{index}", "model_version": "3", "instance": replica}
+                labels = {
+                    "feature": feature,
+                    "bin": f"b{index}",
+                    "model_name": "risk",
+                    "model_version": "3",
+                    "instance": replica,
+                }
                 amounts = [hour[index] for hour in hours]
                 restart = 1 if replica == "b" else None
                 scenario.counter("model_feature_values_total", labels, amounts, 60, restart)
@@ -232,7 +244,7 @@ def test_psi_and_evidence_with_two_replicas_a_restart_and_an_empty_bin(promtool,
     scenario.close("version:model_evidence:limit", "3h", limit, 1e-9)
     ringing = (
         "feature:model_feature_values:drift_alarm"
-        " > on (model_version) group_left () version:model_evidence:limit"
+        " > on (model_name, model_version) group_left () version:model_evidence:limit"
     )
     scenario.close(f"count({ringing})", "3h", 1, 0)
     scenario.holds(f'({ringing}) and feature:model_feature_values:drift_alarm{{feature="age"}}', "3h")
@@ -246,11 +258,17 @@ def test_windows_of_days_are_summed_from_recorded_hours(promtool, tmp_path):
     _reference(scenario, 48 * days, "a")
     for feature in STEADY:
         for index, (before, after) in enumerate(zip(STEADY[feature], SHIFTED[feature], strict=True)):
-            labels = {"feature": feature, "bin": f"b{index}", "model_version": "3", "instance": "a"}
+            labels = {
+                "feature": feature,
+                "bin": f"b{index}",
+                "model_name": "risk",
+                "model_version": "3",
+                "instance": "a",
+            }
             scenario.counter("model_feature_values_total", labels, [before] * (days - 1) + [after], 48)
     scenario.counter(
         "model_feature_missing_total",
-        {"feature": "age", "model_version": "3", "instance": "b"},
+        {"feature": "age", "model_name": "risk", "model_version": "3", "instance": "b"},
         [0] * (days - 1) + [2],
         48,
     )
@@ -293,9 +311,24 @@ def test_versions_are_kept_apart(promtool, tmp_path):
     scenario = Scenario(step=1)
     for version, rows in (("3", REFERENCE["age"]), ("4", REFERENCE["age"][::-1])):
         for index, count in enumerate(rows):
-            labels = {"feature": "age", "bin": f"b{index}", "model_version": version}
+            labels = {"feature": "age", "bin": f"b{index}", "model_name": "risk", "model_version": version}
             scenario.gauge("model_feature_reference_rows", labels, count, 120)
             scenario.counter("model_feature_values_total", labels, [count / 100], 120)
+    scenario.close("count(feature:model_feature_values:drift_alarm)", "2h", 2, 0)
+    scenario.close("max(feature:model_feature_values:drift_alarm)", "2h", 0, 1e-9)
+    scenario.run(promtool, tmp_path, "features", "1m", without=["6h", "12h", "1d", "3d", "14d"])
+
+
+@pytest.mark.real
+def test_two_models_of_the_same_version_are_kept_apart(promtool, tmp_path):
+    """The demo gives way to the real model, both version 1: the traffic fits each one's own reference."""
+    scenario = Scenario(step=1)
+    for name, rows, minutes in (("demo", [9000, 1000], [1, 0]), ("real", [2000, 8000], [0, 1])):
+        for index, count in enumerate(rows):
+            labels = {"feature": "HighBP", "bin": f"b{index}", "model_name": name, "model_version": "1"}
+            scenario.gauge("model_feature_reference_rows", labels, count, 120)
+            amounts = [count / 100 * part for part in minutes]
+            scenario.counter("model_feature_values_total", labels, amounts, 60)
     scenario.close("count(feature:model_feature_values:drift_alarm)", "2h", 2, 0)
     scenario.close("max(feature:model_feature_values:drift_alarm)", "2h", 0, 1e-9)
     scenario.run(promtool, tmp_path, "features", "1m", without=["6h", "12h", "1d", "3d", "14d"])
@@ -322,7 +355,7 @@ def test_statistics_from_late_labels(promtool, tmp_path):
     samples, days = 48 * 8, 8
     for index, label in enumerate(BINS):
         for outcome in (0, 1):
-            labels = {"bin": label, "outcome": str(outcome), "model_version": "3"}
+            labels = {"bin": label, "outcome": str(outcome), "model_name": "risk", "model_version": "3"}
             for name, key in (("", "rows"), ("_risk_sum", "risks"), ("_squared_risk_sum", "squares")):
                 amount = float(table[key][index, outcome]) / 48 / 7
                 scenario.counter(f"model_feedback{name}_total", labels, [amount], samples)
@@ -354,7 +387,7 @@ def test_statistics_from_late_labels(promtool, tmp_path):
         scenario.close(
             f"window:model_calibration:evidence{where}", at, found.larger, 0.05 + 0.03 * abs(found.larger)
         )
-    mixed = {"bin": "00", "outcome": "1", "model_version": "other"}
+    mixed = {"bin": "00", "outcome": "1", "model_name": "risk", "model_version": "other"}
     scenario.counter("model_feedback_total", mixed, [5], samples)
     scenario.absent('window:model_feedback:labels{model_version="other"}', at)
     scenario.holds("version:model_calibration:alarm > 5", at)
@@ -367,7 +400,7 @@ def test_without_labels_there_is_no_performance_and_no_calibration_alarm(promtoo
     for label in BINS:
         for outcome in ("0", "1"):
             for name in ("", "_risk_sum", "_squared_risk_sum"):
-                labels = {"bin": label, "outcome": outcome, "model_version": "3"}
+                labels = {"bin": label, "outcome": outcome, "model_name": "risk", "model_version": "3"}
                 scenario.counter(f"model_feedback{name}_total", labels, [0], 20)
     for name in ("roc_auc", "brier", "calibration_error", "calibration_bias"):
         scenario.absent(f"window:model_feedback:{name}", "5h")
@@ -384,12 +417,12 @@ def test_score_drift_and_expected_performance(promtool, tmp_path):
     threshold_bin = 13
     spread = sums - table["squares"].sum(1)
     for index, label in enumerate(BINS):
-        labels = {"bin": label, "model_version": "3"}
+        labels = {"bin": label, "model_name": "risk", "model_version": "3"}
         scenario.gauge("model_score_reference_rows", labels, reference[index], 60)
         scenario.counter("model_scores_total", labels, [counts[index] / 60], 60)
         scenario.counter("model_score_sum_total", labels, [sums[index] / 60], 60)
     for predicted, part in (("0", slice(None, threshold_bin)), ("1", slice(threshold_bin, None))):
-        labels = {"predicted": predicted, "model_version": "3"}
+        labels = {"predicted": predicted, "model_name": "risk", "model_version": "3"}
         for name, values in (
             ("predictions", counts), ("prediction_risk_sum", sums), ("prediction_variance_sum", spread)
         ):  # fmt: skip
@@ -419,22 +452,22 @@ def test_burn_alarm_rings_at_the_rate_and_not_below_it_nor_for_a_handful_of_requ
         scenario = Scenario(step=1)
         for status, amount in (("2xx", good), ("5xx", failing), ("3xx", 0), ("4xx", 0)):
             labels = {"endpoint": "invocations", "status": status}
-            scenario.counter("model_requests_total", labels, [amount], 65)
-        scenario.counter("model_requests_total", {"endpoint": "ping", "status": "5xx"}, [50], 65)
+            scenario.counter("sidecar_requests_total", labels, [amount], 65)
+        scenario.counter("sidecar_requests_total", {"endpoint": "ping", "status": "5xx"}, [50], 65)
         for edge, share in (("0.1", 0.5), ("0.25", 0.98), ("+Inf", 1.0)):
             scenario.counter(
-                "model_request_duration_seconds_bucket", {"le": edge}, [share * (good + failing)], 65
+                "sidecar_request_duration_seconds_bucket", {"le": edge}, [share * (good + failing)], 65
             )
-        scenario.counter("model_request_duration_seconds_count", {}, [good + failing], 65)
-        alarm = 'severity_slo_windows:model_error_budget:burn_alarm{slo="availability",windows="1h 5m"}'
+        scenario.counter("sidecar_request_duration_seconds_count", {}, [good + failing], 65)
+        alarm = 'severity_slo_windows:sidecar_error_budget:burn_alarm{slo="availability",windows="1h 5m"}'
         scenario.holds(f"{alarm} {'>=' if rings else '<'} 1", "65m")
         bad = failing / (good + failing)
-        burn = "slo_window:model_error_budget:burn_rate"
+        burn = "slo_window:sidecar_error_budget:burn_rate"
         scenario.close(f'{burn}{{slo="availability",window="1h"}}', "65m", bad / 0.005, 0.01)
         scenario.close(f'{burn}{{slo="latency",window="5m"}}', "65m", 2, 0.01)
         rate = (good + failing) / 60
-        scenario.close("sum(status:model_requests:rate5m)", "65m", rate, 0.01 * rate)
-        quantile = 'quantile:model_request_duration_seconds:rate5m{quantile="0.5"}'
+        scenario.close("sum(status:sidecar_requests:rate5m)", "65m", rate, 0.01 * rate)
+        quantile = 'quantile:sidecar_request_duration_seconds:rate5m{quantile="0.5"}'
         scenario.close(quantile, "65m", 0.1, 1e-6)
         folder = tmp_path / name
         folder.mkdir()
@@ -445,7 +478,7 @@ def test_burn_alarm_rings_at_the_rate_and_not_below_it_nor_for_a_handful_of_requ
 def test_model_age_is_the_time_since_training(promtool, tmp_path):
     scenario = Scenario(step=1)
     for replica in ("a", "b"):
-        labels = {"model_version": "3", "instance": replica}
+        labels = {"model_name": "risk", "model_version": "3", "instance": replica}
         scenario.gauge("model_trained_timestamp_seconds", labels, -86400, 30)
     scenario.close("version:model_age:seconds", "30m", 86400 + 1800, 1)
     scenario.run(promtool, tmp_path, "model", "1m")

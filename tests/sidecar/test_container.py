@@ -134,7 +134,7 @@ def test_answers_have_the_containers_status_and_bytes(
         assert (other.status, other.body) == (one.status, one.body), sent
         assert other.headers.get("content-type") == one.headers.get("content-type")
     assert {reply.status for reply in expected} >= {200, 400, 415}
-    shared = sidecar.value("model_batch_size_count") < sidecar.value("model_batch_size_sum")
+    shared = sidecar.value("sidecar_batch_requests_count") < sidecar.value("sidecar_batch_requests_sum")
     assert shared is batching
 
 
@@ -161,7 +161,7 @@ def test_sixty_four_clients_get_the_answers_to_their_own_rows(
     sidecar = start(each.port, each.reference)
     answers = through(sidecar.port, requests, 64)
     assert [reply.json["predictions"][0] for reply in answers] == whole["predictions"]
-    assert sidecar.value("model_rows_total") == count
+    assert sidecar.value("sidecar_rows_total") == count
     for feature in each.reference.features:
         place = NUMBERS.index(feature.name)
         counts = feature.count(np.array([values[place] for values in rows], dtype=float))
@@ -211,7 +211,7 @@ def test_golden_rows_of_the_real_model_match(start: Start, served: dict[str, Ser
     right = start(served["text"].port, served["text"].reference)
     eventually(lambda: right.value("model_golden_rows_match") == 1, "the golden rows match")
     wrong = start(served["text"].port, served["numbers"].reference)
-    eventually(lambda: wrong.value("model_collector_failures_total", part="golden") == 1, "they do not")
+    eventually(lambda: wrong.value("sidecar_observation_failures_total", part="golden") == 1, "they do not")
 
 
 LEAVES = st.one_of(
@@ -275,8 +275,8 @@ def fuzz(port: int, sidecar: Running, examples: int) -> None:
         assert (got.status, got.body) == (expected.status, expected.body)
 
     check()
-    assert sidecar.value("model_requests_refused_total") == 0
-    assert sidecar.value("model_collector_failures_total", part="count") == 0
+    assert sidecar.value("sidecar_requests_refused_total") == 0
+    assert sidecar.value("sidecar_observation_failures_total", part="count") == 0
 
 
 @pytest.mark.parametrize("examples", [200, pytest.param(20_000, marks=pytest.mark.soak)])
@@ -373,9 +373,11 @@ def test_a_container_that_is_killed_and_started_again(
         thread.join()
     assert not mistaken.is_set(), "somebody got another's answer"
     assert set(statuses) == {200, 502}
-    assert sidecar.value("model_rows_total") == statuses.count(200)
+    assert sidecar.value("sidecar_rows_total") == statuses.count(200)
     assert sidecar.value("model_feature_values_total", feature="Age", bin="1") == statuses.count(200)
-    assert sidecar.value("model_requests_total", endpoint="invocations", status="5xx") == statuses.count(502)
+    assert sidecar.value("sidecar_requests_total", endpoint="invocations", status="5xx") == statuses.count(
+        502
+    )
 
 
 @pytest.mark.soak

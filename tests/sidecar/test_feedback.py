@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from werkzeug.test import Client
 
 from monitoring.reference import Reference
 from monitoring.sidecar import feedback, feedback_tokens
@@ -119,14 +120,27 @@ def test_a_label_counts_in_the_bin_and_under_the_version_that_predicted(counted:
     issued_at = NOW - 3 * DAY - 5
     result = counted.take(Label(issue(now=issued_at), 2, 1), Label(issue(now=issued_at), 0, 0))
     assert result == feedback.Result(2, ())
-    labels = {"bin": "02", "outcome": "1", "model_version": "7"}
+    labels = {"bin": "02", "outcome": "1", "model_name": "risk", "model_version": "7"}
     assert counted.value("model_feedback_total", **labels) == 1
     assert counted.value("model_feedback_risk_sum_total", **labels) == pytest.approx(0.75, abs=1e-4)
     assert counted.value("model_feedback_squared_risk_sum_total", **labels) == pytest.approx(0.5625, abs=1e-4)
-    assert counted.value("model_feedback_total", bin="00", outcome="0", model_version="7") == 1
-    assert counted.value("model_feedback_delay_seconds_count", model_version="7") == 2
-    assert counted.value("model_feedback_delay_seconds_bucket", model_version="7", le="259200.0") == 0
-    assert counted.value("model_feedback_delay_seconds_bucket", model_version="7", le="604800.0") == 2
+    assert (
+        counted.value("model_feedback_total", bin="00", outcome="0", model_name="risk", model_version="7")
+        == 1
+    )
+    assert counted.value("model_feedback_delay_seconds_count", model_name="risk", model_version="7") == 2
+    assert (
+        counted.value(
+            "model_feedback_delay_seconds_bucket", model_name="risk", model_version="7", le="259200.0"
+        )
+        == 0
+    )
+    assert (
+        counted.value(
+            "model_feedback_delay_seconds_bucket", model_name="risk", model_version="7", le="604800.0"
+        )
+        == 2
+    )
 
 
 def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counted: Counted) -> None:
@@ -135,21 +149,26 @@ def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counte
         assert counted.take(Label(issue(version=version), 1, 1)).accepted == 1
     counted.labels.seen(counted.labels.unseen())
     counts = {
-        version: counted.value("model_feedback_total", bin="01", outcome="1", model_version=version)
+        version: counted.value(
+            "model_feedback_total", bin="01", outcome="1", model_name="risk", model_version=version
+        )
         for version in ("7", "6", "5", "4", "other")
     }
     assert counts == {"7": 0, "6": 1, "5": 1, "4": None, "other": 1}
-    assert counted.value("model_feedback_total", bin="00", outcome="0", model_version="6") == 0
+    assert (
+        counted.value("model_feedback_total", bin="00", outcome="0", model_name="risk", model_version="6")
+        == 0
+    )
 
 
 def test_the_first_labels_of_an_older_version_are_an_increase_for_whoever_reads_the_metrics(
     counted: Counted,
 ) -> None:
     """Its series are read at 0 once before they count: one that was born with its labels would hide them."""
-    metrics = create_metrics_app(counted.metrics, counted.labels, lambda: True, lambda: True).test_client()
+    metrics = Client(create_metrics_app(counted.metrics, counted.labels, lambda: True, lambda: True))
 
     def labels_of_version_6() -> float | None:
-        line = 'model_feedback_total{bin="01",model_version="6",outcome="1"} '
+        line = 'model_feedback_total{bin="01",model_name="risk",model_version="6",outcome="1"} '
         text = metrics.get("/metrics").get_data(as_text=True)
         return next((float(found.removeprefix(line)) for found in text.splitlines() if line in found), None)
 
@@ -166,9 +185,15 @@ def test_labels_that_nobody_reads_do_not_pile_up(counted: Counted, monkeypatch: 
     monkeypatch.setattr(feedback, "MOST_HELD", 2)
     for _ in range(5):
         counted.take(Label(issue(version="6"), 1, 1))
-    assert counted.value("model_feedback_total", bin="01", outcome="1", model_version="6") == 3
+    assert (
+        counted.value("model_feedback_total", bin="01", outcome="1", model_name="risk", model_version="6")
+        == 3
+    )
     counted.labels.seen(counted.labels.unseen())
-    assert counted.value("model_feedback_total", bin="01", outcome="1", model_version="6") == 5
+    assert (
+        counted.value("model_feedback_total", bin="01", outcome="1", model_name="risk", model_version="6")
+        == 5
+    )
 
 
 def test_a_repeated_label_is_refused(counted: Counted) -> None:
@@ -176,7 +201,7 @@ def test_a_repeated_label_is_refused(counted: Counted) -> None:
     token = issue()
     result = counted.take(Label(token, 0, 1), Label(token, 0, 0), Label(token, 1, 1))
     assert result == feedback.Result(2, ((1, "repeated"),))
-    assert counted.value("model_feedback_refused_total", reason="repeated") == 1
+    assert counted.value("sidecar_feedback_refused_total", reason="repeated") == 1
 
 
 def test_the_labels_remembered_are_bounded(reference: Reference) -> None:
@@ -198,7 +223,9 @@ def test_every_refusal_is_counted_by_its_reason(counted: Counted) -> None:
         Label(issue(), -1, 1),
         None,
     )
-    refused = {name: counted.value("model_feedback_refused_total", reason=name) for name in FEEDBACK_REFUSALS}
+    refused = {
+        name: counted.value("sidecar_feedback_refused_total", reason=name) for name in FEEDBACK_REFUSALS
+    }
     assert {name: count for name, count in refused.items() if count} == {
         "forged": 1,
         "expired": 1,
@@ -261,8 +288,10 @@ def test_a_token_comes_with_an_answer_and_goes_back_with_an_outcome(
         1,
         [{"place": 1, "reason": "no_such_row"}],
     )
-    assert second.value("model_feedback_total", bin="02", outcome="1", model_version="7") == 1
-    assert first.value("model_tokens_total") == 1
+    assert (
+        second.value("model_feedback_total", bin="02", outcome="1", model_name="risk", model_version="7") == 1
+    )
+    assert first.value("sidecar_feedback_tokens_total") == 1
     again = second.ask(path="/feedback", body=json.dumps({"token": token, "row": 1, "outcome": 1}))
     assert (again.status, again.json["reasons"][0]["reason"]) == (422, "repeated")
 
@@ -274,7 +303,7 @@ def test_no_token_is_given_for_many_rows_and_that_is_counted(
     sidecar = start(scripted().port, reference, feedback_keys=KEYS, feedback_token_rows=2)
     assert "model-feedback-token" in sidecar.ask(body=people(15, 60)).headers
     assert "model-feedback-token" not in sidecar.ask(body=people(15, 60, 70)).headers
-    assert sidecar.value("model_tokens_omitted_total", reason="too_many_rows") == 1
+    assert sidecar.value("sidecar_feedback_tokens_omitted_total", reason="too_many_rows") == 1
 
 
 def test_feedback_asks_for_its_bearer_token(start: Start, scripted: Any, reference: Reference) -> None:
@@ -285,7 +314,7 @@ def test_feedback_asks_for_its_bearer_token(start: Start, scripted: Any, referen
     assert sidecar.ask(path="/feedback", body="{", headers={"Authorization": "Bearer x"}).status == 401
     given = {**JSON, "Authorization": f"Bearer {secret}"}
     assert sidecar.ask(path="/feedback", body="{", headers=given).status == 400
-    assert sidecar.value("model_feedback_refused_total", reason="unauthorized") == 2
+    assert sidecar.value("sidecar_feedback_refused_total", reason="unauthorized") == 2
 
 
 def test_without_keys_there_is_no_feedback(start: Start, scripted: Any, reference: Reference) -> None:

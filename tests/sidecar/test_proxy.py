@@ -139,7 +139,7 @@ def test_ping_and_version_are_the_containers(start: Start, scripted: Begin) -> N
     assert [head.split(b" ")[0] for head, _ in container.requests] == [b"GET", b"HEAD"]
     for path in ("/metrics", "/live", "/ready", "/", "/invocations/", "/health"):
         assert sidecar.ask("GET", path, headers={}).status == 404
-    assert sidecar.value("model_requests_total", endpoint="other", status="4xx") == 6
+    assert sidecar.value("sidecar_requests_total", endpoint="other", status="4xx") == 6
 
 
 def test_connections_to_the_container_are_kept(start: Start, scripted: Begin) -> None:
@@ -158,7 +158,7 @@ def test_a_connection_that_the_container_closed_in_between_is_replaced(start: St
     for _ in range(5):
         assert sidecar.ask(body=people(20)).status == 200
     assert len(container.requests) == 5
-    assert sidecar.value("model_upstream_failures_total") == 0
+    assert sidecar.value("sidecar_upstream_failures_total") == 0
 
 
 def close_early(connection: socket.socket, head: bytes, body: bytes) -> bool:
@@ -240,8 +240,8 @@ def test_a_container_that_fails_is_a_502_and_one_that_is_late_a_504(
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
     assert set(answer.json) == {"error_code", "message"}
     assert b"7654" not in answer.body
-    assert sidecar.value("model_upstream_failures_total", cause=cause) == 1
-    assert sidecar.value("model_requests_refused_total", reason="upstream") == 1
+    assert sidecar.value("sidecar_upstream_failures_total", cause=cause) == 1
+    assert sidecar.value("sidecar_requests_refused_total", reason="upstream") == 1
 
 
 def test_a_container_that_is_not_there_is_a_502_until_it_is(start: Start, scripted: Begin) -> None:
@@ -249,7 +249,7 @@ def test_a_container_that_is_not_there_is_a_502_until_it_is(start: Start, script
     port = free_port()
     sidecar = start(port)
     assert sidecar.ask(body=people(20)).status == 502
-    assert sidecar.value("model_upstream_failures_total", cause="refused") == 1
+    assert sidecar.value("sidecar_upstream_failures_total", cause="refused") == 1
     scripted(predict, port)
     assert sidecar.ask("GET", "/ping", headers={}).status == 200
     assert sidecar.ask(body=people(20)).status == 200
@@ -271,7 +271,7 @@ def test_the_bearer_token_is_asked_for_and_never_forwarded(start: Start, scripte
     assert container.requests == []
     assert sidecar.ask(body=people(20), headers={**JSON, "Authorization": f"bearer {secret}"}).status == 200
     assert secret.encode() not in container.requests[0][0]
-    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 8
+    assert sidecar.value("sidecar_requests_refused_total", reason="unauthorized") == 8
 
 
 def test_a_large_body_without_the_bearer_token_is_not_read(start: Start, scripted: Begin) -> None:
@@ -281,8 +281,8 @@ def test_a_large_body_without_the_bearer_token_is_not_read(start: Start, scripte
         with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
             connection.sendall(POST + more + b"\r\n")
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 401 ")
-    assert sidecar.value("model_requests_refused_total", reason="unauthorized") == 2
-    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 2
+    assert sidecar.value("sidecar_requests_refused_total", reason="unauthorized") == 2
+    assert sidecar.value("sidecar_requests_total", endpoint="invocations", status="4xx") == 2
 
 
 def test_bodies_in_memory_are_bounded_and_the_greatest_unfinished_one_goes(
@@ -303,14 +303,14 @@ def test_bodies_in_memory_are_bounded_and_the_greatest_unfinished_one_goes(
     for client in clients:
         client.close()
     eventually(lambda: server._held == 0, "what was abandoned is forgotten")
-    assert sidecar.value("model_requests_refused_total", reason="overload") >= 1
+    assert sidecar.value("sidecar_requests_refused_total", reason="overload") >= 1
 
 
 def test_silent_connections_make_room_for_clients(start: Start, scripted: Begin) -> None:
     """More of them than the port takes: those that have been silent for longest are closed."""
     sidecar = start(scripted().port, connections=10)
     silent = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(30)]
-    eventually(lambda: sidecar.value("model_connections") >= 10, "the port is full")
+    eventually(lambda: sidecar.value("sidecar_connections") >= 10, "the port is full")
     assert sidecar.ask(body=people(20)).status == 200
     for connection in silent:
         connection.close()
@@ -335,11 +335,11 @@ def test_a_body_over_the_limit_is_a_413(start: Start, scripted: Begin) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert len(container.requests) == 1
     assert sidecar.ask(body=b"x" * 50_000_000).status == 413
-    assert sidecar.value("model_requests_refused_total", reason="too_large") == 3
-    assert sidecar.value("model_requests_total", endpoint="invocations", status="4xx") == 4
+    assert sidecar.value("sidecar_requests_refused_total", reason="too_large") == 3
+    assert sidecar.value("sidecar_requests_total", endpoint="invocations", status="4xx") == 4
     assert sidecar.ask(path="/feedback", body=b"x" * 2000).status == 413
-    assert sidecar.value("model_feedback_refused_total", reason="too_large") == 1
-    assert sidecar.value("model_request_duration_seconds_count") == 1, "refusals are no fast answers"
+    assert sidecar.value("sidecar_feedback_refused_total", reason="too_large") == 1
+    assert sidecar.value("sidecar_request_duration_seconds_count") == 1, "refusals are no fast answers"
 
 
 def test_a_stalled_container_keeps_nobody_beyond_twice_the_time_for_an_answer(
@@ -355,7 +355,7 @@ def test_a_stalled_container_keeps_nobody_beyond_twice_the_time_for_an_answer(
         thread.join(PATIENCE)
     assert {reply.status for reply in results} == {504}
     assert len(container.requests) < 20
-    assert sidecar.value("model_requests_refused_total", reason="upstream") == 40
+    assert sidecar.value("sidecar_requests_refused_total", reason="upstream") == 40
 
 
 class Gate:
@@ -390,9 +390,9 @@ def test_overload_is_a_fast_503_and_the_queue_is_seen(start: Start, scripted: Be
     _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
     eventually(lambda: gate.waiting == 1, "one is under way")
     results, others = in_background(11, lambda number: sidecar.ask(body=people(number + 13)))
-    eventually(lambda: sidecar.value("model_requests_in_flight") == 12, "all are taken")
-    assert sidecar.value("model_queue_length") == 11
-    assert sidecar.value("model_queue_oldest_wait_seconds") > 0
+    eventually(lambda: sidecar.value("sidecar_requests_in_flight") == 12, "all are taken")
+    assert sidecar.value("sidecar_queue_requests") == 11
+    assert sidecar.value("sidecar_queue_oldest_wait_seconds") > 0
     for path in ("/invocations", "/ping"):
         refused = sidecar.ask(path=path, body=people(20))
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
@@ -400,8 +400,8 @@ def test_overload_is_a_fast_503_and_the_queue_is_seen(start: Start, scripted: Be
     for thread in first + others:
         thread.join()
     assert [reply.json["predictions"][0][1] for reply in results] == [(n + 13) / 100 for n in range(11)]
-    assert sidecar.value("model_requests_refused_total", reason="overload") == 2
-    assert sidecar.value("model_requests_in_flight") == 0
+    assert sidecar.value("sidecar_requests_refused_total", reason="overload") == 2
+    assert sidecar.value("sidecar_requests_in_flight") == 0
 
 
 def test_requests_travel_as_one_and_come_back_apart(
@@ -414,16 +414,16 @@ def test_requests_travel_as_one_and_come_back_apart(
     _, threads = in_background(1, lambda _: sidecar.ask(body=people(12)))
     eventually(lambda: gate.waiting == 1, "one is under way")
     more, others = in_background(9, lambda n: sidecar.ask(body=people(20 + n, 30 + n)))
-    eventually(lambda: sidecar.value("model_queue_length") == 9, "nine wait")
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 9, "nine wait")
     gate.opened.set()
     for thread in threads + others:
         thread.join()
     for number, reply in enumerate(more):
         assert [row[1] for row in reply.json["predictions"]] == [(20 + number) / 100, (30 + number) / 100]
     assert len(container.requests) == 2
-    assert sidecar.value("model_batch_size_sum") == 10
-    assert sidecar.value("model_batches_total", reason="upstream_free") == 1
-    assert sidecar.value("model_rows_total") == 19
+    assert sidecar.value("sidecar_batch_requests_sum") == 10
+    assert sidecar.value("sidecar_batches_total", reason="upstream_free") == 1
+    assert sidecar.value("sidecar_rows_total") == 19
     assert sidecar.value("model_feature_values_total", feature="Age", bin="1") == 19
 
 
@@ -456,7 +456,7 @@ def test_requests_that_differ_in_more_than_rows_travel_apart(
     eventually(lambda: gate.waiting == 1, "one is under way")
     _, plain = in_background(3, lambda _: sidecar.ask(body=ALIKE))
     _, other = in_background(1, lambda _: sidecar.ask(path=path, body=body, headers={**JSON, **headers}))
-    eventually(lambda: sidecar.value("model_requests_in_flight") == 5, "all are taken")
+    eventually(lambda: sidecar.value("sidecar_requests_in_flight") == 5, "all are taken")
     gate.opened.set()
     for thread in first + plain + other:
         thread.join()
@@ -483,7 +483,7 @@ def test_other_headers_neither_keep_requests_apart_nor_travel(
     _, others = in_background(
         3, lambda n: sidecar.ask(body=ALIKE, headers={**own, "X-Trace": str(n), "User-Agent": f"a{n}"})
     )
-    eventually(lambda: sidecar.value("model_queue_length") == 3, "three wait")
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 3, "three wait")
     gate.opened.set()
     for thread in first + others:
         thread.join()
@@ -506,14 +506,14 @@ def test_a_bad_row_fails_alone(start: Start, scripted: Begin, reference: Referen
     _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
     eventually(lambda: len(container.requests) == 1, "one is under way")
     results, others = in_background(32, lambda n: sidecar.ask(body=people(66.0 if n == 7 else 20 + n)))
-    eventually(lambda: sidecar.value("model_queue_length") == 32, "all wait")
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 32, "all wait")
     gate.opened.set()
     for thread in first + others:
         thread.join()
     assert (results[7].status, results[7].body) == (400, b'{"error_code": "MINE"}')
     good = [reply.json["predictions"][0][1] for n, reply in enumerate(results) if n != 7]
     assert good == [(20 + n) / 100 for n in range(32) if n != 7]
-    assert sidecar.value("model_batches_total", reason="after_failure") == 32
+    assert sidecar.value("sidecar_batches_total", reason="after_failure") == 32
 
 
 @pytest.mark.parametrize("script", [close_early, garble, stall])
@@ -532,7 +532,7 @@ def test_a_batch_without_an_answer_is_sent_one_by_one_as_well(
     _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
     eventually(lambda: len(container.requests) == 1, "one is under way")
     results, others = in_background(4, lambda n: sidecar.ask(body=people(66.0 if n == 1 else 20 + n)))
-    eventually(lambda: sidecar.value("model_queue_length") == 4, "all wait")
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 4, "all wait")
     gate.opened.set()
     for thread in first + others:
         thread.join()
@@ -560,12 +560,12 @@ def test_a_model_that_does_not_answer_row_by_row_is_not_batched_for_long(
         _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
         eventually(lambda turn=turn: gate.waiting >= turn, "one is under way")
         results, others = in_background(3, lambda n: sidecar.ask(body=people(20 + n)))
-        eventually(lambda: sidecar.value("model_requests_in_flight") == 4, "all are taken")
+        eventually(lambda: sidecar.value("sidecar_requests_in_flight") == 4, "all are taken")
         gate.opened.set()
         for thread in first + others:
             thread.join()
         assert [reply.json["predictions"]["mean"] for reply in results] == [20, 21, 22]
-    assert sidecar.value("model_batches_total", reason="after_failure") == 9
+    assert sidecar.value("sidecar_batches_total", reason="after_failure") == 9
 
 
 MALFORMED = [
@@ -607,7 +607,7 @@ def test_malformed_http_is_refused_and_reaches_nobody(start: Start, scripted: Be
     if b"\xff" not in wire and b"\x01" not in wire:
         assert set(json.loads(content)) == {"error_code", "message"}
     assert container.requests == []
-    assert sidecar.value("model_requests_refused_total") == 1
+    assert sidecar.value("sidecar_requests_refused_total") == 1
 
 
 @pytest.mark.parametrize(
@@ -674,14 +674,14 @@ def test_a_client_that_leaves_before_its_answer_disturbs_nobody(
     eventually(lambda: gate.waiting == 1, "one is under way")
     with socket.create_connection(("127.0.0.1", sidecar.port)) as leaving:
         leaving.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(ALIKE) + ALIKE.encode())
-        eventually(lambda: sidecar.value("model_queue_length") == 1, "it waits")
+        eventually(lambda: sidecar.value("sidecar_queue_requests") == 1, "it waits")
     results, others = in_background(3, lambda n: sidecar.ask(body=people(30 + n)))
-    eventually(lambda: sidecar.value("model_queue_length") == 4, "all wait")
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 4, "all wait")
     gate.opened.set()
     for thread in first + others:
         thread.join()
     assert [reply.json["predictions"][0][1] for reply in results] == [0.3, 0.31, 0.32]
-    assert sidecar.value("model_requests_in_flight") == 0
+    assert sidecar.value("sidecar_requests_in_flight") == 0
 
 
 def test_a_stop_finishes_what_was_read_and_loses_no_answer(
@@ -745,13 +745,13 @@ def test_after_the_grace_period_the_rest_is_refused_and_counted(start: Start, sc
         partial.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
         eventually(lambda: any(c.request for c in _channels(sidecar)), "the head is read")
         results, threads = in_background(6, lambda n: sidecar.ask(body=people(20 + n)))
-        eventually(lambda: sidecar.value("model_requests_in_flight") == 6, "all are taken")
+        eventually(lambda: sidecar.value("sidecar_requests_in_flight") == 6, "all are taken")
         sidecar.stop()
         for thread in threads:
             thread.join()
         assert partial.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
     assert [reply.status for reply in results] == [503] * 6
-    assert sidecar.value("model_requests_refused_total", reason="stopping") == 7
+    assert sidecar.value("sidecar_requests_refused_total", reason="stopping") == 7
     gate.opened.set()
 
 
@@ -780,7 +780,7 @@ def test_live_and_ready_are_two_questions(start: Start, scripted: Begin) -> None
     assert status("/invocations") == 404
     scripted(predict, port)
     eventually(lambda: status("/ready") == 200, "it is ready")
-    assert b"model_requests_total" in ask(inner, "GET", "/metrics", headers={}).body
+    assert b"sidecar_requests_total" in ask(inner, "GET", "/metrics", headers={}).body
 
 
 def test_the_flask_application_forwards_behind_any_wsgi_server(

@@ -241,8 +241,8 @@ def test_the_counts_of_a_played_past_are_those_of_its_people(known: world.World)
         return sum(column[-1] for name, column in history.series.items() if name.startswith(start))
 
     assert total("model_scores_total{") == asked
-    assert total("model_rows_total{") == asked
-    assert total("model_requests_total{") == people
+    assert total("sidecar_rows_total{") == asked
+    assert total("sidecar_requests_total{") == people
     values = sum(
         sum(
             column[-1]
@@ -284,7 +284,7 @@ def test_live_traffic_reaches_the_sidecar_and_its_labels_come_back(
     report = live.send(known.schema, known.facts, scenario, known.reference, traffic)
     assert report.figures["answers"] == {"200": 400}
     assert report.figures["labels"] == {"accepted": 400, "refused": 0}
-    assert running.value("model_rows_total") == 400
+    assert running.value("sidecar_rows_total") == 400
     assert running.value("model_feedback_total", model_version="1") == 400
     assert report.alerts["Feature drift"] >= {"BMI"}
 

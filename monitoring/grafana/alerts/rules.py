@@ -211,7 +211,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         title="Sidecar cannot observe",
         group="service",
-        expr="sum(increase(model_collector_failures_total[1h]))",
+        expr="sum(increase(sidecar_observation_failures_total[1h]))",
         relation="gt",
         limit=0,
         lasts="5m",
@@ -258,7 +258,7 @@ ALERTS: tuple[Alert, ...] = (
         title="Drift with harm",
         group="data",
         expr=f"({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})\n"
-        f"* on (model_version) ({queries.DROP})",
+        f"* on (model_name, model_version) ({queries.DROP})",
         relation="gt",
         limit=thresholds.ROC_AUC_DROP,
         lasts="10m",

@@ -67,7 +67,7 @@ def _well() -> list[Panel]:
             "Drift with harm",
             "Has the data drifted, and ROC AUC dropped by more than its uncertainty and 0.02?",
             f"max(({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})"
-            f" * on (model_version) ({queries.DROP} > bool {thresholds.ROC_AUC_DROP}))\n"
+            f" * on (model_name, model_version) ({queries.DROP} > bool {thresholds.ROC_AUC_DROP}))\n"
             f"+ max({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})",
             [(0, 0.5, "NO DRIFT", GREEN), (0.5, 1.5, "DRIFT, NO HARM", ORANGE), (1.5, None, "HARM", RED)],
         ),
@@ -261,8 +261,10 @@ def _calibration() -> list[Panel]:
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
     flagged = (
-        "on (bin, model_version) group_left () (max by (bin, model_version) (model_score_bin_lower_edge)"
-        " {} on (model_version) group_left () max by (model_version) (model_decision_threshold))"
+        "on (bin, model_name, model_version) group_left ()"
+        " (max by (bin, model_name, model_version) (model_score_bin_lower_edge)"
+        " {} on (model_name, model_version) group_left ()"
+        " max by (model_name, model_version) (model_decision_threshold))"
     )
     return [
         row("Calibration and confusion"),
@@ -412,7 +414,7 @@ def _labels() -> list[Panel]:
         graph(
             "Labels refused",
             "By reason, in the last hour: forged or expired tokens, repeats, other models.",
-            [query("sum by (reason) (increase(model_feedback_refused_total[1h]))", "{{reason}}")],
+            [query("sum by (reason) (increase(sidecar_feedback_refused_total[1h]))", "{{reason}}")],
             unit="short",
             at_least=5,
             decimals=0,

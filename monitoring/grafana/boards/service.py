@@ -28,8 +28,9 @@ from monitoring.grafana.style import (
 UID = "service"
 VERSION_CHANGE = marks(
     "Model versions",
-    "count by (model_version) (model_info) unless count by (model_version) (model_info offset 2m)",
-    "model version {{model_version}}",
+    "count by (model_name, model_version) (model_info)"
+    " unless count by (model_name, model_version) (model_info offset 2m)",
+    "{{model_name}} version {{model_version}}",
     colour=BLUE,
 )
 _STATUS_COLOURS = [
@@ -129,7 +130,7 @@ def _traffic() -> list[Panel]:
         graph(
             "Requests",
             "Requests for predictions, by status class.",
-            [query("status:model_requests:rate5m", "{{status}}")],
+            [query("status:sidecar_requests:rate5m", "{{status}}")],
             unit="reqps",
             stacked=True,
             overrides=_STATUS_COLOURS,
@@ -139,7 +140,7 @@ def _traffic() -> list[Panel]:
             "Share of bad answers as a multiple of what the objective allows: 1 spends the month's "
             "budget in a month, 14.4 spends 2 % of it in an hour.",
             [
-                query('slo_window:model_error_budget:burn_rate{window=~"1h|6h|3d"}', "{{slo}} {{window}}"),
+                query('slo_window:sidecar_error_budget:burn_rate{window=~"1h|6h|3d"}', "{{slo}} {{window}}"),
             ],
             steps=above(1, 14.4),
             unit="none",
@@ -150,8 +151,10 @@ def _traffic() -> list[Panel]:
             "Failing and slow answers",
             "Share of requests answered with 5xx, and of answers slower than 250 ms, in the last hour.",
             [
-                query('slo_window:model_requests_bad:ratio{slo="availability",window="1h"}', "5xx"),
-                query('slo_window:model_requests_bad:ratio{slo="latency",window="1h"}', "slower than 250 ms"),
+                query('slo_window:sidecar_requests_bad:ratio{slo="availability",window="1h"}', "5xx"),
+                query(
+                    'slo_window:sidecar_requests_bad:ratio{slo="latency",window="1h"}', "slower than 250 ms"
+                ),
             ],
             unit="percentunit",
             at_least=0.02,
@@ -160,7 +163,7 @@ def _traffic() -> list[Panel]:
         graph(
             "Refused requests",
             "Answers of the sidecar's own making, by reason; overload is 503, upstream is 502 or 504.",
-            [query("sum by (reason) (rate(model_requests_refused_total[5m]))", "{{reason}}")],
+            [query("sum by (reason) (rate(sidecar_requests_refused_total[5m]))", "{{reason}}")],
             unit="reqps",
             at_least=1,
             stacked=True,
@@ -169,14 +172,14 @@ def _traffic() -> list[Panel]:
         graph(
             "Calls of the model that failed",
             "Calls of the container that got no answer, by cause.",
-            [query("sum by (cause) (rate(model_upstream_failures_total[5m]))", "{{cause}}")],
+            [query("sum by (cause) (rate(sidecar_upstream_failures_total[5m]))", "{{cause}}")],
             unit="cps",
             at_least=1,
         ),
         graph(
             "Rows",
             "Rows with a prediction; one request may hold many.",
-            [query("sum(rate(model_rows_total[5m]))", "rows")],
+            [query("sum(rate(sidecar_rows_total[5m]))", "rows")],
             unit="cps",
         ),
     ]
@@ -190,7 +193,7 @@ def _latency() -> list[Panel]:
             "Time to answer",
             "Half, 95 and 99 of 100 requests are answered within this time. The dashed line is the "
             "objective.",
-            _quantile_queries("model_request_duration_seconds"),
+            _quantile_queries("sidecar_request_duration_seconds"),
             unit="s",
             steps=above(None, objective),
             overrides=_QUANTILES,
@@ -198,7 +201,7 @@ def _latency() -> list[Panel]:
         graph(
             "Time of the model itself",
             "The part of it that the container takes for one call, which may hold many requests.",
-            _quantile_queries("model_upstream_duration_seconds"),
+            _quantile_queries("sidecar_upstream_duration_seconds"),
             unit="s",
             steps=above(None, objective),
             overrides=_QUANTILES,
@@ -206,16 +209,16 @@ def _latency() -> list[Panel]:
         heatmap(
             "Times to answer",
             "How many requests took how long; darker is more.",
-            "sum by (le) (increase(model_request_duration_seconds_bucket[$__rate_interval]))",
+            "sum by (le) (increase(sidecar_request_duration_seconds_bucket[$__rate_interval]))",
         ),
         graph(
             "Waiting",
             "Clients' connections, requests in the sidecar, those that wait to be sent, and for how long.",
             [
-                query("sum(model_connections)", "connections"),
-                query("sum(model_queue_length)", "waiting"),
-                query("sum(model_requests_in_flight)", "in the sidecar"),
-                query("max(model_queue_oldest_wait_seconds)", "oldest wait"),
+                query("sum(sidecar_connections)", "connections"),
+                query("sum(sidecar_queue_requests)", "waiting"),
+                query("sum(sidecar_requests_in_flight)", "in the sidecar"),
+                query("max(sidecar_queue_oldest_wait_seconds)", "oldest wait"),
             ],
             unit="short",
             at_least=2,
@@ -226,37 +229,28 @@ def _latency() -> list[Panel]:
 
 def _batching() -> list[Panel]:
     return [
-        row("Batching and bytes"),
+        row("Batching"),
         graph(
             "Requests in a batch",
             "Mean number of requests that travelled together; 1 while there is little traffic.",
             [
                 query(
-                    "sum(rate(model_batch_size_sum[5m])) / sum(rate(model_batch_size_count[5m]))", "requests"
+                    "sum(rate(sidecar_batch_requests_sum[5m])) / sum(rate(sidecar_batch_requests_count[5m]))",
+                    "requests",
                 )
             ],
             decimals=1,
-            width=8,
+            width=12,
         ),
         graph(
             "Why batches were sent",
             "idle: nothing was in flight; upstream_free: the last call came back; clients_back: those just "
             "answered had returned; wait_over: the longest wait was over; full; alone: not to be merged.",
-            [query("sum by (reason) (rate(model_batches_total[5m]))", "{{reason}}")],
+            [query("sum by (reason) (rate(sidecar_batches_total[5m]))", "{{reason}}")],
             unit="cps",
             stacked=True,
             overrides=_BATCH_COLOURS,
-            width=8,
-        ),
-        graph(
-            "Bytes",
-            "Bytes of request and answer bodies.",
-            [
-                query("sum(rate(model_request_bytes_total[5m]))", "requests"),
-                query("sum(rate(model_response_bytes_total[5m]))", "answers"),
-            ],
-            unit="Bps",
-            width=8,
+            width=12,
         ),
     ]
 
@@ -354,9 +348,9 @@ def _watching() -> list[Panel]:
         table(
             "Served models",
             "Each model that a sidecar stands before; one line while nothing is being deployed.",
-            {"replicas": "count by (model_version, name, family, data_kind, synthetic) (model_info)"},
+            {"replicas": "count by (model_name, model_version, family, data_kind, synthetic) (model_info)"},
             by="model_version",
-            labels=("name", "family", "data_kind", "synthetic"),
+            labels=("model_name", "family", "data_kind", "synthetic"),
             width=18,
             height=7,
         ),
@@ -364,7 +358,7 @@ def _watching() -> list[Panel]:
             "What the sidecar could not observe",
             "Bodies it could not read, answers it could not count, tokens it could not sign. "
             "Forwarding is not touched.",
-            [query("sum by (part) (increase(model_collector_failures_total[1h]))", "{{part}}")],
+            [query("sum by (part) (increase(sidecar_observation_failures_total[1h]))", "{{part}}")],
             steps=above(None, 1),
             at_least=2,
             decimals=0,
@@ -375,8 +369,8 @@ def _watching() -> list[Panel]:
             "The sidecar's own load",
             "The sidecar's own processor and memory.",
             [
-                query("sum(rate(model_process_cpu_seconds_total[5m]))", "processors"),
-                query("sum(model_process_resident_memory_bytes)", "memory"),
+                query('sum(rate(process_cpu_seconds_total{job="exporter"}[5m]))', "processors"),
+                query('sum(process_resident_memory_bytes{job="exporter"})', "memory"),
             ],
             decimals=2,
             at_least=0.1,
