@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ pytest_plugins = ("tests.made_up.sidecars",)
 
 # OpenMP's threads spin while they wait: with other processes on the cores, two take longer than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts `make test &` ignores SIGINT, and children inherit that: they get their Ctrl-C back.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How to get each component, for the reason of a skip.
 _REMEDY = {
@@ -140,12 +146,27 @@ class Champion:
 
 @pytest.fixture(scope="session")
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Champion:
-    """One real chain for all tests that need a trained model. Tests leave its store as they found it."""
+    """One real chain for all tests that need a trained model. Tests leave its store as they found it.
+
+    Workers that run side by side share it: the first to come trains it, the others wait for that.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "champion.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        output_file = folder / "champion" / "output.txt"
+        if not output_file.exists():
+            shutil.rmtree(folder / "champion", ignore_errors=True)
+            code, output = check_out(folder / "champion" / "project").mlflow_run(**QUICK)
+            assert code == 0, output
+            output_file.write_text(output, encoding="utf-8")
+    return _champion_of(Checkout(folder / "champion" / "project"), output_file.read_text(encoding="utf-8"))
+
+
+def _champion_of(checkout: Checkout, output: str) -> Champion:
     import mlflow
 
-    checkout = check_out(tmp_path_factory.mktemp("champion") / "project")
-    code, output = checkout.mlflow_run(**QUICK)
-    assert code == 0, output
     client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
     version = client.get_model_version_by_alias("diabetes-risk-synthetic", "champion")
     artifacts = Path(client.get_run(version.run_id).info.artifact_uri.removeprefix("file://"))

@@ -14,7 +14,8 @@ import pytest
 from steps.chain import registry, tracking
 from steps.data.errors import UserError
 from tests.conftest import QUICK, Checkout, check_out
-from tests.made_up.mlflow_servers import ADMIN, DAGSHUB, PASSWORD, Proxy, free_port, mlflow_server, proxy
+from tests.made_up.mlflow_servers import ADMIN, DAGSHUB, PASSWORD, Proxy, mlflow_server, proxy
+from tests.made_up.ports import free_port
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ from steps.chain.context import VERDICT
 from steps.data.errors import UserError
 from steps.ops import archive
 from tests.conftest import ROOT, check_out, require
-from tests.made_up.mlflow_servers import free_port
+from tests.made_up.ports import free_port
 
 OLD, NEW = rollout.pair("diabetes-risk", "1"), rollout.pair("diabetes-risk", "2")
 REGISTRY = "ghcr.io/me/"

@@ -12,7 +12,7 @@ import pytest
 from monitoring.deploy import check_images, local
 from steps.data.errors import UserError
 from steps.ops import release
-from tests.made_up.mlflow_servers import free_port
+from tests.made_up.ports import free_port
 
 
 def test_the_champion_is_served_with_its_version_and_stops(champion: Any, tmp_path: Path) -> None:

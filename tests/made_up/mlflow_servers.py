@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.made_up.ports import free_port
+
 # What DagsHub's server knows of MLflow's interface.
 DAGSHUB = re.compile(
     r"/health|/version"
@@ -29,13 +31,6 @@ DAGSHUB = re.compile(
     r"|/api/2\.0/mlflow/(registered-models|model-versions)/.*"
 )
 ADMIN, PASSWORD = "admin", "correct horse battery"
-
-
-def free_port() -> int:
-    """A port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

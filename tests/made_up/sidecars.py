@@ -21,17 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitoring.reference import Reference, load, parse
 from monitoring.sidecar.assembly import Sidecar, assemble
 from monitoring.sidecar.settings import Settings
+from tests.made_up.ports import free_port as free_port
 
 JSON = {"Content-Type": "application/json"}
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 PATIENCE = 60.0
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:

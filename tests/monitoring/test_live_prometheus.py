@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,18 +23,13 @@ from monitoring.prometheus import __main__ as generate
 from steps.data.schema_file import load
 from steps.measures import evidence
 from tests.conftest import ROOT, Champion, require
+from tests.made_up.ports import free_port
 
 pytestmark = pytest.mark.real
 
 ROWS_A_REQUEST = 50
 REQUESTS = 40
 PATIENCE = 120
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -81,7 +75,7 @@ class Stack:
 
     def __init__(self, folder: Path, champion: Champion) -> None:
         self.folder, self.champion = folder, champion
-        self.model, self.traffic, self.metrics, self.prometheus = (_free_port() for _ in range(4))
+        self.model, self.traffic, self.metrics, self.prometheus = (free_port() for _ in range(4))
 
     def serve_model(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """`mlflow models serve` of the champion."""
