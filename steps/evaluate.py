@@ -12,7 +12,8 @@ from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
 from steps.data import prepared
 from steps.data.files import TARGET_COLUMN
-from steps.measures import evaluation
+from steps.measures import evaluation, evaluation_document
+from steps.measures.evaluation_document import ModelFacts
 from steps.models import families
 from steps.reports import evaluation as report
 from steps.reports import plots
@@ -30,25 +31,35 @@ def work(step: Context[Evaluate]) -> Result:
     reference = step.fetch_json(fitted.run_id, "reference.json")
     test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]
+    about = reference["model"]
     measured = evaluation.evaluate(
-        test[TARGET_COLUMN].to_numpy(),
-        families.predict_risk(model, features),
-        test,
+        evaluation.scored_rows(test[TARGET_COLUMN].to_numpy(), families.predict_risk(model, features), test),
         step.schema,
         reference["score"]["threshold"],
-        step.values.seed,
-        model={**reference["model"], "role": step.values.model, "recall_target": step.values.recall},
-        data=reference["data"],
-        predict=lambda frame: families.predict_risk(model, frame),
+        seed=step.values.seed,
         replicates=step.values.replicates,
+        model=ModelFacts(
+            name=about["name"],
+            family=about["family"],
+            role=step.values.model,
+            run_id=about["run_id"],
+            digest=about["digest"],
+            trained_at=about["trained_at"],
+            recall_target=step.values.recall,
+            synthetic=about["synthetic"],
+        ),
+        kind=reference["data"]["kind"],
+        digest=reference["data"]["digest"],
+        predict=lambda frame: families.predict_risk(model, frame),
     )
-    step.log_json("evaluation.json", measured)
+    content = evaluation_document.to_json(measured)
+    step.log_json("evaluation.json", content)
     step.log_text("report.html", report.render_report([measured]))
     step.log_text("model_card.md", report.render_card(measured))
     step.log_text("figures/calibration.svg", plots.calibration(measured))
     step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
     step.log_text("figures/roc.svg", plots.roc(measured))
-    numbers = evaluation.scalars(measured)
+    numbers = evaluation_document.scalars(measured)
     step.log_metrics(numbers)
     step.log_datasets({"test": (data.result_digest, len(test))})
     line = (
@@ -60,7 +71,7 @@ def work(step: Context[Evaluate]) -> Result:
         "data_kind": data.tags["data_kind"],
         "model": step.values.model,
     }
-    return Result(digest(measured), tags, [line])
+    return Result(digest(content), tags, [line])
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from steps.chain import registry, tracking
 from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result
-from steps.data import prepared
+from steps.data import documents, prepared
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name, registered_names
 from steps.measures import evaluation, gates
+from steps.measures.evaluation_document import Comparison, Evaluation, from_json, scalars
 from steps.models import families
 from steps.reports import evaluation as report
 
@@ -67,11 +68,11 @@ def work(step: Context[Promote]) -> Result:
         )
         return _conclude(step, "refused", told, [f"promote: refused. {told['reason']}"])
 
-    measured = step.fetch_json(evaluated.run_id, "evaluation.json")
+    measured = from_json(step.fetch_json(evaluated.run_id, "evaluation.json"))
     comparison, why_not = _compare(step, name, champion, tags, data, fitted)
     judged = gates.judge(measured, comparison, step.schema, not_compared=why_not)
     _describe(step, measured, judged, comparison)
-    told |= {"gates": [asdict(gate) for gate in judged], "comparison": comparison}
+    told |= {"gates": [asdict(gate) for gate in judged], "comparison": documents.to_json(comparison)}
     lines = ["promote: gates", gates.format_table(judged)]
     if not gates.passed(judged):
         keeps = f"version {champion} stays @champion" if champion else "there is no champion yet"
@@ -138,7 +139,7 @@ def _compare(
     tags: Mapping[str, str],
     data: StepRun,
     fitted: StepRun,
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[Comparison | None, str]:
     """The new model against the champion on the same test rows, or why they cannot be compared."""
     if champion is None:
         return None, gates.NO_CHAMPION
@@ -163,20 +164,20 @@ def _compare(
 
 def _describe(
     step: Context[Promote],
-    measured: Mapping[str, Any],
+    measured: Evaluation,
     judged: Sequence[gates.Gate],
-    comparison: Mapping[str, Any] | None,
+    comparison: Comparison | None,
 ) -> None:
     """Report and card again, with what only promotion knows: gates, champion, in a chain the baseline."""
     other = step.chain.handed_over().get(BESIDE)
-    beside = [step.fetch_json(other, "evaluation.json")] if other else []
+    beside = [from_json(step.fetch_json(other, "evaluation.json"))] if other else []
     page = report.render_report([measured, *beside], comparison=comparison, gates=judged)
     step.log_text("report.html", page)
     step.log_text("model_card.md", report.render_card(measured, gates=judged))
 
 
 def _version_tags(
-    step: Context[Promote], data: StepRun, fitted: StepRun, evaluated: StepRun, measured: Mapping[str, Any]
+    step: Context[Promote], data: StepRun, fitted: StepRun, evaluated: StepRun, measured: Evaluation
 ) -> dict[str, str]:
     return {
         "model_digest": fitted.result_digest,
@@ -189,7 +190,7 @@ def _version_tags(
         "evaluate_run_id": evaluated.run_id,
         "promote_run_id": step.run_id,
         "schema": step.schema.name,
-        "roc_auc": f"{evaluation.scalars(measured)['roc_auc']:.4f}",
+        "roc_auc": f"{scalars(measured)['roc_auc']:.4f}",
         **_floors(step),
     }
 

@@ -1,120 +1,156 @@
-"""Evaluation of one model on one split: aggregates with 95 % intervals, never a row.
+"""Evaluation of one model on one set of rows: aggregates with 95 % intervals, never a row.
 
-The result of `evaluate` is JSON-able and holds everything that the report, the card and the gates need, curve
-points included. `steps.measures.metrics` has the formulas.
+`steps.measures.evaluation_document` is the form of the result, `steps.measures.metrics` has the formulas.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from steps.data.disclosure import SMALLEST_CELL
+from steps.data.documents import defined
 from steps.measures import metrics
+from steps.measures.evaluation_document import (
+    CalibrationGroup,
+    Choice,
+    Comparison,
+    Curves,
+    DataFacts,
+    DecisionCurve,
+    Difference,
+    Distribution,
+    Estimate,
+    Evaluation,
+    Feature,
+    Group,
+    Method,
+    ModelFacts,
+    Per1000,
+    Performance,
+    PointScoreResult,
+    RocCurve,
+    SchemaFacts,
+    TargetFacts,
+)
+from steps.measures.importance import Predict, importance
 from steps.measures.metrics import Counts, Floats, Ranking
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from steps.data.schema import Column, PointScore, Schema, Subgroup
+    from steps.data.schema import PointScore, Schema, Subgroup
 
-FORMAT = 1
-SMALLEST_CELL = 10  # a subgroup with fewer positives or negatives is not shown
-IMPORTANCE_ROWS = 5000
-IMPORTANCE_REPEATS = 5
 _CUTS = (0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.50)
 _LOSSES = ("brier", "log_loss")
 _DECISION = ("recall", "precision", "specificity", "flagged", "accuracy", "f1")
 
 Statistics = Callable[[Floats, Counts], dict[str, Floats]]
-Predict = Callable[["DataFrame"], ArrayLike]
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Rows with their outcomes and the risks that a model gives them.
+
+    `y` (rows,) of 0 and 1, `risk` (rows,) in [0, 1], `frame` the valid frame of the same rows.
+    """
+
+    y: NDArray[np.int8]
+    risk: Floats
+    frame: DataFrame
+
+    @property
+    def positives(self) -> int:
+        """Rows with the outcome."""
+        return int(self.y.sum())
+
+    @property
+    def prevalence(self) -> float:
+        """Share of rows with the outcome."""
+        return self.positives / len(self.y)
+
+
+def scored_rows(y: ArrayLike, risk: ArrayLike, frame: DataFrame) -> ScoredRows:
+    """Rows to evaluate, checked.
+
+    Raises:
+        ValueError: one class is absent, the lengths differ or a risk is no probability: no metric is defined.
+    """
+    rows = ScoredRows(np.asarray(y, dtype=np.int8), np.asarray(risk, dtype=np.float64), frame)
+    if not len(rows.y) == len(rows.risk) == len(frame):
+        raise ValueError(
+            f"{len(rows.y)} outcomes, {len(rows.risk)} risks and {len(frame)} rows cannot be one split"
+        )
+    if not 0 < rows.positives < len(rows.y):
+        raise ValueError(
+            f"an evaluation needs both classes: {rows.positives} of {len(rows.y)} rows are positive"
+        )
+    if not (np.isfinite(rows.risk).all() and rows.risk.min() >= 0 and rows.risk.max() <= 1):
+        raise ValueError("risks must be probabilities from 0 to 1")
+    return rows
 
 
 def evaluate(
-    y: ArrayLike,
-    risk: ArrayLike,
-    frame: "DataFrame",
-    schema: "Schema",
+    rows: ScoredRows,
+    schema: Schema,
     threshold: float,
-    seed: int,
     *,
-    model: Mapping[str, Any] | None = None,
-    data: Mapping[str, Any] | None = None,
-    predict: Predict | None = None,
+    seed: int,
     replicates: int = metrics.REPLICATES,
-) -> dict[str, Any]:
-    """Everything that is reported about a model on one split.
+    model: ModelFacts | None = None,
+    kind: str = "private",
+    digest: str | None = None,
+    predict: Predict | None = None,
+) -> Evaluation:
+    """Everything that is reported about a model on one set of rows.
 
-    `y` (rows,) of 0 and 1, `risk` (rows,) in [0, 1], `frame` the valid frame of the same rows; flagged is
-    whose risk reaches `threshold`. `model` and `data` are facts to carry along (name, version, family, the
-    recall that the threshold was chosen for, kind, digests); the result is synthetic where either says so.
-    With `predict` (features to risks) permutation importance is measured too. Raises ValueError where one
-    class is absent or the lengths differ: no metric is defined then.
+    A person is flagged whose risk reaches `threshold`. `model`, `kind` and `digest` (of the data) are facts
+    to carry along; the result is synthetic where model or data are. With `predict` (features to risks)
+    permutation importance is measured too.
     """
-    labels, risks = np.asarray(y, dtype=np.int8), np.asarray(risk, dtype=np.float64)
-    positives = int(labels.sum())
-    if not len(labels) == len(risks) == len(frame):
-        raise ValueError(
-            f"{len(labels)} outcomes, {len(risks)} risks and {len(frame)} rows cannot be one split"
-        )
-    if not 0 < positives < len(labels):
-        raise ValueError(f"an evaluation needs both classes: {positives} of {len(labels)} rows are positive")
-    if not (np.isfinite(risks).all() and risks.min() >= 0 and risks.max() <= 1):
-        raise ValueError("risks must be probabilities from 0 to 1")
-
-    cells = _cells(labels, frame, schema.subgroups)
-    cuts = decision_thresholds(positives / len(labels))
-    points = [score.points(frame) for score in schema.point_scores]
-    parts: dict[str, Statistics] = {"": _overall(labels, risks, threshold, cuts)}
-    for group, cell in zip(schema.subgroups, cells, strict=True):
-        if not cell["suppressed"]:
-            parts[f"subgroup {group.name}"] = _within(labels, risks, threshold, np.asarray(group.mask(frame)))
-    for score, own in zip(schema.point_scores, points, strict=True):
-        parts[f"score {score.name}"] = _points(labels, own, score.cut)
-
-    ranking = metrics.rank(labels, risks)
-    found = _estimates(parts, ranking, len(labels), seed, replicates)
-    overall = found[""]
-    known_model, known_data = dict(model or {}), dict(data or {})
-    return {
-        "format": FORMAT,
-        "synthetic": bool(known_model.get("synthetic") or known_data.get("kind") == "synthetic"),
-        "schema": {"name": schema.name, "title": schema.title, "digest": schema.digest},
-        "features": [{"name": c.name, "meaning": c.meaning, "unit": c.unit} for c in schema.columns],
-        "target": _target(schema),
-        "model": known_model,
-        "data": {
-            **known_data,
-            "rows": len(labels),
-            "positives": positives,
-            "prevalence": positives / len(labels),
-        },
-        "method": {
-            "level": metrics.LEVEL,
-            "replicates": replicates,
-            "seed": seed,
-            "smallest_cell": SMALLEST_CELL,
-        },
-        "threshold": float(threshold),
-        "metrics": {name: overall[name] for name in overall if name != "net_benefit"},
-        "per_1000": _per_1000(metrics.confusion(labels, risks, threshold)),
-        "choices": _choices(labels, risks, threshold),
-        "curves": {
-            "calibration": _calibration_bins(labels, risks),
-            "decision": _decision_curve(overall["net_benefit"], cuts, positives / len(labels)),
-            "distribution": _distribution(labels, risks),
-            "roc": _roc_points(ranking),
-        },
-        "subgroups": [{**cell, **found.get(f"subgroup {cell['name']}", {})} for cell in cells],
-        "point_scores": [
-            {**_about(score), **found[f"score {score.name}"], "roc": _roc_points(metrics.rank(labels, own))}
-            for score, own in zip(schema.point_scores, points, strict=True)
-        ],
-        "importance": None
+    about = model or ModelFacts()
+    cuts = decision_thresholds(rows.prevalence)
+    shown = shown_subgroups(rows, schema.subgroups)
+    ranking = metrics.rank(rows.y, rows.risk)
+    parts: dict[str, Statistics] = {"": _overall(rows, threshold, cuts)}
+    for group in shown:
+        parts[f"subgroup {group.name}"] = _within(rows, threshold, np.asarray(group.mask(rows.frame)))
+    for score in schema.point_scores:
+        parts[f"score {score.name}"] = _points(rows.y, score.points(rows.frame), score.cut)
+    found = _estimates(parts, ranking, len(rows.y), seed, replicates)
+    benefit = found[""].pop("net_benefit")
+    return Evaluation(
+        schema=SchemaFacts(schema.name, schema.title, schema.digest),
+        features=tuple(Feature(c.name, c.meaning, c.unit) for c in schema.columns),
+        target=_target(schema),
+        model=about,
+        data=DataFacts(len(rows.y), rows.positives, rows.prevalence, kind, digest),
+        method=Method(metrics.LEVEL, replicates, seed, SMALLEST_CELL),
+        threshold=float(threshold),
+        metrics=Performance(**found[""]),
+        per_1000=_per_1000(metrics.confusion(rows.y, rows.risk, threshold)),
+        choices=_choices(rows, threshold),
+        curves=Curves(
+            _calibration_groups(rows),
+            DecisionCurve(tuple(cuts.tolist()), tuple(benefit), _everybody(rows.prevalence, cuts)),
+            _distribution(rows),
+            _roc_curve(ranking),
+        ),
+        subgroups=tuple(_group(group, rows, found[f"subgroup {group.name}"]) for group in shown),
+        hidden_subgroups=tuple(group.name for group in schema.subgroups if group not in shown),
+        point_scores=tuple(
+            _point_score(score, rows, found[f"score {score.name}"]) for score in schema.point_scores
+        ),
+        importance=None
         if predict is None
-        else importance(predict, labels, frame[list(schema.feature_names)], schema.columns, seed),
-    }
+        else importance(predict, rows.y, rows.frame[list(schema.feature_names)], schema.columns, seed),
+        synthetic=about.synthetic or kind == "synthetic",
+    )
 
 
 def compare(
@@ -123,29 +159,20 @@ def compare(
     risk_champion: ArrayLike,
     seed: int,
     replicates: int = metrics.REPLICATES,
-) -> dict[str, Any]:
+) -> Comparison:
     """New model less champion on the same rows, paired: what the gates judge and the report shows."""
-    return {
-        "rows": len(np.asarray(y)),
-        "level": metrics.LEVEL,
-        "replicates": replicates,
-        "metrics": metrics.paired_differences(y, risk_new, risk_champion, seed, replicates),
+    found = metrics.paired_differences(y, risk_new, risk_champion, seed, replicates)
+    differences = {
+        name: Difference(
+            defined(entry["first"]),
+            defined(entry["second"]),
+            defined(entry["difference"]),
+            defined(entry["low"]),
+            defined(entry["high"]),
+        )
+        for name, entry in found.items()
     }
-
-
-def scalars(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Flat numbers to log as metrics: the overall ones with their intervals, and each subgroup's ROC AUC."""
-    flat: dict[str, float] = {
-        "rows": evaluation["data"]["rows"],
-        "prevalence": evaluation["data"]["prevalence"],
-    }
-    for name, estimate in evaluation["metrics"].items():
-        flat[name] = estimate["value"]
-        flat[f"{name}_low"], flat[f"{name}_high"] = estimate["low"], estimate["high"]
-    for group in evaluation["subgroups"]:
-        if not group["suppressed"]:
-            flat[f"roc_auc {group['name']}"] = group["roc_auc"]["value"]
-    return {name: float(value) for name, value in flat.items() if value is not None}
+    return Comparison(len(np.asarray(y)), metrics.LEVEL, replicates, differences)
 
 
 def decision_thresholds(prevalence: float) -> Floats:
@@ -153,45 +180,6 @@ def decision_thresholds(prevalence: float) -> Floats:
     highest = min(90, max(20, 5 * math.ceil(4 * prevalence * 20)))
     cuts: Floats = np.arange(1, highest + 1) / 100
     return cuts
-
-
-def importance(
-    predict: Predict,
-    y: ArrayLike,
-    features: "DataFrame",
-    columns: Sequence["Column"],
-    seed: int,
-    rows: int = IMPORTANCE_ROWS,
-    repeats: int = IMPORTANCE_REPEATS,
-) -> dict[str, Any]:
-    """Permutation importance (Breiman 2001): loss of ROC AUC when one column is shuffled, mean and spread.
-
-    Measured on a random sample of at most `rows` rows, so that its cost is bounded: columns x repeats x rows
-    predictions. Columns that carry the same information share it: each alone then seems to matter less.
-    """
-    generator = np.random.default_rng(seed)
-    labels = np.asarray(y)
-    chosen = np.sort(generator.permutation(len(labels))[:rows])
-    sample, outcomes = features.iloc[chosen].reset_index(drop=True), labels[chosen]
-    base = metrics.roc_auc(outcomes, predict(sample))
-    measured: list[dict[str, Any]] = []
-    for column in columns:
-        losses = []
-        for _ in range(repeats):
-            shuffled = sample.copy()
-            shuffled[column.name] = sample[column.name].array[generator.permutation(len(sample))]
-            losses.append(base - metrics.roc_auc(outcomes, predict(shuffled)))
-        mean, spread = float(np.mean(losses)), float(np.std(losses, ddof=1)) if repeats > 1 else 0.0
-        measured.append(
-            {"name": column.name, "meaning": column.meaning, "loss": _number(mean), "spread": _number(spread)}
-        )
-    measured.sort(key=lambda entry: entry["loss"] or 0.0, reverse=True)
-    return {"rows": len(sample), "repeats": repeats, "roc_auc": _number(base), "columns": measured}
-
-
-def _number(value: float) -> float | None:
-    """A JSON number: NaN becomes null."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _estimates(
@@ -222,14 +210,15 @@ def _estimates(
 
 
 def _estimate(value: Any, samples: Floats) -> Any:
-    """{"value", "low", "high"}, or a list of them for an array of values."""
+    """The value with the percentiles of its replicates; a list of estimates for an array of values."""
     if np.ndim(value):
         return [_estimate(own, samples[:, i]) for i, own in enumerate(value)]
     low, high = metrics.interval(samples)
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
+    return Estimate(defined(float(value)), defined(low), defined(high))
 
 
-def _overall(labels: Any, risks: Floats, threshold: float, cuts: Floats) -> Statistics:
+def _overall(scored: ScoredRows, threshold: float, cuts: Floats) -> Statistics:
+    labels, risks = scored.y, scored.risk
     recalibration = metrics.calibration(labels, risks)
     rows = np.column_stack(
         [labels, risks, metrics.squared_errors(labels, risks), metrics.log_losses(labels, risks)]
@@ -254,8 +243,8 @@ def _overall(labels: Any, risks: Floats, threshold: float, cuts: Floats) -> Stat
     return statistics
 
 
-def _within(labels: Any, risks: Floats, threshold: float, mask: Any) -> Statistics:
-    ranking, expected = metrics.rank(labels, risks, np.flatnonzero(mask)), risks * mask
+def _within(rows: ScoredRows, threshold: float, mask: Any) -> Statistics:
+    ranking, expected = metrics.rank(rows.y, rows.risk, np.flatnonzero(mask)), rows.risk * mask
 
     def statistics(weights: Floats, _: Counts) -> dict[str, Floats]:
         counts = metrics.count(ranking, weights)
@@ -290,133 +279,99 @@ def _points(labels: Any, points: Any, cut: int) -> Statistics:
     return statistics
 
 
-def _cells(labels: Any, frame: "DataFrame", subgroups: Sequence["Subgroup"]) -> list[dict[str, Any]]:
-    """Size and prevalence of each subgroup; what is suppressed has a name only.
+def shown_subgroups(rows: ScoredRows, subgroups: Sequence[Subgroup]) -> list[Subgroup]:
+    """The subgroups whose figures may be shown.
 
-    Suppressed: fewer than 10 positives or negatives. Where that hides a single subgroup of a column, the next
-    smallest of that column goes too: otherwise subtraction would bring the first one back.
+    Hidden are those with fewer than 10 people with or without the outcome. Where that hides a single subgroup
+    of a column, the next smallest of that column goes too: subtraction would bring the first one back.
     """
     sizes = []
     for group in subgroups:
-        mask = np.asarray(group.mask(frame))
-        rows, positives = int(mask.sum()), int(labels[mask].sum())
-        sizes.append((rows, positives))
+        mask = np.asarray(group.mask(rows.frame))
+        sizes.append((int(mask.sum()), int(rows.y[mask].sum())))
     hidden = {
-        i for i, (rows, positives) in enumerate(sizes) if min(positives, rows - positives) < SMALLEST_CELL
+        i for i, (size, positives) in enumerate(sizes) if min(positives, size - positives) < SMALLEST_CELL
     }
     for column in {group.column for group in subgroups}:
         own = [i for i, group in enumerate(subgroups) if group.column == column]
         if len([i for i in own if i in hidden and sizes[i][0] > 0]) == 1 and len(own) > 1:
             hidden.add(min((i for i in own if i not in hidden), key=lambda i: sizes[i][0], default=own[0]))
-    cells = []
-    for i, (group, (rows, positives)) in enumerate(zip(subgroups, sizes, strict=True)):
-        cell = {
-            "name": group.name,
-            "column": group.column,
-            "headline": group.headline,
-            "suppressed": i in hidden,
-        }
-        if i not in hidden:
-            cell |= {"rows": rows, "positives": positives, "prevalence": positives / rows}
-        cells.append(cell)
-    return cells
+    return [group for i, group in enumerate(subgroups) if i not in hidden]
 
 
-def _target(schema: "Schema") -> dict[str, Any]:
+def _group(group: Subgroup, rows: ScoredRows, figures: Mapping[str, Estimate]) -> Group:
+    mask = np.asarray(group.mask(rows.frame))
+    size, positives = int(mask.sum()), int(rows.y[mask].sum())
+    return Group(group.name, group.column, group.headline, size, positives, positives / size, **figures)
+
+
+def _target(schema: Schema) -> TargetFacts:
     target = schema.target
-    return {
-        "name": target.name,
-        "meaning": target.meaning,
-        "positive": [target.levels[value] for value in target.positive],
-        "disclaimer": schema.disclaimer,
-    }
+    positive = tuple(target.levels[value] for value in target.positive)
+    return TargetFacts(target.name, target.meaning, positive, schema.disclaimer)
 
 
-def _about(score: "PointScore") -> dict[str, Any]:
-    return {
-        "name": score.name,
-        "cut": score.cut,
-        "item_count": len(score.items),
-        "lacks": list(score.lacks),
-        "made_for": score.made_for,
-    }
+def _point_score(score: PointScore, rows: ScoredRows, figures: Mapping[str, Estimate]) -> PointScoreResult:
+    curve = _roc_curve(metrics.rank(rows.y, score.points(rows.frame)))
+    return PointScoreResult(
+        score.name, score.cut, len(score.items), score.lacks, score.made_for, roc=curve, **figures
+    )
 
 
-def _per_1000(counts: metrics.Confusion) -> dict[str, int]:
+def _per_1000(counts: metrics.Confusion) -> Per1000:
     """Of 1,000 rows: whole numbers that add up to 1,000 (largest remainders)."""
     missed = counts.positives - counts.true_positives
     cleared = counts.rows - counts.true_positives - counts.false_positives - missed
     exact = np.array([counts.true_positives, counts.false_positives, missed, cleared]) * 1000 / counts.rows
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: 1000 - whole.sum()]] += 1
-    names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
-    return dict(zip(names, whole.tolist(), strict=True))
+    return Per1000(*whole.tolist())
 
 
-def _choices(labels: Any, risks: Floats, threshold: float) -> list[dict[str, Any]]:
+def _choices(rows: ScoredRows, threshold: float) -> tuple[Choice, ...]:
     """What other thresholds would mean."""
     choices = []
     for cut in sorted({*_CUTS, float(threshold)}):
-        counts = metrics.confusion(labels, risks, cut)
-        entry = {
-            name: _number(float(getattr(counts, name)))
-            for name in ("recall", "specificity", "precision", "flagged")
-        }
-        choices.append({"threshold": cut, "chosen": cut == threshold, **entry})
-    return choices
-
-
-def _calibration_bins(labels: Any, risks: Floats) -> list[dict[str, Any]]:
-    """Mean risk and observed share in groups of equal size: 20, fewer where rows are few or tied."""
-    groups = min(20, max(4, len(risks) // 250))
-    edges = np.unique(np.quantile(risks, np.arange(1, groups) / groups))
-    group = np.searchsorted(edges, risks, side="right")
-    bins = []
-    for i in np.unique(group):
-        inside = group == i
-        rows, positives = int(inside.sum()), int(labels[inside].sum())
-        low, high = metrics.wilson_interval(positives, rows)
-        bins.append(
-            {
-                "rows": rows,
-                "predicted": float(risks[inside].mean()),
-                "observed": positives / rows,
-                "low": low,
-                "high": high,
-            }
+        counts = metrics.confusion(rows.y, rows.risk, cut)
+        rates = (
+            defined(float(rate))
+            for rate in (counts.recall, counts.specificity, counts.precision, counts.flagged)
         )
-    return bins
+        choices.append(Choice(cut, cut == threshold, *rates))
+    return tuple(choices)
 
 
-def _decision_curve(model: list[dict[str, Any]], cuts: Floats, prevalence: float) -> dict[str, Any]:
-    treat_all = prevalence - (1 - prevalence) * cuts / (1 - cuts)
-    return {
-        "threshold": cuts.tolist(),
-        "model": [estimate["value"] for estimate in model],
-        "low": [estimate["low"] for estimate in model],
-        "high": [estimate["high"] for estimate in model],
-        "all": treat_all.tolist(),
-    }
+def _calibration_groups(rows: ScoredRows) -> tuple[CalibrationGroup, ...]:
+    """Mean risk and observed share in groups of equal size: 20, fewer where rows are few or tied."""
+    count = min(20, max(4, len(rows.y) // 250))
+    edges = np.unique(np.quantile(rows.risk, np.arange(1, count) / count))
+    place = np.searchsorted(edges, rows.risk, side="right")
+    groups = []
+    for i in np.unique(place):
+        inside = place == i
+        size, positives = int(inside.sum()), int(rows.y[inside].sum())
+        interval = metrics.wilson_interval(positives, size)
+        groups.append(CalibrationGroup(size, float(rows.risk[inside].mean()), positives / size, *interval))
+    return tuple(groups)
 
 
-def _distribution(labels: Any, risks: Floats) -> dict[str, Any]:
+def _everybody(prevalence: float, cuts: Floats) -> tuple[float, ...]:
+    """Net benefit of flagging everybody at each threshold."""
+    return tuple((prevalence - (1 - prevalence) * cuts / (1 - cuts)).tolist())
+
+
+def _distribution(rows: ScoredRows) -> Distribution:
     """Counts of risks in steps of 0.02, by outcome."""
     edges = np.linspace(0, 1, 51)
-    return {
-        "edges": edges.round(2).tolist(),
-        "negative": np.histogram(risks[labels == 0], edges)[0].tolist(),
-        "positive": np.histogram(risks[labels == 1], edges)[0].tolist(),
-    }
+    negative, positive = (np.histogram(rows.risk[rows.y == label], edges)[0].tolist() for label in (0, 1))
+    return Distribution(tuple(edges.round(2).tolist()), tuple(negative), tuple(positive))
 
 
-def _roc_points(ranking: Ranking) -> dict[str, list[float]]:
+def _roc_curve(ranking: Ranking) -> RocCurve:
     """The ROC curve at up to 101 thresholds, equally spaced in rows."""
     rows = len(ranking.order)
     ends = np.minimum(np.arange(0, 101) * rows // 100, rows - 1)
     group = np.unique(np.searchsorted(ranking.starts, ends, side="right") - 1)
     decisions = metrics.confusion_of_counts(metrics.count(ranking, np.ones((1, rows))), ranking.scores[group])
     false_positive_rate, recall = 1 - decisions.specificity[0], decisions.recall[0]
-    return {
-        "false_positive_rate": [0.0, *false_positive_rate[::-1].tolist()],
-        "recall": [0.0, *recall[::-1].tolist()],
-    }
+    return RocCurve((0.0, *false_positive_rate[::-1].tolist()), (0.0, *recall[::-1].tolist()))

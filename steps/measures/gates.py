@@ -1,9 +1,12 @@
 """Gates: what an evaluation must show before its model is promoted. Pure; `promote` acts on the verdicts."""
 
-import math
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from steps.measures.evaluation_document import Comparison, Estimate, Evaluation
 
 if TYPE_CHECKING:
     from steps.data.schema import Schema
@@ -24,9 +27,9 @@ class Gate:
 
 
 def judge(
-    evaluation: Mapping[str, Any],
-    comparison: Mapping[str, Any] | None,
-    schema: "Schema",
+    evaluation: Evaluation,
+    comparison: Comparison | None,
+    schema: Schema,
     *,
     not_compared: str = NO_CHAMPION,
 ) -> list[Gate]:
@@ -38,15 +41,11 @@ def judge(
     noise alone does not refuse a model: it fails where all of the interval lies beyond the limit.
     """
     limits = schema.gates
-    measured = evaluation["metrics"]
+    measured = evaluation.metrics
     return [
-        *(
-            []
-            if limits.roc_auc_min is None
-            else [_at_least("ROC AUC", measured["roc_auc"], limits.roc_auc_min)]
-        ),
-        _within("calibration slope", measured["calibration_slope"], limits.calibration_slope),
-        _within("observed / expected", measured["observed_expected"], limits.observed_expected),
+        *([] if limits.roc_auc_min is None else [_at_least("ROC AUC", measured.roc_auc, limits.roc_auc_min)]),
+        _within("calibration slope", measured.calibration_slope, limits.calibration_slope),
+        _within("observed / expected", measured.observed_expected, limits.observed_expected),
         _champion_loss(comparison, limits.roc_auc_margin, not_compared),
     ]
 
@@ -89,50 +88,45 @@ def _signed(gate: Gate) -> str:
     return f"{gate.value:+.4f}" if gate.name.startswith("change") else f"{gate.value:.4f}"
 
 
-def _spread(estimate: Mapping[str, Any]) -> str:
-    return f"95 % interval {estimate['low']:.4f} to {estimate['high']:.4f}"
+def _spread(estimate: Estimate) -> str:
+    return f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}"
 
 
 def _undefined(name: str, limit: str) -> Gate:
     return Gate(name, None, limit, False, "could not be measured")
 
 
-def _is_measured(estimate: Mapping[str, Any]) -> bool:
-    return all(estimate[key] is not None and math.isfinite(estimate[key]) for key in ("value", "low", "high"))
-
-
-def _at_least(name: str, estimate: Mapping[str, Any], floor: float) -> Gate:
+def _at_least(name: str, estimate: Estimate, floor: float) -> Gate:
     limit = f"≥ {floor:g}"
-    if not _is_measured(estimate):
+    value = estimate.value
+    if value is None or estimate.low is None or estimate.high is None:
         return _undefined(name, limit)
-    value = estimate["value"]
     if value >= floor:
         return Gate(name, value, limit, True, _spread(estimate))
     return Gate(name, value, limit, False, f"{floor - value:.4f} too low ({_spread(estimate)})")
 
 
-def _within(name: str, estimate: Mapping[str, Any], bounds: tuple[float, float]) -> Gate:
+def _within(name: str, estimate: Estimate, bounds: tuple[float, float]) -> Gate:
     low, high = bounds
     limit = f"{low:g} to {high:g}"
-    if not _is_measured(estimate):
+    value = estimate.value
+    if value is None or estimate.low is None or estimate.high is None:
         return _undefined(name, limit)
-    value = estimate["value"]
     if low <= value <= high:
         return Gate(name, value, limit, True, _spread(estimate))
     by = f"{low - value:.4f} too low" if value < low else f"{value - high:.4f} too high"
     return Gate(name, value, limit, False, f"{by} ({_spread(estimate)})")
 
 
-def _champion_loss(comparison: Mapping[str, Any] | None, largest: float, not_compared: str) -> Gate:
+def _champion_loss(comparison: Comparison | None, largest: float, not_compared: str) -> Gate:
     name, limit = "change of ROC AUC against the champion", f"upper end ≥ {-largest:g}".replace("-", "−")
     if comparison is None:
         return Gate(name, None, limit, True, not_compared, skipped=True)
-    change = comparison["metrics"]["roc_auc"]
-    estimate = {"value": change["difference"], "low": change["low"], "high": change["high"]}
-    if not _is_measured(estimate):
+    change = comparison.metrics["roc_auc"]
+    if change.difference is None or change.low is None or change.high is None:
         return _undefined(name, limit)
-    spread = f"paired 95 % interval {estimate['low']:+.4f} to {estimate['high']:+.4f}"
-    if estimate["high"] >= -largest:
-        return Gate(name, estimate["value"], limit, True, spread)
-    by = -largest - estimate["high"]
-    return Gate(name, estimate["value"], limit, False, f"{spread}: all of it too low, by at least {by:.4f}")
+    spread = f"paired 95 % interval {change.low:+.4f} to {change.high:+.4f}"
+    if change.high >= -largest:
+        return Gate(name, change.difference, limit, True, spread)
+    by = -largest - change.high
+    return Gate(name, change.difference, limit, False, f"{spread}: all of it too low, by at least {by:.4f}")

@@ -24,6 +24,7 @@ from steps.chain.values import Main
 from steps.data.errors import UserError
 from steps.data.schema import Schema
 from steps.data.schema_file import load
+from steps.measures.evaluation_document import from_json
 from steps.ops import keep_store
 from steps.ops import publish as publishing
 from steps.reports import job_summary
@@ -136,7 +137,7 @@ def retrain(
         out.set(trained="true", verdict="crashed", promoted="false")
         return code or 1
     folder = _candidate(client, verdict, project)
-    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = from_json(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
     out.add(job_summary.trained(verdict, evaluation))
     promoted = verdict["verdict"] == "promoted"
     publish = promoted or is_unpublished(verdict, environment, keep_store.github)

@@ -6,19 +6,15 @@ It says nothing that is not in the document of `steps.measures.drift`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.measures import drift
-from steps.reports import svg
-from steps.reports.svg import number, percent
+from steps.reports import html, svg
 
 if TYPE_CHECKING:
     from steps.data.schema import Schema
 
 READS = ("templates/drift.html", "templates/report.css")
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 MEANING = {
     "quiet": "The data are what the model knows.",
@@ -29,28 +25,22 @@ MEANING = {
 
 def render(found: Mapping[str, Any], schema: Schema, *, run: str = "") -> str:
     """The report as one HTML document."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "whole": lambda value: f"{value:,.0f}", "digits": _digits}
-    return environment.get_template("drift.html").render(
-        d=found,
-        title=schema.title,
-        meaning=MEANING[found["verdict"]],
-        advice=drift.advice(found),
-        columns={column.name: column for column in schema.columns},
-        features=sorted(found["features"], key=lambda feature: -feature["psi"]),
-        moved=[f for f in sorted(found["features"], key=lambda f: -f["psi"]) if f["drifted"]],
-        pictures=_pictures(found),
-        synthetic=bool(found["model"]["synthetic"]) or found["data"]["kind"] == "synthetic",
-        run=run,
-        worse={reason["about"] for reason in found["reasons"]},
+    return (
+        html.environment()
+        .get_template("drift.html")
+        .render(
+            d=found,
+            title=schema.title,
+            meaning=MEANING[found["verdict"]],
+            advice=drift.advice(found),
+            columns={column.name: column for column in schema.columns},
+            features=sorted(found["features"], key=lambda feature: -feature["psi"]),
+            moved=[f for f in sorted(found["features"], key=lambda f: -f["psi"]) if f["drifted"]],
+            pictures=_pictures(found),
+            synthetic=bool(found["model"]["synthetic"]) or found["data"]["kind"] == "synthetic",
+            run=run,
+            worse={reason["about"] for reason in found["reasons"]},
+        )
     )
 
 
@@ -121,7 +111,3 @@ def _sides(labels: Any, then: Any, now: Any, missing: Mapping[str, Any]) -> list
         }
         for shares, lacking in ((then, missing["then"]), (now, missing["now"]))
     ]
-
-
-def _digits(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else number(value, digits)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from steps.reports import svg
-from steps.reports.svg import percent
+from steps.reports import html, svg
+from steps.reports.html import count, percent
 
 READS = ("templates/explore.html", "templates/report.css")
 
-TEMPLATES = Path(__file__).parent / "templates"
 Weight = Literal["fine", "note", "mind"]
 
 _MEASURES = {"rank correlation": "ρ", "correlation ratio": "η", "Cramér's V": "V"}
@@ -34,29 +32,23 @@ def render(
     explorations: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any] | None = None, *, run: str = ""
 ) -> str:
     """The report of one data set, or of two side by side with their comparison."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "whole": _whole, "signed": _signed, "words": _words}
     subject = explorations[0]
     columns = {column["name"]: column for column in subject["columns"]}
-    return environment.get_template("explore.html").render(
-        e=subject,
-        others=explorations[1:],
-        comparison=comparison,
-        answers=[questions(one) for one in explorations],
-        pictures=_pictures(explorations),
-        ordered=_by_prediction(subject),
-        columns=columns,
-        run=run,
-        measures=_MEASURES,
-        synthetic=any(one["data"]["kind"] == "synthetic" for one in explorations),
+    return (
+        html.environment()
+        .get_template("explore.html")
+        .render(
+            e=subject,
+            others=explorations[1:],
+            comparison=comparison,
+            answers=[questions(one) for one in explorations],
+            pictures=_pictures(explorations),
+            ordered=_by_prediction(subject),
+            columns=columns,
+            run=run,
+            measures=_MEASURES,
+            synthetic=any(one["data"]["kind"] == "synthetic" for one in explorations),
+        )
     )
 
 
@@ -66,7 +58,7 @@ def summary(e: Mapping[str, Any]) -> list[str]:
     care = [answer.question for answer in asked if answer.weight == "mind"]
     rate = e["data"]["prevalence"]["value"]
     outcome = percent(rate) if rate is not None else "not in the data"
-    lines = [f"{_whole(e['data']['rows'])} rows, outcome {outcome}"]
+    lines = [f"{count(e['data']['rows'])} rows, outcome {outcome}"]
     lines.append(f"read with care: {'; '.join(care)}" if care else "nothing asks for special care")
     if e["prediction"]:
         best = ", ".join(f"{entry['name']} {entry['roc_auc']:.3f}" for entry in e["prediction"]["alone"][:3])
@@ -100,7 +92,7 @@ def _who(e: Mapping[str, Any]) -> Answer:
     files = len(e["files"])
     where = f" from {files} files" if files > 1 else ""
     small = [group["label"] for group in groups if group["share"] < 0.02]
-    text = f"{_whole(e['data']['rows'])} people{where}" + (f": {', '.join(parts)}." if parts else ".")
+    text = f"{count(e['data']['rows'])} people{where}" + (f": {', '.join(parts)}." if parts else ".")
     if small:
         text += f" Small groups: {', '.join(small)} (below 2 %)."
     return Answer("Who is in the data?", text, "note" if small else "fine")
@@ -113,11 +105,11 @@ def _how_common(e: Mapping[str, Any]) -> Answer:
         return Answer(question, "The data carry no outcome, so nothing below speaks of risk.", "note")
     text = f"{percent(rate['value'])} (95 % interval {percent(rate['low'])} to {percent(rate['high'])})"
     if e["data"]["positives"] is not None:
-        text += f", {_whole(e['data']['positives'])} of {_whole(e['data']['labelled'])}"
+        text += f", {count(e['data']['positives'])} of {count(e['data']['labelled'])}"
     text += f" have it: {e['target']['meaning']}: {' or '.join(e['target']['positive'])}."
     unlabelled = e["data"]["rows"] - e["data"]["labelled"]
     if unlabelled:
-        text += f" {_whole(unlabelled)} rows have no outcome."
+        text += f" {count(unlabelled)} rows have no outcome."
     rare = rate["value"] < 0.2
     if rare:
         text += (
@@ -145,7 +137,7 @@ def _complete(e: Mapping[str, Any]) -> Answer:
     if data["rejected"]:
         worst = next((f"{p['column']}: {p['rule']}" for p in e["problems"]), "")
         text += (
-            f" {_whole(data['rejected'])} of {_whole(data['read'])} rows "
+            f" {count(data['rejected'])} of {count(data['read'])} rows "
             f"({percent(data['rejected'] / data['read'])}) break the schema, first of all {worst}; "
             "they are left out here."
         )
@@ -164,13 +156,13 @@ def _twice(e: Mapping[str, Any]) -> Answer:
     if not repeats["same_features"]:
         return Answer("Is anybody in it twice? Do equal answers disagree?", "No two rows are alike.")
     text = (
-        f"{_whole(repeats['exact'])} rows ({percent(repeats['exact'] / max(1, rows))}) repeat "
+        f"{count(repeats['exact'])} rows ({percent(repeats['exact'] / max(1, rows))}) repeat "
         "another row exactly, outcome included."
     )
     if repeats["disagreeing_rows"]:
         text += (
-            f" {_whole(repeats['disagreeing_patterns'])} sets of answers occur with both outcomes "
-            f"({_whole(repeats['disagreeing_rows'])} rows), "
+            f" {count(repeats['disagreeing_patterns'])} sets of answers occur with both outcomes "
+            f"({count(repeats['disagreeing_rows'])} rows), "
             f"so even a perfect rule is wrong about at least {percent(repeats['unavoidable_errors'])} "
             "of people."
         )
@@ -400,16 +392,3 @@ def _prediction_pictures(found: Mapping[str, Any]) -> dict[str, str]:
             f"Outcome rate by {' and '.join(names)}",
         )
     return pictures
-
-
-def _whole(value: float | None) -> str:
-    return "fewer than 10" if value is None else f"{value:,.0f}"
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    text = f"{value:+.{digits}f}"
-    return (text.lstrip("+-") if float(text) == 0 else text).replace("-", "−")
-
-
-def _words(text: str) -> str:
-    return text.replace("_", " ")

@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SHOWN = (
-    ("roc_auc", "ROC AUC"),
-    ("average_precision", "average precision"),
-    ("brier", "Brier score"),
-    ("calibration_slope", "calibration slope"),
-    ("observed_expected", "observed / expected"),
-    ("recall", "recall at the threshold"),
-    ("precision", "precision at the threshold"),
-    ("flagged", "share flagged"),
-)
+from steps.measures.catalogue import BY_NAME, HEADLINES
+from steps.measures.evaluation_document import Evaluation
+from steps.reports.html import number, spread
+
 _ANYWAY = "Training goes on in any case: new labels are reason enough."
 SYNTHETIC = "> These figures are of synthetic people: they say nothing of anybody's health.\n"
 
@@ -72,7 +66,7 @@ def drift(verdict: Mapping[str, Any] | None) -> str:
     return f"## Drift of the new data: {verdict['verdict']}\n\n{listed}\n\n{_ANYWAY}\n"
 
 
-def trained(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
+def trained(verdict: Mapping[str, Any], evaluation: Evaluation) -> str:
     """Verdict, gates, measures and pictures of a chain that came to its end."""
     name, version = verdict["model"], verdict["champion"]
     what = {
@@ -84,7 +78,7 @@ def trained(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
         ),
     }[verdict["verdict"]]
     parts = [f"## {str(verdict['verdict']).capitalize()}: {what}\n"]
-    if evaluation["synthetic"]:
+    if evaluation.synthetic:
         parts.append(SYNTHETIC)
     if verdict["gates"]:
         parts.append(_gates(verdict["gates"]))
@@ -119,7 +113,7 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             gate["name"],
-            "–" if gate["value"] is None else f"{gate['value']:.4f}",
+            number(gate["value"], 4),
             gate["limit"],
             "skipped" if gate["skipped"] else "passed" if gate["passed"] else "**failed**",
             gate["detail"],
@@ -129,33 +123,31 @@ def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
     return _table(("gate", "value", "limit", "verdict", "detail"), rows)
 
 
-def _measures(evaluation: Mapping[str, Any]) -> str:
-    metrics = evaluation["metrics"]
-    rows = [
-        (label, f"{metrics[key]['value']:.4f}", f"{metrics[key]['low']:.4f} to {metrics[key]['high']:.4f}")
-        for key, label in _SHOWN
-        if key in metrics
-    ]
-    return _table((f"on {evaluation['data']['rows']:,} test rows", "value", "95 % interval"), rows)
+def _measures(evaluation: Evaluation) -> str:
+    rows = []
+    for name in HEADLINES:
+        estimate = getattr(evaluation.metrics, name)
+        rows.append((BY_NAME[name].label, number(estimate.value, 4), spread(estimate, 4)))
+    return _table((f"on {evaluation.data.rows:,} test rows", "value", "95 % interval"), rows)
 
 
-def _calibration(evaluation: Mapping[str, Any]) -> str:
-    bins = evaluation["curves"]["calibration"]
-    highest = max([0.1, *(max(part["predicted"], part["observed"]) for part in bins)])
+def _calibration(evaluation: Evaluation) -> str:
+    groups = evaluation.curves.calibration
+    highest = max([0.1, *(max(group.predicted, group.observed) for group in groups)])
     return _chart(
         "Calibration: observed share (bars) and predicted risk (line), groups by rising risk",
-        [str(i + 1) for i in range(len(bins))],
+        [str(i + 1) for i in range(len(groups))],
         "risk",
         highest,
-        bars=[part["observed"] for part in bins],
-        line=[part["predicted"] for part in bins],
+        bars=[group.observed for group in groups],
+        line=[group.predicted for group in groups],
     )
 
 
-def _roc(evaluation: Mapping[str, Any]) -> str:
-    curve = evaluation["curves"]["roc"]
+def _roc(evaluation: Evaluation) -> str:
+    curve = evaluation.curves.roc
     steps = [i / 20 for i in range(21)]
-    recall = [_interpolated(curve["false_positive_rate"], curve["recall"], x) for x in steps]
+    recall = [_interpolated(curve.false_positive_rate, curve.recall, x) for x in steps]
     return _chart(
         "ROC curve: recall by false positive rate", [f"{x:.2f}" for x in steps], "recall", 1.0, line=recall
     )

@@ -1,23 +1,30 @@
-"""Figures of a report as inline SVG, drawn from the aggregates of an evaluation alone.
+"""What matplotlib draws: the figures of an evaluation as inline SVG, and one style for every plot.
 
-Colours are told apart by people who confuse red and green, and by lightness on paper (Okabe & Ito 2008). Text
-stays text, so that it can be read aloud, searched and scaled.
+Figures are drawn from the aggregates of an evaluation alone. Text stays text, so that it can be read aloud,
+searched and scaled.
 """
 
+from __future__ import annotations
+
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from steps.reports.palette import AXIS, FIRST, GRID, INK, MUTED, NEGATIVE, POSITIVE, SECOND, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#1b2733", "#5a6874", "#e3e8ec"
-MODEL, OTHER, POSITIVE, NEGATIVE = "#0b5c8a", "#8a5a00", "#c2410c", "#9db4c4"
-_SCORES = ("#7a3b8f", "#8a5a00", "#2f6b3a", "#444444")
+    from steps.measures.evaluation_document import Estimate, Evaluation
+
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -27,8 +34,11 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.edgecolor": "#b7c2cb",
+    "axes.edgecolor": AXIS,
     "axes.linewidth": 0.8,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -45,14 +55,14 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def calibration(evaluation: Mapping[str, Any]) -> str:
+def calibration(evaluation: Evaluation) -> str:
     """Observed share against mean risk in groups of equal size, with Wilson 95 % intervals."""
-    bins = evaluation["curves"]["calibration"]
-    predicted = np.array([entry["predicted"] for entry in bins])
-    observed = np.array([entry["observed"] for entry in bins])
-    low, high = (np.array([entry[key] for entry in bins]) for key in ("low", "high"))
+    groups = evaluation.curves.calibration
+    predicted = np.array([group.predicted for group in groups])
+    observed = np.array([group.observed for group in groups])
+    low, high = np.array([group.low for group in groups]), np.array([group.high for group in groups])
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         top = min(1.0, 1.08 * float(max(predicted.max(), high.max())))
         axes.plot(
             [0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration"
@@ -64,7 +74,7 @@ def calibration(evaluation: Mapping[str, Any]) -> str:
             fmt="o",
             markersize=4.5,
             linewidth=1.4,
-            color=MODEL,
+            color=FIRST,
             label="groups of equal size",
         )
         axes.set(xlim=(0, top), ylim=(0, top), xlabel="Estimated risk", ylabel="Observed share")
@@ -76,18 +86,21 @@ def calibration(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def decision_curve(evaluation: Mapping[str, Any]) -> str:
+def decision_curve(evaluation: Evaluation) -> str:
     """Net benefit over thresholds, against flagging everybody and nobody."""
-    curve = evaluation["curves"]["decision"]
-    cuts, everyone = np.array(curve["threshold"]), np.array(curve["all"])
-    model, low, high = (np.array(curve[key], dtype=np.float64) for key in ("model", "low", "high"))
+    curve = evaluation.curves.decision
+    cuts, everyone = np.array(curve.threshold), np.array(curve.everybody)
+    model, low, high = (
+        np.array([getattr(estimate, end) for estimate in curve.model], dtype=np.float64)
+        for end in ("value", "low", "high")
+    )
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         axes.axhline(0, color=INK, linewidth=1, label="flag nobody")
-        axes.plot(cuts, everyone, color=OTHER, linewidth=1.6, linestyle=(0, (5, 2)), label="flag everybody")
-        axes.fill_between(cuts, low, high, color=MODEL, alpha=0.18, linewidth=0)
-        axes.plot(cuts, model, color=MODEL, linewidth=2, label="this model")
-        axes.axvline(evaluation["threshold"], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axes.plot(cuts, everyone, color=SECOND, linewidth=1.6, linestyle=(0, (5, 2)), label="flag everybody")
+        axes.fill_between(cuts, low, high, color=FIRST, alpha=0.18, linewidth=0)
+        axes.plot(cuts, model, color=FIRST, linewidth=2, label="this model")
+        axes.axvline(evaluation.threshold, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         top = 1.12 * max(float(np.nanmax(model)), float(everyone[0]))
         axes.set(
             xlim=(0, cuts[-1]), ylim=(-0.22 * top, top), xlabel="Threshold", ylabel="Net benefit per person"
@@ -100,22 +113,20 @@ def decision_curve(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def distribution(evaluation: Mapping[str, Any], with_outcome: str, without_outcome: str) -> str:
+def distribution(evaluation: Evaluation, with_outcome: str, without_outcome: str) -> str:
     """Share of each outcome's rows at each risk."""
-    shape = evaluation["curves"]["distribution"]
-    edges = np.array(shape["edges"])
-    positive, negative = (np.array(shape[key], dtype=np.float64) for key in ("positive", "negative"))
+    shape = evaluation.curves.distribution
+    edges = np.array(shape.edges)
+    positive, negative = np.array(shape.positive, dtype=float), np.array(shape.negative, dtype=float)
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         heights = [negative / negative.sum(), positive / positive.sum()]
         used = np.flatnonzero((negative + positive) > 0)
         right = min(1.0, edges[used[-1] + 1] + 0.02)
         axes.stairs(heights[0], edges, fill=True, color=NEGATIVE, alpha=0.75, label=without_outcome)
         axes.stairs(heights[1], edges, fill=True, color=POSITIVE, alpha=0.35)
         axes.stairs(heights[1], edges, color=POSITIVE, linewidth=1.6, label=with_outcome)
-        axes.axvline(
-            evaluation["threshold"], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="threshold"
-        )
+        axes.axvline(evaluation.threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="threshold")
         axes.set(xlim=(0, right), xlabel="Estimated risk", ylabel="Share of the group")
         axes.set_ylim(0, 1.05 * max(float(height.max()) for height in heights))
         _percent(axes, both=True)
@@ -124,35 +135,31 @@ def distribution(evaluation: Mapping[str, Any], with_outcome: str, without_outco
     return _svg(draw, "Distribution of the estimated risk for people with and without the outcome")
 
 
-def roc(evaluation: Mapping[str, Any]) -> str:
+def roc(evaluation: Evaluation) -> str:
     """ROC curve of the model, with each point score's curve and its cut."""
-    curve = evaluation["curves"]["roc"]
+    curve = evaluation.curves.roc
 
-    def draw(axes: "Axes") -> None:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.plot(curve["false_positive_rate"], curve["recall"], color=MODEL, linewidth=2, label="this model")
-        for score, colour in zip(
-            evaluation["point_scores"], _cycle(len(evaluation["point_scores"])), strict=True
-        ):
-            own = score["roc"]
-            axes.plot(own["false_positive_rate"], own["recall"], color=colour, linewidth=1.2, alpha=0.8)
+        axes.plot(curve.false_positive_rate, curve.recall, color=FIRST, linewidth=2, label="this model")
+        for score, colour in zip(evaluation.point_scores, cycle(SERIES[2:]), strict=False):
+            axes.plot(score.roc.false_positive_rate, score.roc.recall, color=colour, linewidth=1.2, alpha=0.8)
             axes.plot(
-                [1 - score["specificity"]["value"]],
-                [score["recall"]["value"]],
+                [1 - _known(score.specificity)],
+                [_known(score.recall)],
                 marker="D",
                 markersize=6,
                 linewidth=1.2,
                 color=colour,
-                label=f"{score['name']}, cut {score['cut']}",
+                label=f"{score.name}, cut {score.cut}",
             )
-        metrics = evaluation["metrics"]
         axes.plot(
-            [1 - metrics["specificity"]["value"]],
-            [metrics["recall"]["value"]],
+            [1 - _known(evaluation.metrics.specificity)],
+            [_known(evaluation.metrics.recall)],
             marker="o",
             markersize=7,
             linestyle="none",
-            color=MODEL,
+            color=FIRST,
             label="this model, threshold",
         )
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="1 - specificity", ylabel="Sensitivity (recall)")
@@ -162,65 +169,7 @@ def roc(evaluation: Mapping[str, Any]) -> str:
     return _svg(draw, "ROC curve of the model and of each point score")
 
 
-def icon_array(per_1000: Mapping[str, int], labels: Mapping[str, str]) -> str:
-    """A thousand small squares, one a person, by decision and outcome."""
-    colours = {
-        "true_positives": POSITIVE,
-        "false_positives": "#e8a977",
-        "false_negatives": INK,
-        "true_negatives": "#d5dee5",
-    }
-    step, side = 10, 8
-    paths, position = [], 0
-    for name, colour in colours.items():
-        cells = range(position, position + per_1000[name])
-        position += per_1000[name]
-        squares = "".join(f"M{cell // 20 * step} {cell % 20 * step}h{side}v{side}h-{side}z" for cell in cells)
-        paths.append(
-            f'<path fill="{colour}" d="{squares}"><title>{per_1000[name]} {labels[name]}</title></path>'
-        )
-    title = "Of 1,000 people: " + ", ".join(f"{per_1000[name]} {labels[name]}" for name in colours)
-    return (
-        f'<svg class="icons" role="img" aria-label="{_escape(title)}" viewBox="0 0 {50 * step} {20 * step}">'
-        f"{''.join(paths)}</svg>"
-    )
-
-
-def whisker(estimate: Mapping[str, Any], low: float, high: float, reference: float | None = None) -> str:
-    """A small interval plot for a table cell, on the axis from `low` to `high`."""
-    if estimate["value"] is None or estimate["low"] is None:
-        return ""
-    width, scale = 150, 138 / (high - low)
-
-    def at(value: float) -> str:
-        return f"{6 + scale * (min(max(value, low), high) - low):.1f}"
-
-    def line(start: str, end: str, stroke: str) -> str:
-        return f'<line x1="{start}" x2="{end}" y1="9" y2="9" {stroke}/>'
-
-    parts = [line("6", "144", f'stroke="{GRID}"')]
-    if reference is not None:
-        x = at(reference)
-        parts.append(f'<path d="M{x} 0V18" stroke="{MUTED}" stroke-dasharray="2 2"/>')
-    parts.append(line(at(estimate["low"]), at(estimate["high"]), f'stroke="{MODEL}" stroke-width="2"'))
-    parts.append(f'<circle cx="{at(estimate["value"])}" cy="9" r="4" fill="{MODEL}"/>')
-    return f'<svg class="whisker" aria-hidden="true" viewBox="0 0 {width} 18">{"".join(parts)}</svg>'
-
-
-def whisker_axis(estimates: Sequence[Mapping[str, Any]], reference: float) -> tuple[float, float]:
-    """A common axis for `whisker`: the range of all intervals and the reference, a little wider."""
-    ends = [reference]
-    for estimate in estimates:
-        ends += [end for end in (estimate["low"], estimate["high"]) if end is not None]
-    margin = 0.05 * (max(ends) - min(ends)) or 0.01
-    return min(ends) - margin, max(ends) + margin
-
-
-def _cycle(count: int) -> list[str]:
-    return [_SCORES[i % len(_SCORES)] for i in range(count)]
-
-
-def _percent(axes: "Axes", both: bool = False) -> None:
+def _percent(axes: Axes, both: bool = False) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -228,21 +177,31 @@ def _percent(axes: "Axes", both: bool = False) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
-def _escape(text: str) -> str:
-    import html
+def _known(estimate: Estimate) -> float:
+    """The value, NaN where it is undefined: matplotlib draws nothing there."""
+    return math.nan if estimate.value is None else estimate.value
 
-    return html.escape(text, quote=True)
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, in inches, in this project's style; no global state."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        yield Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, the same bytes every time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _svg(draw: Any, title: str) -> str:
     """What `draw` puts on fresh axes as an SVG element that scales with its box; no global state."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as NewFigure
-
-    with mpl.rc_context(_STYLE):
-        figure: Figure = NewFigure(figsize=(4.7, 3.6), layout="constrained")
-        FigureCanvasSVG(figure)
+    with drawing(4.7, 3.6) as figure:
         draw(figure.add_subplot())
         target = io.StringIO()
         figure.savefig(target, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -253,4 +212,4 @@ def _svg(draw: Any, title: str) -> str:
     element = element.replace("'DejaVu Sans', sans-serif", _FONTS)
     element = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", element, count=1)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    return element.replace("<svg", f'<svg class="figure" role="img" aria-label="{_escape(title)}"', 1)
+    return element.replace("<svg", f'<svg class="figure" role="img" aria-label="{escape(title)}"', 1)

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 from steps.models.families import Family
 from steps.models.trials import Space, Trial
 from steps.models.trials import importance as find_importance
+from steps.reports.html import words
+from steps.reports.palette import INK, MUTED, SERIES
+from steps.reports.plots import drawing, png
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_INK, _MUTED, _GRID = "#1b2733", "#5a6874", "#e3e8ec"
-# By order of first appearance; told apart by people who confuse red and green (Okabe & Ito 2008).
-_COLOURS = ("#0b5c8a", "#c2410c", "#7a3b8f", "#2f6b3a", "#8a5a00")
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": "#b7c2cb",
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": _GRID,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "legend.frameon": False,
-}
 # The worst trials would squeeze all others onto one line: the axis ends at this quantile of the losses.
 _SHOWN = 0.9
 
@@ -54,7 +30,8 @@ def history(trials: Sequence[Trial]) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     finished = [trial for trial in trials if trial.loss is not None]
-    with _drawing(8.4, 4.4) as (figure, axes):
+    with drawing(8.4, 4.4) as figure:
+        axes = figure.subplots()
         low, top = _limits(finished)
         for family, colour in _colours(trials).items():
             own = [trial for trial in finished if trial.family == family]
@@ -65,7 +42,7 @@ def history(trials: Sequence[Trial]) -> bytes:
                 [_loss(t) for t in inside],
                 s=34,
                 color=colour,
-                label=_spoken(family),
+                label=words(family),
             )
             axes.scatter(
                 [t.number for t in beyond], [top] * len(beyond), s=34, color=colour, marker="^", clip_on=False
@@ -73,14 +50,14 @@ def history(trials: Sequence[Trial]) -> bytes:
         failed = [trial.number for trial in trials if trial.loss is None]
         if failed:
             axes.scatter(
-                failed, [top] * len(failed), s=34, color=_INK, marker="x", clip_on=False, label="failed"
+                failed, [top] * len(failed), s=34, color=INK, marker="x", clip_on=False, label="failed"
             )
         best, steps = math.inf, []
         for trial in finished:
             best = min(best, _loss(trial))
             steps.append(best)
         axes.step(
-            [t.number for t in finished], steps, where="post", color=_INK, linewidth=1.4, label="best so far"
+            [t.number for t in finished], steps, where="post", color=INK, linewidth=1.4, label="best so far"
         )
         axes.set(
             title="Loss of each trial", xlabel="Trial", ylabel="Log loss, mean over folds", ylim=(low, top)
@@ -89,7 +66,7 @@ def history(trials: Sequence[Trial]) -> bytes:
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handletextpad=0.3, columnspacing=1.4
         )
-        return _png(figure)
+        return png(figure)
 
 
 def families(trials: Sequence[Trial]) -> bytes:
@@ -97,7 +74,8 @@ def families(trials: Sequence[Trial]) -> bytes:
     finished = [trial for trial in trials if trial.loss is not None]
     names = list(dict.fromkeys(trial.family for trial in sorted(finished, key=_loss)))
     colours = _colours(trials)
-    with _drawing(8.4, 1.5 + 0.75 * len(names)) as (figure, axes):
+    with drawing(8.4, 1.5 + 0.75 * len(names)) as figure:
+        axes = figure.subplots()
         low, top = _limits(finished)
         for place, family in enumerate(names):
             own = [trial for trial in finished if trial.family == family]
@@ -111,35 +89,27 @@ def families(trials: Sequence[Trial]) -> bytes:
             text = f"best {_loss(best):.4f}" if auc is None else f"best {_loss(best):.4f}, ROC AUC {auc:.4f}"
             axes.annotate(
                 f"{text}, of {len(own)}", (1, place), xycoords=("axes fraction", "data"), xytext=(0, 9),
-                textcoords="offset points", ha="right", color=_MUTED, fontsize=9,
+                textcoords="offset points", ha="right", color=MUTED, fontsize=9,
             )  # fmt: skip
         axes.set(title="What each family reached", xlabel="Log loss, mean over folds", xlim=(low, top))
-        axes.set_yticks(range(len(names)), [_spoken(name) for name in names])
+        axes.set_yticks(range(len(names)), [words(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.7)
         axes.grid(visible=False, axis="y")
-        return _png(figure)
+        return png(figure)
 
 
 def importance(shares: Mapping[Family, Mapping[str, float]]) -> bytes:
     """Share of each hyperparameter in its family's loss (`trials.importance`), one panel a family."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE):
-        sizes = [max(len(own), 1) for own in shares.values()] or [1]
-        figure = Figure(
-            figsize=(8.4, 1.1 + 0.36 * sum(sizes) + 0.5 * len(sizes)), dpi=120, layout="constrained"
-        )
+    sizes = [max(len(own), 1) for own in shares.values()] or [1]
+    with drawing(8.4, 1.1 + 0.36 * sum(sizes) + 0.5 * len(sizes)) as figure:
         panels = figure.subplots(len(sizes), 1, squeeze=False, sharex=True, height_ratios=sizes)[:, 0]
-        for axes, (family, own), colour in zip(panels, shares.items(), _COLOURS, strict=False):
+        for axes, (family, own), colour in zip(panels, shares.items(), SERIES, strict=False):
             ordered = sorted(own.items(), key=lambda item: item[1])
             bars = axes.barh(
                 [name for name, _ in ordered], [share for _, share in ordered], color=colour, height=0.62
             )
-            axes.bar_label(
-                bars, [f"{share:.0%}" for _, share in ordered], padding=4, color=_MUTED, fontsize=9
-            )
-            axes.set_title(_spoken(family))
+            axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=4, color=MUTED, fontsize=9)
+            axes.set_title(words(family))
             axes.grid(visible=False, axis="y")
             axes.set_xlim(0, 1.08)
         if not shares:
@@ -148,28 +118,11 @@ def importance(shares: Mapping[Family, Mapping[str, float]]) -> bytes:
         else:
             panels[-1].set_xlabel("Share in what the loss depends on, where the search has looked")
             panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        return _png(figure)
-
-
-@contextmanager
-def _drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one panel, in inches, drawn in this module's style."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-        yield figure, figure.subplots()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        return png(figure)
 
 
 def _colours(trials: Sequence[Trial]) -> dict[str, str]:
-    return dict(zip(dict.fromkeys(trial.family for trial in trials), _COLOURS, strict=False))
+    return dict(zip(dict.fromkeys(trial.family for trial in trials), SERIES, strict=False))
 
 
 def _limits(finished: Sequence[Trial]) -> tuple[float, float]:
@@ -184,7 +137,3 @@ def _limits(finished: Sequence[Trial]) -> tuple[float, float]:
 
 def _loss(trial: Trial) -> float:
     return math.inf if trial.loss is None else trial.loss
-
-
-def _spoken(family: str) -> str:
-    return family.replace("_", " ")

@@ -13,20 +13,25 @@ from typing import Any
 
 import numpy as np
 
-INK, MUTED, GRID, PAPER = "#1b2733", "#5a6874", "#e3e8ec", "#ffffff"
-FIRST, SECOND, RATE, BAR, BAR_SECOND = "#0b5c8a", "#8a5a00", "#c2410c", "#b9cbd8", "#e3cfa4"
+from steps.reports.html import Estimated, Interval, number, percent
+from steps.reports.palette import (
+    BAR,
+    BAR_SECOND,
+    CLEARED,
+    FALSE_ALARM,
+    FIRST,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    POSITIVE,
+    RATE,
+    RULE,
+    SECOND,
+)
+
 _ROW = 19
 _FONT = 11
-
-
-def percent(value: float | None, digits: int | None = None) -> str:
-    """A share as a percentage: 13.9 %, 0.04 %, 56 %."""
-    if value is None:
-        return "–"
-    shown = 100 * value
-    if digits is None:
-        digits = 0 if shown >= 99.95 or shown == 0 else 1 if shown >= 1 else 2
-    return f"{shown:.{digits}f} %"
 
 
 def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[float | None], alt: str) -> str:
@@ -237,7 +242,14 @@ def intervals(
         parts.append(_line(place(row["low"]), y, place(row["high"]), y, colour, 1.8))
         parts.append(_dot(place(row["value"]), y, 3.4, colour))
         parts.append(
-            _text(left + plot + 8, y + 4, number(row["value"], digits, as_percent), INK, "start", 10.5)
+            _text(
+                left + plot + 8,
+                y + 4,
+                percent(row["value"]) if as_percent else number(row["value"], digits),
+                INK,
+                "start",
+                10.5,
+            )
         )
     return _svg(width, height, alt, parts)
 
@@ -306,7 +318,7 @@ def trend(entry: Mapping[str, Any], breaks: Sequence[float], alt: str) -> str:
     ]
     for share in breaks if len(breaks) <= 40 else ():
         x = left + (width - 2 * left) * share
-        parts.append(_line(x, 0, x, height, "#c9d4dc", 0.7))
+        parts.append(_line(x, 0, x, height, RULE, 0.7))
     step = (width - 2 * left) / max(1, len(entry["means"]) - 1)
     path = " ".join(
         f"{left + i * step:.1f},{y(value):.1f}" for i, value in enumerate(entry["means"]) if value is not None
@@ -315,12 +327,58 @@ def trend(entry: Mapping[str, Any], breaks: Sequence[float], alt: str) -> str:
     return _svg(width, height, alt, parts)
 
 
-def number(value: float, digits: int, as_percent: bool = False) -> str:
-    """A number with a fixed count of digits, a real minus sign, and no sign on zero."""
-    if as_percent:
-        return percent(value)
-    text = f"{value:.{digits}f}"
-    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
+def icon_array(counts: Mapping[str, int], labels: Mapping[str, str]) -> str:
+    """A thousand small squares, one a person, by decision and outcome; `counts` add up to 1,000."""
+    colours = {
+        "true_positives": POSITIVE,
+        "false_positives": FALSE_ALARM,
+        "false_negatives": INK,
+        "true_negatives": CLEARED,
+    }
+    step, side = 10, 8
+    paths, position = [], 0
+    for name, colour in colours.items():
+        cells = range(position, position + counts[name])
+        position += counts[name]
+        squares = "".join(f"M{cell // 20 * step} {cell % 20 * step}h{side}v{side}h-{side}z" for cell in cells)
+        paths.append(
+            f'<path fill="{colour}" d="{squares}"><title>{counts[name]} {labels[name]}</title></path>'
+        )
+    title = "Of 1,000 people: " + ", ".join(f"{counts[name]} {labels[name]}" for name in colours)
+    return (
+        f'<svg class="icons" role="img" aria-label="{escape(title)}" viewBox="0 0 {50 * step} {20 * step}">'
+        f"{''.join(paths)}</svg>"
+    )
+
+
+def whisker(estimate: Estimated, low: float, high: float, reference: float | None = None) -> str:
+    """A small interval plot for a table cell, on the axis from `low` to `high`."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return ""
+    width, scale = 150, 138 / (high - low)
+
+    def at(value: float) -> str:
+        return f"{6 + scale * (min(max(value, low), high) - low):.1f}"
+
+    def line(start: str, end: str, stroke: str) -> str:
+        return f'<line x1="{start}" x2="{end}" y1="9" y2="9" {stroke}/>'
+
+    parts = [line("6", "144", f'stroke="{GRID}"')]
+    if reference is not None:
+        x = at(reference)
+        parts.append(f'<path d="M{x} 0V18" stroke="{MUTED}" stroke-dasharray="2 2"/>')
+    parts.append(line(at(estimate.low), at(estimate.high), f'stroke="{FIRST}" stroke-width="2"'))
+    parts.append(f'<circle cx="{at(estimate.value)}" cy="9" r="4" fill="{FIRST}"/>')
+    return f'<svg class="whisker" aria-hidden="true" viewBox="0 0 {width} 18">{"".join(parts)}</svg>'
+
+
+def whisker_axis(estimates: Sequence[Interval], reference: float) -> tuple[float, float]:
+    """A common axis for `whisker`: the range of all intervals and the reference, a little wider."""
+    ends = [reference]
+    for estimate in estimates:
+        ends += [end for end in (estimate.low, estimate.high) if end is not None]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.01
+    return min(ends) - margin, max(ends) + margin
 
 
 def ticks(end: float, start: float = 0.0, most: int = 5) -> list[float]:

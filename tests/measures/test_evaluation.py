@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from steps.data.errors import UserError
 from steps.data.schema_file import load
-from steps.measures import evaluation, metrics
+from steps.measures import evaluation, evaluation_document, metrics
+from steps.measures.evaluation_document import Evaluation, ModelFacts
+from steps.measures.importance import importance
 from tests.made_up import made_up_study as study
 
 THRESHOLD = 0.3
@@ -24,31 +27,49 @@ def rows() -> tuple[Any, Any, pd.DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def measured(rows) -> dict[str, Any]:
-    y, risk, frame = rows
-    return evaluation.evaluate(
-        y, risk, frame, study.SCHEMA, THRESHOLD, 1, predict=study.predict, replicates=100
-    )
+def measured(rows) -> Evaluation:
+    return _evaluate(rows, predict=study.predict, replicates=100)
 
 
-def test_an_evaluation_is_json_and_follows_the_seed(rows, measured):
-    """The same rows and seed give the same document, number for number; NaN does not occur."""
-    y, risk, frame = rows
-    again, other = (
-        evaluation.evaluate(
-            y, risk, frame, study.SCHEMA, THRESHOLD, seed, predict=study.predict, replicates=100
-        )
-        for seed in (1, 2)
-    )
-    assert json.loads(json.dumps(measured, allow_nan=False)) == json.loads(json.dumps(again))
-    assert other["metrics"]["roc_auc"]["value"] == measured["metrics"]["roc_auc"]["value"]
-    assert other["metrics"]["roc_auc"]["low"] != measured["metrics"]["roc_auc"]["low"]
+def _evaluate(rows: Any, seed: int = 1, replicates: int = 5, **about: Any) -> Evaluation:
+    scored = evaluation.scored_rows(*rows)
+    return evaluation.evaluate(scored, study.SCHEMA, THRESHOLD, seed=seed, replicates=replicates, **about)
+
+
+def test_an_evaluation_follows_the_seed(rows, measured):
+    """The same rows and seed give the same document, number for number; the seed moves intervals alone."""
+    again, other = (_evaluate(rows, seed, 100, predict=study.predict) for seed in (1, 2))
+    assert measured == again
+    assert other.metrics.roc_auc.value == measured.metrics.roc_auc.value
+    assert other.metrics.brier.low != measured.metrics.brier.low
+
+
+def test_what_is_written_is_read_back(measured):
+    """JSON without NaN, and the reader gives the document back."""
+    text = json.dumps(evaluation_document.to_json(measured), allow_nan=False)
+    assert evaluation_document.from_json(json.loads(text)) == measured
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, "format 1, and this version reads format 2"),
+        ({"threshold": "high"}, "threshold: float_parsing"),
+        ({"metrics": {}}, "metrics.roc_auc: missing"),
+    ],
+)
+def test_another_document_is_refused_with_the_place(measured, change, message):
+    """An older format, a wrong type and an absent figure are named; no value is."""
+    content = evaluation_document.to_json(measured) | change
+    with pytest.raises(UserError, match=message) as refused:
+        evaluation_document.from_json(content)
+    assert "high" not in str(refused.value)
 
 
 def test_every_metric_is_the_plain_one_inside_its_interval(rows, measured):
     """Values come from all rows; each lies within its interval."""
     y, risk, _ = rows
-    found, decision = measured["metrics"], metrics.confusion(y, risk, THRESHOLD)
+    found, decision = vars(measured.metrics), metrics.confusion(y, risk, THRESHOLD)
     plain = {
         "roc_auc": metrics.roc_auc(y, risk),
         "average_precision": metrics.average_precision(y, risk),
@@ -64,54 +85,51 @@ def test_every_metric_is_the_plain_one_inside_its_interval(rows, measured):
     }
     assert found.keys() == plain.keys()
     for name, value in plain.items():
-        assert found[name]["value"] == pytest.approx(value), name
-        assert found[name]["low"] < value < found[name]["high"], name
+        assert found[name].value == pytest.approx(value), name
+        assert found[name].low < value < found[name].high, name
 
 
 def test_a_subgroup_is_measured_on_its_own_rows(rows, measured):
     """Size, prevalence and metrics of a subgroup are those of its rows alone; its gap is to everybody."""
     y, risk, frame = rows
     inside = (frame["dose"] >= 500).to_numpy()
-    group = next(group for group in measured["subgroups"] if group["name"] == "High dose")
-    assert (group["rows"], group["positives"]) == (inside.sum(), y[inside].sum())
-    assert group["roc_auc"]["value"] == pytest.approx(metrics.roc_auc(y[inside], risk[inside]))
-    assert group["observed_expected"]["value"] == pytest.approx(y[inside].sum() / risk[inside].sum())
-    assert group["recall"]["value"] == pytest.approx(
+    group = next(group for group in measured.subgroups if group.name == "High dose")
+    assert (group.rows, group.positives) == (inside.sum(), y[inside].sum())
+    assert group.roc_auc.value == pytest.approx(metrics.roc_auc(y[inside], risk[inside]))
+    assert group.observed_expected.value == pytest.approx(y[inside].sum() / risk[inside].sum())
+    assert group.recall.value == pytest.approx(
         float(metrics.confusion(y[inside], risk[inside], THRESHOLD).recall)
     )
-    assert group["headline"]
-    gap = measured["metrics"]["roc_auc"]["value"] - group["roc_auc"]["value"]
-    assert group["roc_auc_difference"]["value"] == pytest.approx(gap)
+    assert group.headline
+    gap = measured.metrics.roc_auc.value - group.roc_auc.value
+    assert group.roc_auc_difference.value == pytest.approx(gap)
 
 
 def test_a_tiny_subgroup_is_suppressed_and_cannot_be_worked_out(measured):
     """The attic has too few people; the next smallest ward goes too, or subtraction gives it away."""
-    wards = [group for group in measured["subgroups"] if group["column"] == "ward"]
-    shown = [group for group in wards if not group["suppressed"]]
+    shown = [group.name for group in measured.subgroups if group.column == "ward"]
     assert len(shown) == 1
-    for group in wards:
-        if group["suppressed"]:
-            assert group.keys() == {"name", "column", "headline", "suppressed"}
+    assert {*shown, *measured.hidden_subgroups} == {"North", "South", "Attic"}
 
 
 def test_a_point_score_stands_beside_the_model_on_the_same_rows(rows, measured):
     """Its figures are its own; 'fewer flagged' is what the model saves at the same sensitivity."""
     y, risk, frame = rows
     points = study.SCHEMA.point_scores[0].points(frame)
-    found, decision = measured["point_scores"][0], metrics.confusion(y, points, 3)
-    assert found["roc_auc"]["value"] == pytest.approx(metrics.roc_auc(y, points))
-    assert found["recall"]["value"] == pytest.approx(float(decision.recall))
-    assert found["specificity"]["value"] == pytest.approx(float(decision.specificity))
+    found, decision = measured.point_scores[0], metrics.confusion(y, points, 3)
+    assert found.roc_auc.value == pytest.approx(metrics.roc_auc(y, points))
+    assert found.recall.value == pytest.approx(float(decision.recall))
+    assert found.specificity.value == pytest.approx(float(decision.specificity))
     wanted = int(decision.true_positives)
     needed = int(np.flatnonzero(np.cumsum(y[np.argsort(-risk)]) >= wanted)[0]) + 1
-    assert found["model_flagged"]["value"] == pytest.approx(needed / len(y))
-    assert found["fewer_flagged"]["value"] == pytest.approx(float(decision.flagged) - needed / len(y))
-    assert found["lacks"] == ["blood pressure"]
+    assert found.model_flagged.value == pytest.approx(needed / len(y))
+    assert found.fewer_flagged.value == pytest.approx(float(decision.flagged) - needed / len(y))
+    assert found.lacks == ("blood pressure",)
 
 
 def test_importance_finds_what_the_model_uses(rows, measured):
     """Shuffling a column that the model reads loses ROC AUC, others none; the rows stay as they were."""
-    losses = {column["name"]: column["loss"] for column in measured["importance"]["columns"]}
+    losses = {column.name: column.loss for column in measured.importance.columns}
     assert losses["grade"] > 0.03
     assert losses["dose"] > 0.03
     assert losses["noise"] == losses["ward"] == 0
@@ -128,20 +146,20 @@ def test_importance_costs_no_more_than_stated(rows):
         assert (features.dtypes == frame.dtypes).all()
         return study.predict(features)
 
-    evaluation.importance(predict, y, frame, study.SCHEMA.columns, seed=1, rows=200, repeats=2)
+    importance(predict, y, frame, study.SCHEMA.columns, seed=1, rows=200, repeats=2)
     assert asked == [200] * (1 + 2 * 4)
 
 
 def test_whole_people_of_1000_add_up(measured):
     """Rounding never loses or invents a person."""
-    assert sum(measured["per_1000"].values()) == 1000
+    assert sum(vars(measured.per_1000).values()) == 1000
 
 
 def test_the_decision_curve_starts_like_flagging_everybody(measured):
     """At a low threshold the model gains what flagging everybody does; the range follows the prevalence."""
-    curve = measured["curves"]["decision"]
-    assert curve["model"][0] == pytest.approx(curve["all"][0], abs=0.01)
-    assert curve["threshold"][0] == 0.01
+    curve = measured.curves.decision
+    assert curve.model[0].value == pytest.approx(curve.everybody[0], abs=0.01)
+    assert curve.threshold[0] == 0.01
     assert evaluation.decision_thresholds(0.139)[-1] == pytest.approx(0.6)
     assert evaluation.decision_thresholds(0.001)[-1] == pytest.approx(0.2)
     assert evaluation.decision_thresholds(0.5)[-1] == pytest.approx(0.9)
@@ -149,25 +167,23 @@ def test_the_decision_curve_starts_like_flagging_everybody(measured):
 
 def test_curves_hold_groups_of_rows(measured):
     """Calibration groups are of many rows, the ROC curve is thinned, the distribution counts everybody."""
-    curves, count = measured["curves"], measured["data"]["rows"]
-    assert sum(group["rows"] for group in curves["calibration"]) == count
-    assert min(group["rows"] for group in curves["calibration"]) >= 50
-    assert len(curves["roc"]["recall"]) <= 102
-    assert curves["roc"]["recall"][0] == 0
-    assert curves["roc"]["recall"][-1] == 1
-    assert sum(curves["distribution"]["positive"]) + sum(curves["distribution"]["negative"]) == count
+    curves, count = measured.curves, measured.data.rows
+    assert sum(group.rows for group in curves.calibration) == count
+    assert min(group.rows for group in curves.calibration) >= 50
+    assert len(curves.roc.recall) <= 102
+    assert curves.roc.recall[0] == 0
+    assert curves.roc.recall[-1] == 1
+    assert sum(curves.distribution.positive) + sum(curves.distribution.negative) == count
 
 
 def test_synthetic_rows_or_a_synthetic_model_make_it_synthetic(rows):
     """Either is enough."""
-    y, risk, frame = rows
     for about, expected in (
-        ({"data": {"kind": "synthetic"}}, True),
-        ({"model": {"synthetic": True}, "data": {"kind": "public"}}, True),
-        ({"model": {"synthetic": False}, "data": {"kind": "private"}}, False),
+        ({"kind": "synthetic"}, True),
+        ({"model": ModelFacts(synthetic=True), "kind": "public"}, True),
+        ({"model": ModelFacts(), "kind": "private"}, False),
     ):
-        found = evaluation.evaluate(y, risk, frame, study.SCHEMA, THRESHOLD, 1, replicates=2, **about)
-        assert found["synthetic"] is expected
+        assert _evaluate(rows, **about).synthetic is expected
 
 
 def test_a_planted_value_is_nowhere_in_the_evaluation(rows):
@@ -176,9 +192,8 @@ def test_a_planted_value_is_nowhere_in_the_evaluation(rows):
     frame = frame.copy()
     frame.loc[7, "noise"] = CANARY
     frame.loc[8, "dose"] = CANARY
-    text = json.dumps(
-        evaluation.evaluate(y, risk, frame, study.SCHEMA, THRESHOLD, 1, predict=study.predict, replicates=5)
-    )
+    found = _evaluate((y, risk, frame), predict=study.predict)
+    text = json.dumps(evaluation_document.to_json(found))
     assert "123.45" not in text
 
 
@@ -194,12 +209,12 @@ def test_a_planted_value_is_nowhere_in_the_evaluation(rows):
 def test_what_cannot_be_evaluated_is_refused(rows, y, risk, message):
     """One class, lengths that differ and numbers that are no probabilities are errors."""
     with pytest.raises(ValueError, match=message):
-        evaluation.evaluate(y, risk, rows[2].head(3), study.SCHEMA, THRESHOLD, 1)
+        evaluation.scored_rows(y, risk, rows[2].head(3))
 
 
 def test_scalars_are_flat_numbers_for_a_tracking_server(measured):
     """Every metric with its interval, and the ROC AUC of the groups that are shown."""
-    flat = evaluation.scalars(measured)
+    flat = evaluation_document.scalars(measured)
     assert flat["roc_auc_low"] < flat["roc_auc"] < flat["roc_auc_high"]
     assert "roc_auc High dose" in flat
     assert "roc_auc Attic" not in flat
@@ -210,9 +225,9 @@ def test_compare_is_new_less_champion(rows):
     """A model better than the champion has a positive difference of ROC AUC."""
     y, risk, _ = rows
     found = evaluation.compare(y, risk, np.full(len(y), y.mean()), seed=1, replicates=50)
-    assert found["rows"] == len(y)
-    assert found["metrics"]["roc_auc"]["second"] == pytest.approx(0.5)
-    assert found["metrics"]["roc_auc"]["low"] > 0
+    assert found.rows == len(y)
+    assert found.metrics["roc_auc"].second == pytest.approx(0.5)
+    assert found.metrics["roc_auc"].low > 0
 
 
 def test_point_scores_on_the_survey_are_the_published_ones(survey_path):

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from dataclasses import replace
 
 import pytest
 
-from steps.measures import gates
+from steps.measures import evaluation, gates
+from steps.measures.evaluation_document import Comparison, Difference, Estimate, Evaluation
+from tests.made_up import made_up_study
 from tests.made_up.made_up_study import SCHEMA
 
 
-def _estimate(value: float | None, half: float = 0.01) -> dict[str, float | None]:
-    if value is None:
-        return {"value": None, "low": None, "high": None}
-    return {"value": value, "low": value - half, "high": value + half}
+def _estimate(value: float | None, half: float = 0.01) -> Estimate:
+    return Estimate(None) if value is None else Estimate(value, value - half, value + half)
 
 
-def _evaluation(**changes: float | None) -> dict[str, Any]:
+@functools.cache
+def _measured() -> Evaluation:
+    rows = evaluation.scored_rows(*made_up_study.rows())
+    return evaluation.evaluate(rows, SCHEMA, 0.3, seed=1, replicates=2)
+
+
+def _evaluation(**changes: float | None) -> Evaluation:
     values = {
         "roc_auc": 0.8,
         "calibration_slope": 1.0,
         "observed_expected": 1.0,
     } | changes
-    return {
-        "metrics": {name: _estimate(value) for name, value in values.items()},
-    }
+    measured = _measured()
+    figures = {name: _estimate(value) for name, value in values.items()}
+    return replace(measured, metrics=replace(measured.metrics, **figures))
 
 
-def _comparison(difference: float, half: float) -> dict[str, Any]:
-    change = {"difference": difference, "low": difference - half, "high": difference + half}
-    return {"metrics": {"roc_auc": change}}
+def _comparison(difference: float, half: float) -> Comparison:
+    change = Difference(None, None, difference, difference - half, difference + half)
+    return Comparison(1000, 0.95, 100, {"roc_auc": change})
 
 
 def _failed(judged: list[gates.Gate]) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 from steps.chain import parameters, pipeline
 from steps.data import sources
 from steps.data.errors import UserError
+from steps.measures.evaluation_document import from_json
 from steps.ops import archive, check_data, keep_store, publish, release, retrain
 from steps.reports import job_summary as summary
 from tests.conftest import QUICK, Checkout, check_out
@@ -76,9 +77,8 @@ def test_words_from_outside_cannot_act_in_a_summary() -> None:
 def test_a_summary_shows_gates_measures_and_pictures(champion: Any) -> None:
     """Of the promoted champion: every gate, the measures, two pictures, whose people they are."""
     verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
-    evaluation = json.loads(
-        (_artifacts(champion, verdict["evaluate_run_id"]) / "evaluation.json").read_text()
-    )
+    written = (_artifacts(champion, verdict["evaluate_run_id"]) / "evaluation.json").read_text()
+    evaluation = from_json(json.loads(written))
     text = summary.trained(verdict, evaluation)
     assert text.startswith(f"## Promoted: version {champion.version} of {champion.name}")
     assert all(gate["name"] in text for gate in verdict["gates"])

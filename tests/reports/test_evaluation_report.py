@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,25 @@ import numpy as np
 import pytest
 
 from steps.measures import evaluation, gates
+from steps.measures.evaluation_document import Evaluation, ModelFacts
 from steps.reports import evaluation as report
 from tests.conftest import require
 from tests.made_up import made_up_study as study
 
 
-def _evaluate(**about: Any) -> dict[str, Any]:
-    y, risk, frame = study.rows()
+def _evaluate(rows: Any = None, **about: Any) -> Evaluation:
+    y, risk, frame = rows or study.rows()
     frame.loc[7, "noise"] = frame.loc[8, "dose"] = 123.456789
+    scored = evaluation.scored_rows(y, risk, frame)
     return evaluation.evaluate(
-        y, risk, frame, study.SCHEMA, 0.3, 1, predict=study.predict, replicates=30, **about
+        scored, study.SCHEMA, 0.3, seed=1, predict=study.predict, replicates=30, **about
     )
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Any]:
+def measured() -> Evaluation:
     return _evaluate(
-        model={"family": "logistic_regression", "trained_at": 0, "role": "tuned"}, data={"kind": "public"}
+        model=ModelFacts(family="logistic_regression", trained_at=0, role="tuned"), kind="public"
     )
 
 
@@ -124,10 +127,9 @@ def test_the_report_leads_with_what_matters(page):
 
 def test_the_plain_words_are_the_figures(page, measured):
     """Of 1,000 people: flagged, found and missed as evaluated."""
-    counts = measured["per_1000"]
-    flagged = counts["true_positives"] + counts["false_positives"]
-    assert f"the model flags <b>{flagged}</b>" in page
-    assert f"{counts['false_negatives']} are missed" in page
+    counts = measured.per_1000
+    assert f"the model flags <b>{counts.flagged}</b>" in page
+    assert f"{counts.false_negatives} are missed" in page
 
 
 def test_report_and_card_carry_the_disclaimer_and_that_rows_are_unweighted(page, card):
@@ -159,7 +161,7 @@ def test_a_planted_value_is_in_neither(page, card):
 
 def test_synthetic_data_are_announced_everywhere_and_real_ones_nowhere(page, card):
     """Banner, title, heading, limits and footer; title and first lines of the card."""
-    made_up = _evaluate(data={"kind": "synthetic"})
+    made_up = _evaluate(kind="synthetic")
     synthetic = report.render_report([made_up])
     for part in (
         'class="banner"',
@@ -187,7 +189,7 @@ def test_other_models_gates_and_the_champion_stand_in_the_report_when_given(meas
 
 def test_an_evaluation_without_scores_groups_and_importance_renders(measured):
     """A schema need not have them."""
-    plain = {**measured, "point_scores": [], "subgroups": [], "importance": None}
+    plain = replace(measured, point_scores=(), subgroups=(), hidden_subgroups=(), importance=None)
     assert 'id="scores"' not in report.render_report([plain])
     assert "## Subgroups" not in report.render_card(plain)
 
@@ -197,7 +199,7 @@ def test_a_tiny_split_or_a_useless_model_still_renders(risk):
     """Undefined figures are dashes: a constant risk has no calibration slope, 30 rows show no subgroup."""
     y, true_risk, frame = study.rows(30)
     risks = true_risk if risk is None else np.full(30, risk)
-    tiny = evaluation.evaluate(y, risks, frame, study.SCHEMA, 0.3, 1, predict=study.predict, replicates=10)
+    tiny = _evaluate((y, risks, frame))
     page = report.render_report([tiny], gates=gates.judge(tiny, None, study.SCHEMA))
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
     assert "None" not in page

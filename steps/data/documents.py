@@ -1,0 +1,57 @@
+"""Typed documents as JSON: frozen dataclasses out to plain values, and plain values back, checked.
+
+Every document that one room writes and another reads (an evaluation, an exploration, a drift report, a
+verdict) is a frozen dataclass. This module is the only way from it to JSON and back, so that "undefined" is
+`null` in all of them and a document of another shape is refused where it is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from steps.data.errors import UserError
+
+Document = TypeVar("Document")
+
+_SHOWN_PROBLEMS = 5
+
+
+def defined(value: float) -> float | None:
+    """The number itself, or None where it is undefined (NaN) or infinite: JSON has neither."""
+    return float(value) if math.isfinite(value) else None
+
+
+def to_json(content: Any) -> Any:
+    """Plain JSON values of a document: dictionaries, lists, texts, numbers; NaN and infinity become None."""
+    if is_dataclass(content):
+        return {field.name: to_json(getattr(content, field.name)) for field in fields(content)}
+    if isinstance(content, Mapping):
+        return {str(key): to_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [to_json(item) for item in content]
+    return defined(content) if isinstance(content, float) else content
+
+
+def from_json(kind: type[Document], content: object, name: str) -> Document:
+    """A document of this kind from plain JSON values; `name` is what an error calls it.
+
+    Keys that the dataclass does not have are left out, so that a newer writer may add some.
+
+    Raises:
+        UserError: something is absent or of another type. Places are named, values never.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        told = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['type']}" for one in problems]
+        more = f", and {len(told) - _SHOWN_PROBLEMS} more" if len(told) > _SHOWN_PROBLEMS else ""
+        raise UserError(
+            f"{name} is not a document that this version reads ({'; '.join(told[:_SHOWN_PROBLEMS])}{more}); "
+            "make it again with the step that writes it"
+        ) from None
