@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import yaml
 
 from steps.chain import parameters
 from steps.ops import retrain
 from tests.conftest import ROOT
 
-DOCUMENTS = ("README.md", "data/README.md", "monitoring/RUNBOOK.md", ".github/CONTRIBUTING.md")
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "data/*.md", "monitoring/*.md", ".github/*.md")
+    for path in ROOT.glob(pattern)
+    if path.name not in ("CHANGELOG.md", "decisions.md", "upgrading.md")  # they speak of what was
+)
+OURS = ("steps", "monitoring", "docs", "benchmarks")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -22,6 +29,37 @@ def commands() -> list[tuple[str, str]]:
         indented = re.findall(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)
         found += [(name, " ".join(code.split())) for code in [*re.findall(r"`([^`]+)`", text), *indented]]
     return found
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    """To a file of this repository, and to a heading that it has."""
+    document = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        if "://" in path:
+            continue
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{name} links {target}"
+        if heading:
+            titles = re.findall(r"^#+ +(.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+            assert heading in slugs, f"{name} links {target}"
+
+
+def test_the_readme_fits_on_few_screens() -> None:
+    """What needs more room has a page of its own in docs/."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_module_that_is_run_by_name_exists() -> None:
+    """`python -m name` in a document is a module or a package that can be run."""
+    told = {(name, module) for name, code in commands() for module in re.findall(r"python -m ([\w.]+)", code)}
+    ours = {(name, module) for name, module in told if module.split(".")[0] in OURS}
+    assert ours
+    for name, module in sorted(ours):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), (name, module)
 
 
 def test_every_word_after_make_is_a_target() -> None:
