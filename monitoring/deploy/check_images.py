@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.deploy import build
-from monitoring.deploy.docker import docker
+from monitoring.deploy.docker import docker, last_lines, seconds_to_health
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, read_facts
@@ -157,19 +157,6 @@ def address(container: str, port: int) -> str:
     return f"http://{docker('port', container, f'{port}/tcp').splitlines()[0]}"
 
 
-def seconds_to_health(container: str, limit: float) -> float:
-    """Seconds from a container's start until it is healthy. Raises UserError with its log past the limit."""
-    started = time.monotonic()
-    while time.monotonic() - started < limit:
-        state = json.loads(docker("inspect", "--format", "{{json .State}}", container))
-        if state["Health"]["Status"] == "healthy":
-            return time.monotonic() - started
-        if not state["Running"]:
-            break
-        time.sleep(0.1)
-    raise UserError(f"a container is not healthy after {limit:g} s; its log ends\n{_log(container)}")
-
-
 def seconds_to_answer(container: str, url: str, limit: float) -> float:
     """Seconds from now until /ping answers. Raises UserError with the log past the limit, or if it ended."""
     started = time.monotonic()
@@ -182,11 +169,7 @@ def seconds_to_answer(container: str, url: str, limit: float) -> float:
             time.sleep(0.05)
         else:
             return time.monotonic() - started
-    raise UserError(f"no answer after {limit:g} s; the log ends\n{_log(container)}")
-
-
-def _log(container: str) -> str:
-    return "\n".join(docker("logs", "--tail", "15", container, also_errors=True).splitlines()[-15:])
+    raise UserError(f"no answer after {limit:g} s; the log ends\n{last_lines(container)}")
 
 
 def megabytes_used(container: str) -> float:

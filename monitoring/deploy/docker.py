@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from steps.data.errors import UserError
+
+COMPOSE = ("compose", "--file", "monitoring/deploy/compose.yaml")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of compose.yaml as it would be started; one with profiles may be left out."""
+
+    name: str
+    image: str
+    profiles: tuple[str, ...]
 
 
 def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_errors: bool = False) -> str:
@@ -25,6 +39,34 @@ def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_e
     return (done.stdout + (done.stderr if also_errors else "")).strip()
 
 
+def require_compose() -> None:
+    """Raise UserError if `docker compose`, version 2, is missing: it is a plugin of its own."""
+    try:
+        docker("compose", "version")
+    except UserError as error:
+        if "not installed" in str(error):
+            raise
+        raise UserError(
+            "`docker compose` (version 2) is missing, and `docker-compose` with a hyphen will not do."
+            " Debian, Ubuntu: apt-get install docker-compose-plugin;"
+            " others: https://docs.docker.com/compose/install/linux/"
+        ) from None
+
+
+def services(environment: Mapping[str, str]) -> list[Service]:
+    """All services of compose.yaml, those in a profile too, with their variables filled in."""
+    text = docker(*COMPOSE, "--profile", "*", "config", "--format", "json", environment=environment)
+    return [
+        Service(name, service["image"], tuple(service.get("profiles", ())))
+        for name, service in json.loads(text)["services"].items()
+    ]
+
+
+def containers(service: str, environment: Mapping[str, str]) -> set[str]:
+    """Ids of the containers of a service that run now."""
+    return set(docker(*COMPOSE, "ps", "--quiet", service, environment=environment).split())
+
+
 def has_image(reference: str) -> bool:
     """Whether the engine holds an image under this name and tag."""
     try:
@@ -34,6 +76,30 @@ def has_image(reference: str) -> bool:
             return False
         raise
     return True
+
+
+def have_image(reference: str) -> None:
+    """Have an image on this engine. Raises UserError with the registry's answer if there is none anywhere."""
+    if not has_image(reference):
+        docker("pull", "--quiet", reference)
+
+
+def seconds_to_health(container: str, limit: float) -> float:
+    """Seconds from a container's start until it is healthy. Raises UserError with its log past the limit."""
+    started = time.monotonic()
+    while time.monotonic() - started < limit:
+        state = json.loads(docker("inspect", "--format", "{{json .State}}", container))
+        if state["Health"]["Status"] == "healthy":
+            return time.monotonic() - started
+        if not state["Running"]:
+            break
+        time.sleep(0.1)
+    raise UserError(f"a container is not healthy after {limit:g} s; its log ends\n{last_lines(container)}")
+
+
+def last_lines(container: str) -> str:
+    """The end of a container's log."""
+    return "\n".join(docker("logs", "--tail", "15", container, also_errors=True).splitlines()[-15:])
 
 
 def megabytes(reference: str) -> int:

@@ -17,14 +17,20 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from monitoring.deploy.check_images import seconds_to_health
-from monitoring.deploy.docker import docker, has_image
+from monitoring.deploy import secret_files, stack
+from monitoring.deploy.docker import (
+    COMPOSE,
+    containers,
+    docker,
+    have_image,
+    require_compose,
+    seconds_to_health,
+)
 from steps.chain.context import VERDICT
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, read_facts
 
-COMPOSE = ("compose", "--file", "monitoring/deploy/compose.yaml")
 SETTINGS = Path("monitoring") / "deploy" / ".env"
 START_SECONDS = 240.0
 RUNNING = ("MODEL_IMAGE", "EXPORTER_IMAGE", "VERSION")
@@ -60,18 +66,11 @@ def fetch(wanted: Mapping[str, str]) -> None:
     """Have both images on this engine. Raises UserError naming the one that is nowhere."""
     for part in ("MODEL_IMAGE", "EXPORTER_IMAGE"):
         image = f"{wanted[part]}:{wanted['VERSION']}"
-        if has_image(image):
-            continue
         try:
-            docker("pull", "--quiet", image)
+            have_image(image)
         except UserError as error:
             remedy = f"`make image ARGS='--version {wanted['VERSION']}'` builds it"
             raise UserError(f"there is no image {image} here or in a registry: {remedy}") from error
-
-
-def models(environment: Mapping[str, str]) -> set[str]:
-    """Ids of the model containers that run now."""
-    return set(docker(*COMPOSE, "ps", "--quiet", "model", environment=environment).split())
 
 
 def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float, set[str]]:
@@ -85,19 +84,19 @@ def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float,
     """
     new, old = {**os.environ, **wanted}, {**os.environ, **before}
     up = ("up", "--detach", "--no-deps")
-    running = models(old) if before else set()
+    running: set[str] = containers("model", old) if before else set()
     beside = ("--no-recreate", "--scale", f"model={len(running) + 1}")
     try:
         docker(*COMPOSE, *up, *beside, "model", environment=new)
         # Not `--wait`: it would wait for the old model too, which may be too busy to call itself healthy.
-        for container in models(new) - running:
+        for container in containers("model", new) - running:
             seconds_to_health(container, START_SECONDS)
         started = time.monotonic()
         docker(*COMPOSE, *up, "--wait", "exporter", environment=new)
     except UserError as error:
         if before:
             try:
-                for container in models(new) - running:
+                for container in containers("model", new) - running:
                     docker("rm", "--force", container)
                 docker(*COMPOSE, *up, "--wait", "exporter", environment=old)
             except UserError as second:
@@ -109,10 +108,10 @@ def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float,
     return time.monotonic() - started, running
 
 
-def take_away(containers: Iterable[str], version: str) -> list[str]:
+def take_away(old_models: Iterable[str], version: str) -> list[str]:
     """Stop and remove old models; a warning for each that stays, since the new pair serves all the same."""
     warnings = []
-    for container in containers:
+    for container in old_models:
         try:
             docker("stop", container)
             docker("rm", container)
@@ -136,7 +135,29 @@ def deploy(wanted: Mapping[str, str], settings: Path) -> str:
         raise UserError(f"{shown} did not get healthy{still}. {error}") from None
     remember(settings, with_pair(text, wanted))
     said = f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
-    return "\n".join([said, *take_away(old, before.get("VERSION", ""))])
+    return "\n".join([said, *take_away(old, before.get("VERSION", "")), *remove_old_images(wanted, before)])
+
+
+def remove_old_images(wanted: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """Remove the images of versions older than the two that are kept: what runs, and what ran before it.
+
+    Images of newer versions stay. Returns what was removed, in words; an image that is in use stays silently.
+    """
+    kept = [int(pair["VERSION"]) for pair in (wanted, before) if pair and pair["VERSION"].isdigit()]
+    if not kept or not before:
+        return []
+    repositories = {wanted["MODEL_IMAGE"], wanted["EXPORTER_IMAGE"]}
+    repositories |= {f"{wanted['MODEL_IMAGE']}-{stage}" for stage in ("stock", "sidecar")}
+    removed = []
+    for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
+        repository, _, tag = image.rpartition(":")
+        if repository in repositories and tag.isdigit() and int(tag) < min(kept):
+            try:
+                docker("image", "rm", image)
+            except UserError:
+                continue
+            removed.append(image)
+    return [f"removed {len(removed)} images of older versions: {', '.join(removed)}"] if removed else []
 
 
 def remember(settings: Path, text: str) -> None:
@@ -174,6 +195,36 @@ def running_name(settings: Path) -> str:
     return running["MODEL_IMAGE"].rpartition("/")[2] if running else "true"
 
 
+def prepare(settings: Path) -> None:
+    """Have every secret as a file, and none in the settings or the environment."""
+    folder = PROJECT / secret_files.FOLDER
+    secret_files.refuse_variables(os.environ, secret_files.FOLDER)
+    if settings.exists():
+        text = settings.read_text(encoding="utf-8")
+        remaining = secret_files.move_from_settings(text, folder)
+        if remaining != text:
+            remember(settings, remaining)
+    for name in secret_files.make_missing(folder):
+        print(f"{secret_files.FOLDER / name} holds a new password")
+
+
+def act(action: str, version: str, settings: Path) -> str:
+    """Bring the stack up, or move to a version or to the champion; what to tell the person."""
+    if action == "deploy" and not version:
+        raise UserError("say which: make deploy VERSION=3")
+    require_compose()
+    prepare(settings)
+    wanted = chosen(action, version, os.environ, settings)
+    if action != "stack":
+        return deploy(wanted, settings)
+    fetch(wanted)
+    left_out = stack.bring_up({**os.environ, **wanted})
+    text = settings.read_text(encoding="utf-8") if settings.exists() else ""
+    remember(settings, with_pair(text, wanted))
+    model = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
+    return "\n".join([f"{model} is up", *stack.addresses({**os.environ, **wanted}), *left_out])
+
+
 def main() -> int:
     """Deploy, or print the `name` of the model that runs; exit code 1 with the reason if that fails."""
     action, version = [*sys.argv[1:], "", ""][:2]
@@ -183,18 +234,7 @@ def main() -> int:
         return 0
     os.chdir(PROJECT)
     try:
-        if action == "deploy" and not version:
-            raise UserError("say which: make deploy VERSION=3")
-        wanted = chosen(action, version, os.environ, settings)
-        if action == "stack":
-            fetch(wanted)
-            docker(*COMPOSE, "up", "--detach", "--wait", environment={**os.environ, **wanted})
-            text = settings.read_text(encoding="utf-8") if settings.exists() else ""
-            remember(settings, with_pair(text, wanted))
-            model = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
-            said = f"http://127.0.0.1:3000 is Grafana, http://127.0.0.1:8080/invocations {model}"
-        else:
-            said = deploy(wanted, settings)
+        said = act(action, version, settings)
     except UserError as error:
         print(f"{action}: error: {error}", file=sys.stderr)
         return 1

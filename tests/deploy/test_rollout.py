@@ -6,7 +6,6 @@ import base64
 import http.client
 import json
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from monitoring.deploy import check_images, rollout
+from monitoring.deploy import check_images, rollout, secret_files
 from monitoring.deploy.docker import docker
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
@@ -40,12 +39,18 @@ class Engine:
     fails: Callable[[str, str], bool] = lambda service, version: False
     models: list[str] = field(default_factory=lambda: ["old"])
     said: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
 
     def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         action, service = arguments[3 if arguments[0] == "compose" else 0], arguments[-1]
         version = (environment or {}).get("VERSION", "")
         if action == "ps":
             return "\n".join(self.models)
+        if arguments[:2] == ("image", "ls"):
+            return "\n".join(self.images)
+        if arguments[:2] == ("image", "rm"):
+            self.images.remove(arguments[-1])
+            return ""
         self.said.append(" ".join(part for part in (action, service, version) if part))
         if action == "up" and service == "model":
             self.models.append("new")
@@ -54,6 +59,12 @@ class Engine:
         if action == "rm":
             self.models.remove(service)
         return ""
+
+
+def use(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
+    """Put the emulated engine in the place of Docker's command line."""
+    for module in (rollout, sys.modules["monitoring.deploy.docker"]):
+        monkeypatch.setattr(module, "docker", engine)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +86,7 @@ def test_the_new_model_is_healthy_before_the_sidecar_moves(
 ) -> None:
     """Then the old model goes."""
     engine = Engine()
-    monkeypatch.setattr(rollout, "docker", engine)
+    use(monkeypatch, engine)
     rollout.deploy(NEW, settings)
     assert engine.said == ["up model 2", "up exporter 2", "stop old", "rm old"]
 
@@ -83,7 +94,7 @@ def test_the_new_model_is_healthy_before_the_sidecar_moves(
 def test_a_model_that_does_not_get_healthy_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old pair was never touched."""
     engine = Engine(fails=lambda service, version: service == "model")
-    monkeypatch.setattr(rollout, "docker", engine)
+    use(monkeypatch, engine)
     with pytest.raises(UserError, match="unhealthy"):
         rollout.switch(NEW, OLD)
     assert engine.models == ["old"]
@@ -93,7 +104,7 @@ def test_a_model_that_does_not_get_healthy_is_taken_away(monkeypatch: pytest.Mon
 def test_a_sidecar_that_does_not_get_healthy_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old one comes back beside its own model, which still runs."""
     engine = Engine(fails=lambda service, version: (service, version) == ("exporter", "2"))
-    monkeypatch.setattr(rollout, "docker", engine)
+    use(monkeypatch, engine)
     with pytest.raises(UserError, match="unhealthy"):
         rollout.switch(NEW, OLD)
     assert engine.models == ["old"]
@@ -104,7 +115,7 @@ def test_an_old_pair_that_does_not_come_back_is_not_said_to_serve(
     monkeypatch: pytest.MonkeyPatch, settings: Path
 ) -> None:
     """At night the difference between a failed deployment and an outage is the first thing to know."""
-    monkeypatch.setattr(rollout, "docker", Engine(fails=lambda service, version: service == "exporter"))
+    use(monkeypatch, Engine(fails=lambda service, version: service == "exporter"))
     with pytest.raises(UserError) as raised:
         rollout.deploy(NEW, settings)
     assert "still serves" not in str(raised.value)
@@ -117,11 +128,11 @@ def test_the_settings_file_changes_only_after_success(
 ) -> None:
     """It says what runs, is for its owner's eyes, and the error says what still serves."""
     assert settings.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr(rollout, "docker", Engine(fails=lambda service, version: version == "2"))
+    use(monkeypatch, Engine(fails=lambda service, version: version == "2"))
     with pytest.raises(UserError, match=r"version 2 .* did not get healthy; version 1 still serves"):
         rollout.deploy(NEW, settings)
     assert rollout.remembered(settings.read_text()) == OLD
-    monkeypatch.setattr(rollout, "docker", Engine())
+    use(monkeypatch, Engine())
     rollout.deploy(NEW, settings)
     assert rollout.remembered(settings.read_text()) == NEW
     assert "PORT=9000" in settings.read_text()
@@ -131,7 +142,7 @@ def test_an_old_model_that_cannot_be_stopped_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, settings: Path
 ) -> None:
     """The new pair serves: the settings name it, and the message says what is left to take away."""
-    monkeypatch.setattr(rollout, "docker", Engine(fails=lambda service, version: service == "old"))
+    use(monkeypatch, Engine(fails=lambda service, version: service == "old"))
     said = rollout.deploy(NEW, settings)
     assert "version 2 of diabetes-risk serves" in said
     assert "warning: version 1 still runs beside it: no answer from the engine" in said
@@ -189,8 +200,9 @@ def test_a_rollback_moves_the_containers_to_the_champion_of_the_verdict(
 ) -> None:
     """The second half of `make rollback`, from the registry that the running pair came from."""
     engine = Engine()
-    monkeypatch.setattr(rollout, "docker", engine)
-    monkeypatch.setattr(rollout, "has_image", lambda reference: False)
+    use(monkeypatch, engine)
+    monkeypatch.setattr(rollout, "have_image", lambda reference: engine("pull", reference))
+    monkeypatch.setattr(rollout, "require_compose", lambda: None)
     monkeypatch.setattr(rollout, "PROJECT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["deploy", "champion"])
     monkeypatch.delenv("IMAGE_PREFIX", raising=False)
@@ -228,6 +240,16 @@ def test_a_rollback_is_asked_of_the_model_that_runs(
     assert capsys.readouterr().out == "true\nm\n"
 
 
+def test_images_of_older_versions_are_removed(monkeypatch: pytest.MonkeyPatch, settings: Path) -> None:
+    """What runs, what ran before it, what is newer, and what is no version of this model stay."""
+    stay = ["diabetes-risk:1", "diabetes-risk:2", "diabetes-risk:3", "diabetes-risk-exporter:1", "other:0"]
+    go = ["diabetes-risk:0", "diabetes-risk-exporter:0", "diabetes-risk-stock:0", "diabetes-risk-sidecar:0"]
+    engine = Engine(images=[*stay, *go, "diabetes-risk:latest"])
+    use(monkeypatch, engine)
+    assert "removed 4 images of older versions" in rollout.deploy(NEW, settings)
+    assert engine.images == [*stay, "diabetes-risk:latest"]
+
+
 # ---------------------------------------------------------------- on a real engine, under load
 
 
@@ -262,12 +284,6 @@ def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path
     archive.restore(tmp_path / "store.tar.gz", checkout.folder)
     shutil.copytree(champion.checkout.folder / ".cache", checkout.folder / ".cache")
     shutil.copy(ROOT / "CHANGELOG.md", checkout.folder)
-    compose = checkout.folder / "monitoring" / "deploy" / "compose.yaml"
-    if tuple(int(part) for part in docker("version", "--format", "{{.Server.APIVersion}}").split(".")) < (
-        1,
-        44,
-    ):
-        compose.write_text(re.sub(r" *start_interval:.*\n", "", compose.read_text()))  # engines before 25
     code, output = checkout.mlflow_run(
         "promote", model="baseline", family="histogram_gradient_boosting", replicates=100
     )
@@ -289,8 +305,10 @@ def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path
         **checkout.environment,
         "COMPOSE_PROJECT_NAME": f"deploy-test-{os.getpid()}",
         "PORT": str(port),
-        "FEEDBACK_KEYS": "a key of a test only".replace(" ", "-"),
     }
+    secrets = checkout.folder / secret_files.FOLDER
+    secrets.mkdir()
+    (secrets / "feedback_keys").write_text("a-key-of-a-test-only")
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "monitoring.deploy.rollout", *words]
