@@ -11,7 +11,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 ARGS ?=
 
 .PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release image pack image-test deploy \
-        rollback stack simulate pictures data-check retrain publish-plan publish store-restore store-save
+        rollback stack stack-test digests propose-digests simulate pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,15 @@ image-test: .venv/installed  ## Start both images as they are meant to run, and 
 
 stack: .venv/installed  ## The whole stack in Docker: model, sidecar, Prometheus, Grafana
 	@python -m monitoring.deploy.rollout stack $(VERSION)
+
+stack-test: .venv/installed-dev  ## The whole stack up from its real images, watched, looked into, and down again
+	@REQUIRE_REAL=1 python -m pytest -m real tests/deploy/test_whole_stack.py $(ARGS)
+
+digests: .venv/installed  ## Write the digest of each image's tag into compose.yaml (asks the registries)
+	@python -m monitoring.deploy.digests write
+
+propose-digests: .venv/installed  ## Propose them as a pull request; what Actions runs
+	@python -m monitoring.deploy.digests propose
 
 deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, together
 	@python -m monitoring.deploy.rollout deploy $(VERSION)

@@ -24,6 +24,7 @@ OTHER_COMMANDS = {
     "mlflow run . -e tune",  # typed exactly so
     'test "$RESULTS" = "success success success success success"',  # the gate
     'echo "::notice::not published, because this is not main; retrain on main publishes the champion"',
+    'echo "::error::an alert retrains main only" && false',
     'echo "::notice::not attested, because GitHub attests private repositories in its Enterprise plan only"',
 }
 
@@ -76,7 +77,7 @@ def test_one_action_has_one_version() -> None:
 
 
 def test_nobody_has_rights_that_no_job_names() -> None:
-    """No right by default; jobs name theirs; only retraining writes; checkouts keep no credentials."""
+    """No right by default; jobs name theirs; few write; checkouts keep no credentials."""
     writing = {}
     for path in WORKFLOWS:
         document = _load(path.stem)
@@ -90,6 +91,8 @@ def test_nobody_has_rights_that_no_job_names() -> None:
     assert writing == {
         "retrain/train": {"contents"},
         "retrain/publish": {"contents", "packages", "id-token", "attestations"},
+        "alert/retrain": {"contents", "packages", "id-token", "attestations"},  # which it calls
+        "digests/propose": {"contents", "pull-requests"},
     }
     for workflow, job, step in _steps():
         if "actions/checkout" in step.get("uses", ""):
@@ -113,7 +116,8 @@ def test_publishing_needs_promotion_and_ci_of_the_same_commit() -> None:
     # Called from this commit's own file, so it tests this commit.
     assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
     commands = [step.get("run") for step in job["steps"] if "run" in step]
-    assert commands.index("make pack") < commands.index("make image-test") < commands.index("make publish")
+    order = [commands.index(f"make {word}") for word in ("pack", "image-test", "stack-test", "publish")]
+    assert order == sorted(order)
 
 
 def test_the_gate_needs_every_other_job_of_ci() -> None:
@@ -141,13 +145,19 @@ def test_each_push_to_main_runs_ci_once() -> None:
     assert _load("ci")["on"]["push"]["paths-ignore"] == _load("retrain")["on"]["push"]["paths"]
 
 
-def test_the_dispatch_takes_what_an_alert_sends() -> None:
-    """Grafana's message names a reason and a source."""
-    inputs = _load("retrain")["on"]["workflow_dispatch"]["inputs"]
+def test_the_dispatch_takes_what_an_alert_sends_and_no_data() -> None:
+    """Grafana's message names a reason and a source; nothing it could send chooses rows or a ref."""
+    document = _load("alert")
     template = (ROOT / "monitoring/grafana/provisioning/alerting/templates.yaml").read_text()
     sent = re.search(r'"inputs" \(coll\.Dict (.*)\)', template)
     assert sent is not None
-    assert set(re.findall(r'"(\w+)" (?:\(printf|\.)', sent[1])) <= set(inputs)
+    inputs = set(document["on"]["workflow_dispatch"]["inputs"])
+    assert set(re.findall(r'"(\w+)" (?:\(printf|\.)', sent[1])) == inputs == {"reason", "source"}
+    assert set(_load("retrain")["on"]["workflow_call"]["inputs"]) == inputs
+    jobs = document["jobs"]
+    assert jobs["retrain"]["if"] == "github.ref == 'refs/heads/main'"
+    assert jobs["elsewhere"]["if"] == "github.ref != 'refs/heads/main'"
+    assert jobs["elsewhere"]["steps"][0]["run"].endswith("&& false")
 
 
 def test_the_project_s_version_stands_in_the_changelog_alone() -> None:
