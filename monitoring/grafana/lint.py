@@ -96,7 +96,7 @@ class Files:
 
     provisioning: Mapping[str, dict[str, Any]]
     dashboards: Mapping[str, dict[str, Any]]
-    environment: frozenset[str]
+    environment: Mapping[str, str]
 
     def items(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """(file name, entry) of every list of this name, over all files."""
@@ -122,7 +122,7 @@ def read(folder: Path = FOLDER, compose: Path = COMPOSE) -> Files:
         for path in sorted((folder / "dashboards").glob("*.json"))
     }
     stack = yaml.safe_load(compose.read_text(encoding="utf-8"))
-    return Files(provisioning, dashboards, frozenset(stack["services"]["grafana"]["environment"]))
+    return Files(provisioning, dashboards, stack["services"]["grafana"]["environment"])
 
 
 def interpolate(text: str, environment: Mapping[str, str]) -> str:
@@ -236,8 +236,9 @@ def _variables(files: Files) -> Iterator[str]:
         if _VARIABLE.search(in_template):
             yield f"{where}: a $ inside {{{{ }}}} would be lost: write $$ in {text!r}"
             continue
-        if "${" in text:
-            yield f"{where}: ${{NAME}} is expanded twice and mangles a $ in a secret: write $NAME in {text!r}"
+        for name in re.findall(r"\$\{(\w+)\}", text.replace("$$", "")):
+            if not files.environment.get(name, "").startswith("$$__file{"):
+                yield f"{where}: ${{NAME}} is expanded twice, which only a file needs: use $NAME in {text!r}"
         for name in _VARIABLE.findall(text.replace("$$", "")):
             if name.strip("{}") not in files.environment:
                 yield f"{where}: the variable {name} is not in Grafana's environment, so it would be empty"

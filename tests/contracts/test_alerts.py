@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from monitoring.deploy import rollout
 from monitoring.grafana import __main__ as generate
@@ -17,13 +16,12 @@ from monitoring.grafana.boards import runbook
 ROOT = Path(__file__).resolve().parents[2]
 MARKDOWN = runbook.RUNBOOK.read_text(encoding="utf-8")
 CHAPTERS = runbook.chapters(MARKDOWN)
-OTHER_CHAPTERS = ["Retraining from an alert", "Operate and upgrade"]
 RULES = [rule for _, rule in lint.read().rules()]
 
 
 def test_alerts_and_headings_match_one_to_one() -> None:
-    """In the order of the rules, the chapters on operation after them."""
-    assert list(CHAPTERS) == [rule["title"] for rule in RULES] + OTHER_CHAPTERS
+    """In the order of the rules."""
+    assert list(CHAPTERS) == [rule["title"] for rule in RULES]
 
 
 def test_there_are_at_least_sixteen_alerts() -> None:
@@ -61,13 +59,14 @@ def test_the_runbook_dashboard_is_the_runbook() -> None:
     assert generate.main(["--check"]) == 0
 
 
-def test_variables_that_the_runbook_sets_are_those_that_the_stack_takes() -> None:
-    """By their exact names: its table holds all of them save the pair's, and no other is named to be set."""
+def test_settings_that_are_documented_are_those_that_the_stack_takes() -> None:
+    """By their exact names: one table holds all save the pair's, and no other is named to be set."""
     compose = (ROOT / "monitoring" / "deploy" / "compose.yaml").read_text(encoding="utf-8")
     taken = set(re.findall(r"\$\{(\w+)", compose)) - set(rollout.RUNNING)
-    table = re.findall(r"^\| (`[A-Z].*?) \|", MARKDOWN, re.MULTILINE)
-    assert {name for row in table for name in re.findall(r"`(\w+)`", row)} == taken
-    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)(?:=[^`]*)?`", MARKDOWN))
+    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (`[A-Z].*?) \|", page, re.MULTILINE)
+    assert {name for row in table for name in re.findall(r"`([A-Z_]+)(?:=on)?`", row)} == taken
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)(?:=[^`]*)?`", MARKDOWN + page))
     assert named - taken == {"STACK", "IMAGE_PREFIX"}  # a short form; make takes it
 
 
@@ -88,15 +87,3 @@ def test_what_a_changed_variable_needs_is_told_beside_it() -> None:
 def test_a_restart_is_a_command() -> None:
     """Nobody has to guess which one at night."""
     assert re.findall(r"\b[Rr]estart (?:it|the)\b", MARKDOWN) == []
-
-
-def test_the_dispatch_sends_what_the_retrain_workflow_takes() -> None:
-    """GitHub refuses inputs that the workflow does not declare."""
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "retrain.yml").read_text(encoding="utf-8"))
-    # YAML 1.1 reads the key `on` as true.
-    declared = set(workflow[True]["workflow_dispatch"]["inputs"])
-    (template,) = [item["template"] for _, item in lint.read().items("templates")]
-    dispatch = template.partition('define "alert.retrain"')[2]
-    sent = set(re.findall(r'"(\w+)" \(?[.p]', dispatch.partition('"inputs"')[2]))
-    assert sent == {"reason", "source"}
-    assert sent <= declared

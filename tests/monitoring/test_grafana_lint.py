@@ -73,7 +73,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] =
         "SLACK_URL is not in Grafana's environment",
     ),
     "braced variable": (
-        lambda p, d: receiver(p, "slack")["settings"].update(url="${ALERT_SLACK_URL}"),
+        lambda p, d: receiver(p, "slack")["settings"].update(url="${RETRAIN_URL}"),
         "expanded twice",
     ),
     "lost $ in a template of a contact point": (
@@ -191,7 +191,8 @@ def test_a_planted_fault_is_noticed(fault: str) -> None:
 
 def test_a_variable_that_compose_no_longer_sets_is_noticed() -> None:
     """Grafana would read an empty value and, for a required setting, not start."""
-    problems = planted(lambda p, d: None, environment=CLEAN.environment - {"RETRAIN_URL"})
+    fewer = {name: value for name, value in CLEAN.environment.items() if name != "RETRAIN_URL"}
+    problems = planted(lambda p, d: None, environment=fewer)
     assert any("RETRAIN_URL" in problem for problem in problems)
 
 

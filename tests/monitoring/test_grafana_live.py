@@ -61,11 +61,13 @@ def listener() -> Iterator[tuple[str, list[tuple[str, dict[str, str], Any]]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    # Grafana in a container reaches this machine by another name than loopback.
+    host = os.environ.get("GRAFANA_REACHES", "127.0.0.1")
+    server = HTTPServer((host, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", arrived
+        yield f"http://{host}:{server.server_port}", arrived
     finally:
         server.shutdown()
         thread.join()
