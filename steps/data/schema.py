@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Code = float | str
 LevelledKind = Literal["binary", "ordinal", "nominal"]
 SourceKind = Literal["synthetic", "public"]
+Take = Literal["largest", "smallest"]
 Operation = Literal[
     "shift", "add", "scale", "replace", "missing", "garbage", "outcome_shift", "outcome_slope", "rate"
 ]
@@ -187,14 +188,20 @@ class PointBand:
 
 @dataclass(frozen=True, slots=True)
 class PointItem:
-    """One question of a point score. With several columns, the largest of their points counts once."""
+    """One question of a point score.
+
+    With several columns one of their points counts, the largest or the smallest as `take` says: a form that
+    gives its point unless fruit or vegetables are eaten daily takes the smallest.
+    """
 
     columns: tuple[str, ...]
     points: Mapping[Code, int] | tuple[PointBand, ...]
+    take: Take = "largest"
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """Points of each row, shape (rows,); a missing value gives none."""
-        return np.asarray(np.maximum.reduce([self._score_column(frame[name]) for name in self.columns]))
+        choose = np.maximum if self.take == "largest" else np.minimum
+        return np.asarray(choose.reduce([self._score_column(frame[name]) for name in self.columns]))
 
     def _score_column(self, series: pd.Series[Any]) -> NDArray[np.int64]:
         total = np.zeros(len(series), dtype=np.int64)
@@ -212,13 +219,24 @@ class PointItem:
 
 @dataclass(frozen=True, slots=True)
 class PointScore:
-    """A score that is added up by hand, to compare a model with."""
+    """A score that is added up by hand, to compare a model with.
+
+    `lacks` names items of the published form that these data do not have, `differs` says where a question of
+    these data is another than the form's, `cut_because` why people are flagged from `cut` points on.
+    """
 
     name: str
     items: tuple[PointItem, ...]
     cut: int
     made_for: str
     lacks: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+    cut_because: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its items read, each once."""
+        return tuple(dict.fromkeys(name for item in self.items for name in item.columns))
 
     def points(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """Sum of the items' points for each row, shape (rows,); from `cut` on a person is flagged."""
@@ -264,6 +282,31 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """What only a person can say of the data and of a study of them, for report and model card.
+
+    Each is a sentence or two; empty where nobody has written it, and then the report says so. `people`: who
+    is in the data, how many of how many, and where that is published. `outcome`: how it was found out.
+    `cross_sectional`: the outcome was there, or not, when the questions were answered, so no answer of a
+    model is a forecast.
+    """
+
+    people: str = ""
+    setting: str = ""
+    outcome: str = ""
+    weighting: str = ""
+    intended_use: str = ""
+    inequalities: str = ""
+    ethics: str = ""
+    funding: str = ""
+    conflicts: str = ""
+    protocol: str = ""
+    registration: str = ""
+    involvement: str = ""
+    cross_sectional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
     """Everything that is known about a data set before a row of it is read."""
 
@@ -280,6 +323,8 @@ class Schema:
     facts: str | None = None
     drift: DriftLimits = DriftLimits()
     person: str | None = None
+    lacks: tuple[str, ...] = ()
+    card: Card = Card()
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 
 from steps.data.errors import UserError
 from steps.data.schema import (
+    Card,
     Change,
     Code,
     Column,
@@ -33,6 +34,7 @@ from steps.data.schema import (
     Source,
     SourceKind,
     Subgroup,
+    Take,
     Target,
     format_code,
 )
@@ -302,6 +304,9 @@ def _read_schema(entry: Entry) -> Schema | None:
     facts = entry.text("facts", required=False)
     drift_entry = entry.entry("drift", required=False)
     drift = _read_drift(drift_entry) if drift_entry else DriftLimits()
+    card_entry = entry.entry("card", required=False)
+    card = _read_card(card_entry) if card_entry else Card()
+    lacks = entry.texts("lacks")
     person = entry.text("person", required=False)
     if person is not None and (person in known or (target is not None and person == target.name)):
         entry.problem(f"person {person!r} should name a column beside the features and the target")
@@ -322,6 +327,8 @@ def _read_schema(entry: Entry) -> Schema | None:
         facts=facts,
         drift=drift,
         person=person,
+        lacks=lacks,
+        card=card,
     )
 
 
@@ -520,8 +527,20 @@ def _read_point_score(entry: Entry, columns: Mapping[str, Column | None]) -> Poi
     ]
     cut = entry.whole("cut") or 0
     made_for, lacks = entry.text("made_for") or "", entry.texts("lacks")
+    differs, because = entry.texts("differs"), entry.text("cut_because", required=False) or ""
     entry.finish()
-    return PointScore(name, tuple(items), cut, made_for, lacks)
+    return PointScore(name, tuple(items), cut, made_for, lacks, differs, because)
+
+
+def _read_card(entry: Entry) -> Card:
+    texts = {
+        field.name: entry.text(field.name, required=False) or ""
+        for field in fields(Card)
+        if field.name != "cross_sectional"
+    }
+    card = Card(**texts, cross_sectional=entry.flag("cross_sectional"))
+    entry.finish()
+    return card
 
 
 def _read_point_item(entry: Entry, columns: Mapping[str, Column | None]) -> PointItem | None:
@@ -548,6 +567,11 @@ def _read_point_item(entry: Entry, columns: Mapping[str, Column | None]) -> Poin
             ),
         )
         points = None if value is None else MappingProxyType({as_code(code): n for code, n in value.items()})
+    take: Take = "largest"
+    if entry.has("take"):
+        take = cast(Take, entry.choice("take", get_args(Take)) or "largest")
+        if len(names) < 2:
+            entry.problem("take chooses between the points of several columns: name them with columns")
     entry.finish()
     for column in found:
         if isinstance(column, NumericColumn) != numeric:
@@ -559,7 +583,7 @@ def _read_point_item(entry: Entry, columns: Mapping[str, Column | None]) -> Poin
             ]
             if absent:
                 entry.problem(f"points say nothing for level {', '.join(absent)} of {column.name}")
-    return PointItem(names, points) if points is not None and found else None
+    return PointItem(names, points, take) if points is not None and found else None
 
 
 def _read_bands(entry: Entry) -> tuple[PointBand, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pandas as pd
 import pytest
 
 from steps.data.errors import UserError
-from steps.data.schema_file import load
 from steps.measures import evaluation, evaluation_document, metrics
 from steps.measures.evaluation_document import Evaluation, ModelFacts
 from steps.measures.importance import importance
@@ -228,25 +226,3 @@ def test_compare_is_new_less_champion(rows):
     assert found.rows == len(y)
     assert found.metrics["roc_auc"].second == pytest.approx(0.5)
     assert found.metrics["roc_auc"].low > 0
-
-
-def test_point_scores_on_the_survey_are_the_published_ones(survey_path):
-    """ROC AUC, average precision, sensitivity, specificity and share flagged on all of BRFSS 2015."""
-    brfss = load(Path(__file__).parents[2] / "data" / "brfss2015.yaml")
-    frame = pd.read_parquet(survey_path)
-    y = frame[brfss.target.name].isin(brfss.target.positive).to_numpy()
-    published = {
-        "ADA risk test": (0.761, 0.299, 0.814, 0.579, 0.476),
-        "FINDRISC": (0.766, 0.307, 0.739, 0.668, 0.389),
-    }
-    for score in brfss.point_scores:
-        points = score.points(frame)
-        decision = metrics.confusion(y, points, score.cut)
-        found = (
-            metrics.roc_auc(y, points),
-            metrics.average_precision(y, points),
-            float(decision.recall),
-            float(decision.specificity),
-            float(decision.flagged),
-        )
-        assert found == pytest.approx(published[score.name], abs=0.0006)
