@@ -12,9 +12,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from steps.chain.context import Result
+from steps.data import disclosure, sources
 from steps.data import prepared as preparation
-from steps.data import sources
-from steps.data.validation import Problem, ValidationError, described
+from steps.data.documents import to_json
+from steps.data.validation import ValidationError, described
 
 if TYPE_CHECKING:
     from steps.chain.context import Context
@@ -31,22 +32,23 @@ def work(step: Context[Preprocess]) -> Result:
         where = preparation.store_rejected(error.rejected, step.cache)
         raise ValidationError(f"{error}\nThe rejected rows are in {where}, each with its reasons.") from None
     folder = preparation.store(prepared, step.cache)
-    step.log_json("profile.json", prepared.profile)
+    step.log_json("profile.json", to_json(prepared.profile))
     step.log_text("schema.yaml", (step.project / step.values.schema).read_text(encoding="utf-8"))
     rows = {name: len(table) for name, table in prepared.tables.items()}
+    set_aside = disclosure.shown(len(prepared.rejected))
     step.log_metrics(
-        {f"{name}_rows": count for name, count in rows.items()} | {"rejected_rows": len(prepared.rejected)}
+        {f"{name}_rows": count for name, count in rows.items()}
+        | ({} if set_aside is None else {"rejected_rows": set_aside})
     )
     step.log_datasets({name: (prepared.digest, count) for name, count in rows.items()})
     if located.kind != "private" or step.values.publish_rows:
         step.client.log_artifacts(step.run_id, str(folder), "rows")
     counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     lines = [f"preprocess: {counts} rows of {located.kind} data"]
-    lines += [f"preprocess: {warning}" for warning in prepared.profile["warnings"]]
+    lines += [f"preprocess: {warning}" for warning in prepared.profile.warnings]
     if len(prepared.rejected):
         lines.append(f"preprocess: set apart, with reasons, in {folder / 'rejected.parquet'}:")
-        problems = [Problem(**entry) for entry in prepared.profile["problems"]]
-        lines += described(problems, step.schema).splitlines()
+        lines += described(prepared.problems, step.schema).splitlines()
     tags = {
         "data_kind": located.kind,
         "synthetic": str(located.kind == "synthetic").lower(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from steps.chain import chosen_model
 from steps.chain.context import Result
 from steps.data import processors, validation
+from steps.data.disclosure import is_small
 from steps.models import families, scoring
 
 if TYPE_CHECKING:
@@ -65,21 +66,16 @@ def _told(step: Context[Score], scored: Scored, located: Located, out: Path, lab
     speed = scored.rows / max(scored.seconds, 1e-9)
     risks = scored.rows - scored.broken
     mean = scored.risk_sum / risks if risks else float("nan")
-    step.log_metrics(
-        {
-            "rows": scored.rows,
-            "broken_rows": scored.broken,
-            "seconds": scored.seconds,
-            "rows_per_second": speed,
-            "mean_risk": mean,
-        }
-    )
+    metrics = {"rows": float(scored.rows), "seconds": scored.seconds, "rows_per_second": speed}
+    if not (is_small(scored.broken) or is_small(risks)):  # a mean of few is somebody's risk
+        metrics |= {"broken_rows": float(scored.broken), "mean_risk": mean}
+    step.log_metrics(metrics)
     step.tag({"data_kind": located.kind, "data_digest": located.digest, "scored_with": label})
     lines = [f"score: {scored.rows:,} rows in {scored.seconds:.1f} s, {speed:,.0f} rows a second, in {out}"]
     if risks:
         lines.append(f"score: mean risk {100 * mean:.1f} %")
     if scored.broken:
-        why = validation.described(scored.problems, step.schema)
+        why = validation.described(scored.problems, step.schema, exact=True)
         lines.append(f"score: {scored.broken:,} rows have no risk but a reason:\n{why}")
     return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +23,11 @@ import numpy as np
 import pandas as pd
 
 from steps.data import split, validation
-from steps.data.disclosure import on_grid
+from steps.data.disclosure import FEW, is_small
+from steps.data.documents import to_json
 from steps.data.errors import UserError
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
-from steps.data.schema import NumericColumn, format_code
+from steps.data.profile import Described, Profile, codes_in_words, describe
 from steps.data.validation import ValidationError
 
 if TYPE_CHECKING:
@@ -36,12 +35,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from steps.data.schema import Code, Column, Schema
+    from steps.data.schema import Schema
     from steps.data.sources import Located
     from steps.data.validation import Checked, Problem
 
-# Counts of people below this are not published: neither the tracking store nor a report shows them.
-SMALLEST_COUNT = 10
 _MANIFEST = "dataset.json"
 _DIGEST_LENGTH = 16
 _LEFTOVER_SECONDS = 86_400
@@ -60,14 +57,16 @@ class Prepared:
     """A data set ready to learn from.
 
     `tables`: train, validation and test with the features in the schema's order, `__target__` (int8) and
-    `__file__`. `profile` holds aggregates only and may leave this machine; the rows may not. `digest`: 16 hex
+    `__file__`. `profile` holds aggregates only and may leave this machine; the rows and `problems`, which
+    counts the rows that break each rule exactly, may not. `digest`: 16 hex
     digits over the labelled rows, the part of each, what the schema says of the columns, and the kind of
     data.
     """
 
     tables: Mapping[str, pd.DataFrame]
     rejected: pd.DataFrame
-    profile: dict[str, Any]
+    problems: tuple[Problem, ...]
+    profile: Profile
     digest: str
 
 
@@ -112,20 +111,8 @@ def prepare(
     for part, index in rows.items():
         _refuse_one_class(target[index], f"the {part} part", schema, located)
     digest = _digest(places, rows, schema, located)
-    profile = {
-        "schema": schema.name,
-        "data_digest": schema.data_digest,
-        "digest": digest,
-        "kind": located.kind,
-        "rows": {"read": read, "valid": usable, "rejected": faulty, "unlabelled": unlabelled},
-        "problems": [{"column": p.column, "rule": p.rule, "rows": p.rows} for p in problems],
-        "warnings": _warnings(extra, unlabelled, schema, located),
-        "suppressed_below": SMALLEST_COUNT,
-        "parts": {part: _outcomes(target[index]) for part, index in rows.items()},
-        "files": _files(columns[FILE_COLUMN], target, rejected, located),
-        "repeats": _repeats(keys, places),
-        "columns": [_column_profile(columns[column.name], column) for column in schema.columns],
-    }
+    described = Described(digest, columns, rows, keys, places, rejected, unlabelled, problems, extra)
+    profile = describe(described, schema, located)
     tables: dict[str, dict[str, Any]] = {part: {} for part in rows}
     for name in names:  # column by column, so that no second copy of all rows is ever held
         values = columns.pop(name)
@@ -134,6 +121,7 @@ def prepare(
     return Prepared(
         {part: pd.DataFrame(content, copy=False) for part, content in tables.items()},
         rejected,
+        problems,
         profile,
         digest,
     )
@@ -152,7 +140,7 @@ def store(prepared: Prepared, cache: Path) -> Path:
     try:
         for name, table in {**prepared.tables, "rejected": prepared.rejected}.items():
             table.to_parquet(fresh / f"{name}.parquet", index=False, engine="pyarrow", compression="zstd")
-        (fresh / "profile.json").write_text(json.dumps(prepared.profile, indent=1), encoding="utf-8")
+        (fresh / "profile.json").write_text(json.dumps(to_json(prepared.profile), indent=1), encoding="utf-8")
         names = sorted(path.name for path in fresh.iterdir())
         manifest = {"digest": prepared.digest, "sha256": {name: _sha256(fresh / name) for name in names}}
         (fresh / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -276,8 +264,10 @@ def _refuse_too_many(
         return
     share = faulty / read
     digits = next((n for n in range(2, 9) if f"{share:.{n}%}" != f"{max_rejected:.{n}%}"), 9)
+    how_many = FEW if is_small(faulty) else f"{faulty:,}"
+    in_per_cent = "" if is_small(faulty) else f" ({share:.{digits}%})"
     raise TooManyRejectedError(
-        f"{faulty:,} of {read:,} rows ({share:.{digits}%}) break the schema {schema.name}, more than "
+        f"{how_many} of {read:,} rows{in_per_cent} break the schema {schema.name}, more than "
         f"max_rejected allows ({max_rejected:.{digits}%}):\n{validation.described(problems, schema)}\n"
         "Mend the data or the schema, or allow more with -P max_rejected=.",
         rejected,
@@ -293,113 +283,6 @@ def _refuse_one_class(target: NDArray[np.int8], what: str, schema: Schema, locat
     side = "positive" if positives else "negative"
     raise ValidationError(
         f"all {len(target):,} rows of {what} are {side} ({located.target_column} "
-        f"{'is' if positives else 'is never'} {_codes(located.positive)}): a model of "
+        f"{'is' if positives else 'is never'} {codes_in_words(located.positive)}): a model of "
         f"{schema.target.name} needs both outcomes"
     )
-
-
-def _codes(codes: Sequence[Code]) -> str:
-    return " or ".join(format_code(code) for code in codes)
-
-
-# The profile: aggregates only, as it leaves this machine
-
-
-def _warnings(extra: Sequence[str], unlabelled: int, schema: Schema, located: Located) -> list[str]:
-    warnings = []
-    if located.target_column != schema.target.name:
-        warnings.append(
-            f"the outcome is {located.target_column}, positive where it is {_codes(located.positive)}"
-        )
-    if extra:
-        shown = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if len(extra) > 20 else "")
-        warnings.append(f"columns that the schema does not know were ignored: {shown}")
-    if unlabelled:
-        warnings.append(f"{unlabelled:,} rows have no value in {located.target_column} and were set aside")
-    return warnings
-
-
-def _published(count: int) -> int | None:
-    """A count as it may be published: None for one that is small but not zero."""
-    return None if 0 < count < SMALLEST_COUNT else int(count)
-
-
-def _published_together(counts: Sequence[int]) -> list[int | None]:
-    """Counts whose sum is known: where one alone is hidden, so is the next smallest, else it would follow."""
-    shown = [_published(count) for count in counts]
-    if sum(count is None for count in shown) == 1:
-        rest = [(count, place) for place, count in enumerate(shown) if count]
-        if rest:
-            shown[min(rest)[1]] = None
-    return shown
-
-
-def _outcomes(target: NDArray[np.int8]) -> dict[str, Any]:
-    """Rows, positives and prevalence; the last two only if no outcome is rare enough to point at people."""
-    positives = int(target.sum())
-    hidden = None in (_published(positives), _published(len(target) - positives))
-    return {
-        "rows": _published(len(target)),
-        "positives": None if hidden else positives,
-        "prevalence": None if hidden or len(target) == 0 else round(positives / len(target), 6),
-    }
-
-
-def _files(
-    names: pd.Categorical, target: NDArray[np.int8], rejected: pd.DataFrame, located: Located
-) -> list[dict[str, Any]]:
-    broken = Counter(rejected[FILE_COLUMN]) if len(rejected) else Counter()
-    return [
-        {
-            "name": file.name,
-            "sha256": file.sha256,
-            "bytes": file.bytes,
-            "set_aside": broken[file.name],
-            **_outcomes(target[np.asarray(names == file.name)]),
-        }
-        for file in located.files
-    ]
-
-
-def _repeats(keys: NDArray[np.uint64], places: NDArray[np.uint64]) -> dict[str, Any]:
-    """How many rows repeat an earlier one, and how many feature patterns occur with both outcomes."""
-    patterns, outcomes = len(np.unique(keys)), len(np.unique(places))
-    return {
-        "rows_repeating_features": _published(len(keys) - patterns),
-        "rows_repeating_features_and_target": _published(len(keys) - outcomes),
-        "patterns_with_both_outcomes": _published(outcomes - patterns),
-    }
-
-
-def _column_profile(values: Any, column: Column) -> dict[str, Any]:
-    """Share of rows in each level or decile band, and of missing values, of one feature."""
-    missing = np.asarray(pd.isna(values))
-    if isinstance(column, NumericColumn):
-        present = values[~missing]
-        inner = _decile_edges(present, column.minimum, column.maximum)
-        counts = np.bincount(np.searchsorted(inner, present, side="right"), minlength=len(inner) + 1)
-        edges = [column.minimum, *inner, column.maximum]
-        labels = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
-    else:
-        labels = [format_code(code) for code in column.codes]
-        codes = pd.Categorical(values, categories=list(column.codes)).codes
-        counts = np.bincount(codes[codes >= 0], minlength=len(labels))
-    shown = _published_together([*counts.tolist(), int(missing.sum())])
-    shares = [None if count is None else round(count / len(values), 6) for count in shown]
-    return {
-        "name": column.name,
-        "kind": column.kind,
-        "missing": {"rows": shown[-1], "share": shares[-1]},
-        "bins": [
-            {"bin": label, "rows": rows, "share": share}
-            for label, rows, share in zip(labels, shown[:-1], shares[:-1], strict=True)
-        ],
-    }
-
-
-def _decile_edges(present: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
-    """Inner deciles, rounded: none is a person's value."""
-    if len(present) == 0:
-        return []
-    edges = on_grid(np.quantile(present, np.arange(1, 10) / 10), minimum, maximum)
-    return [edge for edge in edges if minimum < edge < maximum]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from steps.data import values as canonical
+from steps.data.disclosure import in_words
 from steps.data.errors import UserError
 from steps.data.files import FILE_COLUMN, REASON_COLUMN, TARGET_COLUMN
 from steps.data.schema import LevelledColumn, NumericColumn
@@ -160,11 +161,14 @@ def merged(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     )
 
 
-def described(problems: Sequence[Problem], schema: Schema) -> str:
-    """One indented line for each problem, with what the schema allows."""
+def described(problems: Sequence[Problem], schema: Schema, *, exact: bool = False) -> str:
+    """One indented line for each problem, with what the schema allows.
+
+    A log or a summary may be read by anybody, so a few rows are not counted; `exact` does, for a terminal.
+    """
     return "\n".join(
-        f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}: {problem.rows:,} "
-        f"row{'s' if problem.rows != 1 else ''}"
+        f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}: "
+        + (f"{problem.rows:,} row{'s' if problem.rows != 1 else ''}" if exact else in_words(problem.rows))
         for problem in problems
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steps.data.disclosure import on_grid
+from steps.data.disclosure import quantile_edges
 from steps.data.schema import NumericColumn
 
 if TYPE_CHECKING:
@@ -72,17 +72,6 @@ def cross(first: Coded, second: Coded) -> Codes:
     return first.codes * second.size + second.codes
 
 
-def quantile_edges(values: Floats, column: NumericColumn, parts: int) -> tuple[float, ...]:
-    """Inner edges that cut the rows into about equal parts, on a grid of a hundredth of the range or coarser.
-
-    The grid keeps an edge from being one person's own value.
-    """
-    if not len(values) or column.maximum <= column.minimum:
-        return ()
-    edges = on_grid(np.quantile(values, np.arange(1, parts) / parts), column.minimum, column.maximum)
-    return tuple(edge for edge in edges if column.minimum < edge <= column.maximum)
-
-
 def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:
     """What trees take, shape (rows, columns): numbers as they are, levels by their place, NaN for missing."""
     return np.column_stack(
@@ -98,7 +87,7 @@ def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:
 def _numeric(values: Floats, column: NumericColumn, edges: tuple[float, ...] | None) -> Coded:
     missing = np.isnan(values)
     if edges is None:
-        edges = quantile_edges(values[~missing], column, 10)
+        edges = quantile_edges(values, column.minimum, column.maximum)
     codes = np.searchsorted(np.asarray(edges), values, side="right").astype(np.intp)
     codes[missing] = len(edges) + 1
     return Coded(column, codes, _bands(edges, column), edges)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steps.data.disclosure import SMALLEST_CELL
+from steps.data.disclosure import SMALLEST_CELL, hidden_lines
 from steps.data.documents import defined
 from steps.measures import metrics
 from steps.measures.evaluation_document import (
@@ -282,21 +282,18 @@ def _points(labels: Any, points: Any, cut: int) -> Statistics:
 def shown_subgroups(rows: ScoredRows, subgroups: Sequence[Subgroup]) -> list[Subgroup]:
     """The subgroups whose figures may be shown.
 
-    Hidden are those with fewer than 10 people with or without the outcome. Where that hides a single subgroup
-    of a column, the next smallest of that column goes too: subtraction would bring the first one back.
+    Subgroups of one column are one table, whether or not they overlap: see `steps.data.disclosure`.
     """
-    sizes = []
-    for group in subgroups:
-        mask = np.asarray(group.mask(rows.frame))
-        sizes.append((int(mask.sum()), int(rows.y[mask].sum())))
-    hidden = {
-        i for i, (size, positives) in enumerate(sizes) if min(positives, size - positives) < SMALLEST_CELL
-    }
+    masks = [np.asarray(group.mask(rows.frame)) for group in subgroups]
+    shown = np.ones(len(masks), dtype=np.bool_)
     for column in {group.column for group in subgroups}:
         own = [i for i, group in enumerate(subgroups) if group.column == column]
-        if len([i for i in own if i in hidden and sizes[i][0] > 0]) == 1 and len(own) > 1:
-            hidden.add(min((i for i in own if i not in hidden), key=lambda i: sizes[i][0], default=own[0]))
-    return [group for i, group in enumerate(subgroups) if i not in hidden]
+        members, place = np.unique(np.array([masks[i] for i in own]), axis=1, return_inverse=True)
+        sizes = np.bincount(place.ravel()).astype(np.float64)
+        positives = np.bincount(place.ravel(), weights=rows.y).astype(np.float64)
+        peopled = members.astype(np.float64) @ sizes > 0
+        shown[own] = peopled & ~hidden_lines(members, sizes, positives, sizes - positives)
+    return [group for group, show in zip(subgroups, shown, strict=True) if show]
 
 
 def _group(group: Subgroup, rows: ScoredRows, figures: Mapping[str, Estimate]) -> Group:

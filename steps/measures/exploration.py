@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steps.data import split
-from steps.data.disclosure import SMALLEST_CELL, hidden_cells
+from steps.data.disclosure import (
+    SMALLEST_CELL,
+    Lines,
+    hidden_cells,
+    hidden_counts,
+    hidden_lines,
+    is_small,
+    quantile_edges,
+    shown,
+)
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
 from steps.data.schema import NumericColumn
 from steps.measures import additive_logit, associations, bins, evidence, metrics, row_order
@@ -27,7 +36,7 @@ from steps.measures.bins import Coded, Floats
 if TYPE_CHECKING:
     import pandas as pd
 
-    from steps.data.schema import Schema
+    from steps.data.schema import Schema, Subgroup
     from steps.data.validation import Problem
 
 FORMAT = 1
@@ -80,6 +89,7 @@ def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None =
     )
     keys = split.row_keys(frame, schema)
     pairs = associations.between_columns(columns, frame)
+    hidden = {column.column.name: _hidden(column, outcome, frame, schema.subgroups) for column in columns}
     prediction = _prediction(columns, outcome, keys, frame, seed)
     alone = {entry["name"]: entry for entry in prediction["alone"]} if prediction else {}
     return {
@@ -92,14 +102,17 @@ def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None =
             "disclaimer": schema.disclaimer,
         },
         "data": _about(table, outcome),
-        "problems": [{"column": p.column, "rule": p.rule, "rows": _shown(p.rows)} for p in table.problems],
-        "columns": [_column(column, outcome, frame, alone.get(column.column.name)) for column in columns],
+        "problems": [{"column": p.column, "rule": p.rule, "rows": rows} for p, rows in _problems(table)],
+        "columns": [
+            _column(column, outcome, frame, alone.get(column.column.name), hidden[column.column.name].levels)
+            for column in columns
+        ],
         "repeats": _repeats(keys, outcome, table.answers),
         "order": _order(columns, outcome),
         "files": _files(frame, outcome),
         "associations": _associations(columns, pairs),
         "leaks": _leaks(columns, outcome, alone),
-        "subgroups": _subgroups(frame, outcome, schema),
+        "subgroups": _subgroups(frame, outcome, schema, hidden),
         "prediction": prediction,
         "suppressed_below": SMALLEST_CELL,
     }
@@ -154,32 +167,64 @@ def _about(table: Table, outcome: Floats) -> dict[str, Any]:
     labelled = ~np.isnan(outcome)
     positives, known = int(np.nansum(outcome)), int(labelled.sum())
     low, high = metrics.wilson_interval(positives, known)
+    few = is_small(positives) or is_small(known - positives)
+    set_aside = shown(table.rejected)
     return {
         "name": table.name,
         "kind": table.kind,
-        "read": table.read,
+        "read": None if set_aside is None else table.read,
         "rows": len(outcome),
-        "rejected": table.rejected,
-        "labelled": known,
-        "positives": _shown(positives),
+        "rejected": set_aside,
+        "labelled": None if is_small(len(outcome) - known) else shown(known),
+        "has_outcome": known > 0,
+        "positives": None if few else positives,
         "prevalence": {
-            "value": _number(positives / known if known else math.nan),
-            "low": _number(low),
-            "high": _number(high),
+            "value": None if few else _number(positives / known if known else math.nan),
+            "low": None if few else _number(low),
+            "high": None if few else _number(high),
         },
         "extra_columns": list(table.extra_columns),
     }
 
 
+@dataclass(frozen=True)
+class _Hidden:
+    """What is not shown of one column: its levels or bands, the missing answers last; and its subgroups."""
+
+    levels: Lines
+    subgroups: Mapping[str, bool]
+
+
+def _hidden(column: Coded, outcome: Floats, frame: pd.DataFrame, subgroups: Sequence[Subgroup]) -> _Hidden:
+    """Levels and subgroups of a column as one table: a subgroup less a level is a level."""
+    own = [group for group in subgroups if group.column == column.column.name]
+    cells = column.codes
+    for group in own:
+        cells = cells * 2 + group.mask(frame)
+    distinct, first, place = np.unique(cells, return_index=True, return_inverse=True)
+    labelled = ~np.isnan(outcome)
+    rows = bins.counts(place, len(distinct))
+    known = bins.counts(place[labelled], len(distinct))
+    positives = bins.counts(place[labelled], len(distinct), outcome[labelled])
+    levels = column.codes[first] == np.arange(column.size)[:, None]
+    groups = [group.mask(frame)[first] for group in own]
+    members = np.vstack([levels, *groups]) if len(distinct) else np.zeros((column.size, 0), dtype=np.bool_)
+    # The profile of a prepared data set shows the levels without their outcomes.
+    elsewhere = np.zeros(len(members), dtype=np.bool_)
+    elsewhere[: column.size] = hidden_counts(bins.counts(column.codes, column.size))
+    hidden = hidden_lines(members, rows, positives, known - positives, elsewhere=elsewhere)
+    names = [group.name for group in own]
+    return _Hidden(hidden[: column.size], dict(zip(names, hidden[column.size :].tolist(), strict=True)))
+
+
 def _column(
-    column: Coded, outcome: Floats, frame: pd.DataFrame, alone: Mapping[str, Any] | None
+    column: Coded, outcome: Floats, frame: pd.DataFrame, alone: Mapping[str, Any] | None, hidden: Lines
 ) -> dict[str, Any]:
     """Shares and outcome rates of a column's levels or bands."""
     rows = bins.counts(column.codes, column.size)
     labelled = ~np.isnan(outcome)
     known = bins.counts(column.codes[labelled], column.size)
     positives = bins.counts(column.codes[labelled], column.size, outcome[labelled])
-    hidden = hidden_cells(rows, known, positives)
     levels = [
         _level(label, rows[i], known[i], positives[i], len(outcome), bool(hidden[i]))
         for i, label in enumerate([*column.labels, "missing"])
@@ -247,7 +292,7 @@ def _repeats(keys: NDArray[np.uint64], outcome: Floats, answers: NDArray[np.intp
     return {
         "same_features": int(len(keys) - len(sizes)),
         "exact": int(len(keys) - distinct),
-        "largest_group": _shown(int(sizes.max(initial=0))),
+        "largest_group": shown(int(sizes.max(initial=0))),
         "disagreeing_patterns": int(disputed.sum()),
         "disagreeing_rows": int(known[disputed].sum()),
         "unavoidable_errors": _number(minority / max(1, labelled.sum())),
@@ -297,13 +342,25 @@ def _files(frame: pd.DataFrame, outcome: Floats) -> list[dict[str, Any]]:
         return []
     names = frame[FILE_COLUMN].astype("category")
     found = []
-    codes, labelled = names.cat.codes.to_numpy(), ~np.isnan(outcome)
+    codes, labelled = names.cat.codes.to_numpy().astype(np.intp), ~np.isnan(outcome)
+    size = len(names.cat.categories)
+    rows, known = bins.counts(codes, size), bins.counts(codes[labelled], size)
+    positives = bins.counts(codes[labelled], size, outcome[labelled])
+    hidden = hidden_cells(rows, known, positives)
     for place, name in enumerate(names.cat.categories):
-        own = codes == place
-        known, positives = int((own & labelled).sum()), float(np.nansum(outcome[own]))
-        hidden = bool(hidden_cells(*(np.array([value], float) for value in (own.sum(), known, positives)))[0])
-        found.append(_level(str(name), float(own.sum()), known, positives, len(outcome), hidden))
+        found.append(
+            _level(str(name), rows[place], known[place], positives[place], len(outcome), bool(hidden[place]))
+        )
     return found
+
+
+def _problems(table: Table) -> list[tuple[Problem, int | None]]:
+    """Most rows break one rule alone, so the problems are hidden as the parts of a known sum."""
+    hidden = hidden_counts(np.array([problem.rows for problem in table.problems], dtype=np.float64))
+    return [
+        (problem, None if hide else problem.rows)
+        for problem, hide in zip(table.problems, hidden, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------- how columns hang together
@@ -361,19 +418,24 @@ def _leaks(
     return found
 
 
-def _subgroups(frame: pd.DataFrame, outcome: Floats, schema: Schema) -> list[dict[str, Any]]:
+def _subgroups(
+    frame: pd.DataFrame, outcome: Floats, schema: Schema, hidden: Mapping[str, _Hidden]
+) -> list[dict[str, Any]]:
     labelled = ~np.isnan(outcome)
     masks = [group.mask(frame) for group in schema.subgroups]
     rows = np.array([mask.sum() for mask in masks], dtype=np.float64)
     known = np.array([(mask & labelled).sum() for mask in masks], dtype=np.float64)
     positives = np.array([np.nansum(outcome[mask]) for mask in masks], dtype=np.float64)
-    hidden = np.zeros(len(masks), dtype=np.bool_)
-    for name in {group.column for group in schema.subgroups}:
-        own = np.array([group.column == name for group in schema.subgroups])
-        hidden[own] = hidden_cells(rows[own], known[own], positives[own])
     return [
         {
-            **_level(group.name, rows[i], known[i], positives[i], len(frame), bool(hidden[i])),
+            **_level(
+                group.name,
+                rows[i],
+                known[i],
+                positives[i],
+                len(frame),
+                hidden[group.column].subgroups[group.name],
+            ),
             "column": group.column,
             "headline": group.headline,
         }
@@ -495,9 +557,10 @@ def _pairs(
 
 
 def _rate_table(columns: Sequence[Coded], outcome: Floats, pair: Mapping[str, Any]) -> dict[str, Any]:
-    """Outcome rate of each combination of a pair's levels; None where fewer than 10 have either outcome.
+    """Outcome rate of each combination of a pair's levels; None where it is hidden.
 
-    Rates without counts: what is hidden cannot be had by subtraction.
+    No counts stand here, but each column's stand elsewhere, and with the rates they can give the counts: the
+    combinations and the levels of both columns are one table.
     """
     by_name = {column.column.name: column for column in columns}
     first, second = sorted((by_name[pair["first"]], by_name[pair["second"]]), key=lambda column: column.size)
@@ -505,7 +568,11 @@ def _rate_table(columns: Sequence[Coded], outcome: Floats, pair: Mapping[str, An
     size = first.size * second.size
     crossed = bins.cross(first, second)[labelled]
     rows, hits = bins.counts(crossed, size), bins.counts(crossed, size, outcome[labelled])
-    rates = np.where(np.minimum(hits, rows - hits) >= SMALLEST_CELL, hits / np.maximum(rows, 1), np.nan)
+    cell = np.arange(size)
+    one = cell // second.size == np.arange(first.size)[:, None]
+    other = cell % second.size == np.arange(second.size)[:, None]
+    hidden = hidden_lines(np.vstack([np.eye(size, dtype=np.bool_), one, other]), rows, hits, rows - hits)
+    rates = np.where(~hidden[:size] & (rows > 0), hits / np.maximum(rows, 1), np.nan)
     rates = rates.reshape(first.size, second.size)[: first.missing, : second.missing]
     return {
         "first": first.column.name,
@@ -572,7 +639,7 @@ def _candidates(
         if not isinstance(column.column, NumericColumn):
             continue
         values = np.asarray(frame[column.column.name], dtype=np.float64)
-        edges = bins.quantile_edges(values[~np.isnan(values)], column.column, _FINE_PARTS)
+        edges = quantile_edges(values, column.column.minimum, column.column.maximum, _FINE_PARTS)
         if len(edges) > len(column.edges) + 2:
             codes = np.searchsorted(np.asarray(edges), values, side="right").astype(np.intp)
             codes[np.isnan(values)] = len(edges) + 1
@@ -623,11 +690,6 @@ def _boosted(
     trees.fit(matrix[learn[chosen]], y[chosen])
     scores: Floats = trees.decision_function(matrix[judge]).astype(np.float64)
     return scores
-
-
-def _shown(count: int) -> int | None:
-    """A count as it may be shown: None for a small one."""
-    return None if 0 < count < SMALLEST_CELL else count
 
 
 def _number(value: float) -> float | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitoring import reference as reader
-from steps.data.disclosure import on_grid
+from steps.data.disclosure import coarse, quantile_edges
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Column, NumericColumn, Schema, format_code
 from steps.measures import metrics
@@ -88,15 +88,21 @@ def _fill(
     y: NDArray[np.int8],
     risk: NDArray[np.float64],
 ) -> None:
-    """Put the rows' counts, as the reader bins them, into a document of empty bins."""
+    """Put the rows' counts, as the reader bins them, into a document of empty bins.
+
+    Counts are multiples of ten (see `steps.data.disclosure.coarse`), for the document travels with a release.
+    """
     for part, feature in zip(document["features"], reference.features, strict=True):
         counts = feature.count(train[feature.name].to_numpy(dtype=object if feature.is_text else np.float64))
-        part |= {"counts": counts.bins.tolist(), "missing": counts.missing}
+        part |= {"counts": coarse(counts.bins).tolist(), "missing": int(coarse([counts.missing])[0])}
     score, size = document["score"], len(reference.score.bins)
     place = reference.score.bin(risk)
-    score["counts"] = np.bincount(place, minlength=size).tolist()
-    score["sums"] = np.bincount(place, weights=risk, minlength=size).tolist()
-    score["positives"] = np.bincount(place[y == 1], minlength=size).tolist()
+    exact = np.bincount(place, minlength=size)
+    rows = coarse(exact)
+    sums = np.bincount(place, weights=risk, minlength=size) / np.maximum(exact, 1) * rows
+    score["counts"] = rows.tolist()
+    score["sums"] = [float(f"{value:.4g}") for value in sums]
+    score["positives"] = coarse(np.bincount(place[y == 1], minlength=size)).tolist()
 
 
 def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
@@ -120,11 +126,9 @@ def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
 def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
     """Deciles of the values inside the range, rounded, as far as no bin between them is empty."""
     inside = values[(values >= minimum) & (values <= maximum)]
-    if len(inside) == 0:
+    edges = np.array(quantile_edges(inside, minimum, maximum))
+    if len(edges) == 0:
         return []
-    deciles = np.quantile(inside, np.arange(1, 10) / 10, method="inverted_cdf")
-    edges = np.array(on_grid(deciles, minimum, maximum))
-    edges = edges[(edges > minimum) & (edges <= maximum)]
     counts = np.bincount(np.searchsorted(edges, inside, side="right"), minlength=len(edges) + 1)
     edges = edges[counts[1:] > 0]
     return [float(edge) for edge in (edges[1:] if counts[0] == 0 else edges)]

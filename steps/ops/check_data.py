@@ -16,7 +16,9 @@ from pathlib import Path
 
 from steps.chain import parameters, pipeline, tracking
 from steps.chain.values import Preprocess
+from steps.data.documents import from_json
 from steps.data.errors import UserError
+from steps.data.profile import Profile
 from steps.data.schema_file import load
 from steps.ops import retrain
 from steps.reports import job_summary
@@ -64,7 +66,9 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     published = tags["data_kind"] in ("synthetic", "public")
     if published:
         client.download_artifacts(run_id, "rows", str(folder))
-    profile = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+    profile = from_json(
+        Profile, json.loads((folder / "profile.json").read_text(encoding="utf-8")), "profile.json"
+    )
     _report(out, folder, job_summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
     out.set(kind=tags["data_kind"], published=str(published).lower())
     return 0

@@ -57,7 +57,8 @@ def summary(e: Mapping[str, Any]) -> list[str]:
     asked = questions(e)
     care = [answer.question for answer in asked if answer.weight == "mind"]
     rate = e["data"]["prevalence"]["value"]
-    outcome = percent(rate) if rate is not None else "not in the data"
+    hidden = "of too few to show" if e["data"]["has_outcome"] else "not in the data"
+    outcome = percent(rate) if rate is not None else hidden
     lines = [f"{count(e['data']['rows'])} rows, outcome {outcome}"]
     lines.append(f"read with care: {'; '.join(care)}" if care else "nothing asks for special care")
     if e["prediction"]:
@@ -101,22 +102,25 @@ def _who(e: Mapping[str, Any]) -> Answer:
 def _how_common(e: Mapping[str, Any]) -> Answer:
     question = "How common is the outcome?"
     rate = e["data"]["prevalence"]
-    if rate["value"] is None:
+    if not e["data"]["has_outcome"]:
         return Answer(question, "The data carry no outcome, so nothing below speaks of risk.", "note")
+    if rate["value"] is None:
+        return Answer(question, "Fewer than 10 people have it, or lack it: not shown.", "mind")
     text = f"{percent(rate['value'])} (95 % interval {percent(rate['low'])} to {percent(rate['high'])})"
-    if e["data"]["positives"] is not None:
+    if e["data"]["labelled"] is not None:
         text += f", {count(e['data']['positives'])} of {count(e['data']['labelled'])}"
     text += f" have it: {e['target']['meaning']}: {' or '.join(e['target']['positive'])}."
-    unlabelled = e["data"]["rows"] - e["data"]["labelled"]
-    if unlabelled:
-        text += f" {count(unlabelled)} rows have no outcome."
+    labelled = e["data"]["labelled"]
+    unlabelled = None if labelled is None else e["data"]["rows"] - labelled
+    if unlabelled != 0:
+        text += f" {count(unlabelled).capitalize()} rows have no outcome."
     rare = rate["value"] < 0.2
     if rare:
         text += (
             f" Always saying “no” would be right {percent(1 - rate['value'], 0)} of the time: "
             "accuracy says little here."
         )
-    return Answer(question, text, "note" if unlabelled else "fine")
+    return Answer(question, text, "fine" if unlabelled == 0 else "note")
 
 
 def _complete(e: Mapping[str, Any]) -> Answer:
@@ -134,7 +138,10 @@ def _complete(e: Mapping[str, Any]) -> Answer:
         weight = "note" if lacking[0][0] < 0.1 else "mind"
     else:
         text = "No value is missing."
-    if data["rejected"]:
+    if data["rejected"] is None:
+        text += " Fewer than 10 rows break the schema; they are left out here."
+        weight = "note" if weight == "fine" else weight
+    elif data["rejected"]:
         worst = next((f"{p['column']}: {p['rule']}" for p in e["problems"]), "")
         text += (
             f" {count(data['rejected'])} of {count(data['read'])} rows "

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steps.data.profile import Profile
 
 from steps.measures.catalogue import BY_NAME, HEADLINES
 from steps.measures.evaluation_document import Evaluation
@@ -86,17 +89,17 @@ def trained(verdict: Mapping[str, Any], evaluation: Evaluation) -> str:
     return "\n".join(parts)
 
 
-def checked(profile: Mapping[str, Any], kind: str, digest: str, published: bool) -> str:
+def checked(profile: Profile, kind: str, digest: str, published: bool) -> str:
     """What preprocess found in a data set: counts only."""
-    rows = [(name, _count(count)) for name, count in profile["rows"].items()]
+    rows = [(name, _count(count)) for name, count in asdict(profile.rows).items()]
     where = (
         "uploaded: every row comes from a source listed as synthetic or public"
         if published
         else "not uploaded: these rows are private"
     )
     problems = [
-        (f"`{_harmless(str(p['column']))}`", _harmless(str(p["rule"])), _count(p["rows"]))
-        for p in profile["problems"]
+        (f"`{_harmless(problem.column)}`", _harmless(problem.rule), _count(problem.rows))
+        for problem in profile.problems
     ]
     return (
         f"## Data: {kind}, `{digest[:16]}`\n\n{_table(('part', 'rows'), rows)}\n"

@@ -14,10 +14,13 @@ import pytest
 
 from steps.data import prepared as preparation
 from steps.data import sources, split
+from steps.data.disclosure import SMALLEST_CELL
+from steps.data.documents import from_json, to_json
 from steps.data.errors import UserError
 from steps.data.prepared import Prepared, TooManyRejectedError
+from steps.data.profile import ProblemCount, Profile, Repeats, RowCounts
 from steps.data.schema import Schema
-from steps.data.validation import ValidationError
+from steps.data.validation import Problem, ValidationError
 from tests.made_up.clinic import clinic_rows, clinic_schema
 
 
@@ -110,9 +113,10 @@ def test_rejected_rows_are_kept_and_counted(schema: Schema) -> None:
     rows.loc[:1, "glucose"] = 99
     rows.loc[10:39, "readmitted"] = None
     prepared = _prepare(rows.assign(visit="v"), schema)
-    assert prepared.profile["rows"] == {"read": 200, "valid": 168, "rejected": 2, "unlabelled": 30}
-    assert prepared.profile["problems"] == [{"column": "glucose", "rule": "out of range", "rows": 2}]
-    assert prepared.profile["warnings"] == [
+    assert prepared.problems == (Problem("glucose", "out of range", 2),)
+    assert prepared.profile.rows == RowCounts(read=None, valid=168, rejected=None, unlabelled=30)
+    assert prepared.profile.problems == (ProblemCount("glucose", "out of range", None),)
+    assert list(prepared.profile.warnings) == [
         "columns that the schema does not know were ignored: visit",
         "30 rows have no value in readmitted and were set aside",
     ]
@@ -131,9 +135,9 @@ def test_past_the_tolerated_share_the_data_are_refused(schema: Schema) -> None:
     with pytest.raises(TooManyRejectedError) as caught:
         _prepare(rows, schema, max_rejected=0.024)
     assert str(caught.value).splitlines() == [
-        "5 of 200 rows (2.50%) break the schema readmission, more than max_rejected allows (2.40%):",
-        "  glucose: out of range 2 to 40: 3 rows",
-        "  ward: unknown level: 3 rows",
+        "fewer than 10 of 200 rows break the schema readmission, more than max_rejected allows (2.40%):",
+        "  glucose: out of range 2 to 40: fewer than 10 rows",
+        "  ward: unknown level: fewer than 10 rows",
         "Mend the data or the schema, or allow more with -P max_rejected=.",
     ]
     assert caught.value.rejected["glucose"].tolist()[0] == "987654.0"
@@ -164,7 +168,7 @@ def test_another_outcome_column_is_mentioned(schema: Schema) -> None:
     rows = rows.assign(back=rows["back"].map({"yes": "again", "no": "no"}), ID=1, __file__="r.csv")
     located = sources.Located(_located().files, "private", "back", ("again",), ("ID",), "digest")
     profile = preparation.prepare(rows, schema, located, 0).profile
-    assert profile["warnings"] == ["the outcome is back, positive where it is again"]
+    assert profile.warnings == ("the outcome is back, positive where it is again",)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,8 @@ def test_profile_is_json_and_shows_shares_by_level(schema: Schema) -> None:
     """Counts and shares by level or decile band and of missing values, repeats, outcomes by part and file."""
     rows = clinic_rows(2_000).assign(__file__=pd.Categorical(["a.csv"] * 1_500 + ["b.csv"] * 500))
     prepared = _prepare(rows, schema, first="a.csv", second="b.csv")
-    profile = json.loads(json.dumps(prepared.profile, allow_nan=False))
+    assert from_json(Profile, to_json(prepared.profile), "profile") == prepared.profile
+    profile = json.loads(json.dumps(to_json(prepared.profile), allow_nan=False))
     glucose, ward, stage, _smoker = profile["columns"]
     assert (ward["kind"], [entry["bin"] for entry in ward["bins"]]) == ("nominal", ["A1", "B2", "NA"])
     assert [entry["rows"] for entry in ward["bins"]] == [
@@ -216,12 +221,12 @@ def test_repeats_are_counted(schema: Schema) -> None:
     """Rows that repeat an earlier one, with its outcome or with the other."""
     rows = clinic_rows(100).assign(glucose=2 + np.arange(100) / 4)
     other = rows[:20].assign(readmitted=lambda part: part["readmitted"].map({"no": "yes", "yes": "no"}))
-    repeats = _prepare(pd.concat([rows, rows[:30], other], ignore_index=True), schema).profile["repeats"]
-    assert repeats == {
-        "rows_repeating_features": 50,
-        "rows_repeating_features_and_target": 30,
-        "patterns_with_both_outcomes": 20,
-    }
+    repeats = _prepare(pd.concat([rows, rows[:30], other], ignore_index=True), schema).profile.repeats
+    assert repeats == Repeats(
+        rows_repeating_features=50,
+        rows_repeating_features_and_target=30,
+        patterns_with_both_outcomes=20,
+    )
 
 
 def test_profile_points_at_nobody(schema: Schema) -> None:
@@ -231,15 +236,15 @@ def test_profile_points_at_nobody(schema: Schema) -> None:
     rows.loc[:2, "stage"] = 2
     rows.loc[3:6, "stage"] = 3
     rows.loc[0, "glucose"] = 39.87654321
-    profile = _prepare(rows, schema).profile
+    profile = to_json(_prepare(rows, schema).profile)
     _, _, stage, smoker = profile["columns"]
     assert [entry["rows"] for entry in smoker["bins"]] == [None, None]
     assert smoker["missing"]["rows"] == 0
-    assert [entry["rows"] for entry in stage["bins"]] == [993, None, None]
-    assert [entry["share"] for entry in stage["bins"]] == [0.993, None, None]
+    # Three and four are seven: with the third level shown, each would be known within a few.
+    assert [entry["rows"] for entry in stage["bins"]] == [None, None, None]
     assert "39.87" not in json.dumps(profile)
     for entry in _counts(profile):
-        assert entry is None or entry == 0 or entry >= preparation.SMALLEST_COUNT
+        assert entry is None or entry == 0 or entry >= SMALLEST_CELL
 
 
 def _counts(profile: dict[str, Any]) -> list[int | None]:
@@ -265,7 +270,7 @@ def test_stored_tables_come_back(schema: Schema, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(table, prepared.tables[part])
     rejected = preparation.load(tmp_path, prepared.digest, ["rejected"])["rejected"]
     pd.testing.assert_frame_equal(rejected, prepared.rejected, check_dtype=False)
-    assert json.loads((folder / "profile.json").read_text()) == prepared.profile
+    assert json.loads((folder / "profile.json").read_text()) == to_json(prepared.profile)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "manifest", "all"])
@@ -351,7 +356,7 @@ def test_the_real_survey_is_valid_and_evenly_split(survey_path: Path) -> None:
     schema = load(Path(__file__).resolve().parents[2] / "data" / "brfss2015.yaml")
     located = sources.locate(str(survey_path), schema, survey_path.parent, survey_path.parent)
     prepared = preparation.prepare(sources.chunks(located), schema, located, 0)
-    assert prepared.profile["rows"]["valid"] == 253_680
-    assert prepared.profile["repeats"]["rows_repeating_features"] == 25_772
-    for part in prepared.profile["parts"].values():
-        assert part["prevalence"] == pytest.approx(0.1393, abs=0.002)
+    assert prepared.profile.rows.valid == 253_680
+    assert prepared.profile.repeats.rows_repeating_features == 25_772
+    for part in prepared.profile.parts.values():
+        assert part.prevalence == pytest.approx(0.1393, abs=0.002)

@@ -197,12 +197,12 @@ def test_the_classifier_sees_what_no_column_shows(known: Known) -> None:
 
 
 def test_without_training_rows_all_but_the_joint_comparison_is_there(known: Known) -> None:
-    """reference.json alone is enough for the rest, subgroups by levels among it."""
+    """reference.json alone is enough for the rest, subgroups by levels among it, from counts of tens."""
     found = known.compared(known.incoming(known.people(1500, 8)))
     assert found["domain"] is None
     shares = {group["name"]: group["then"] for group in found["subgroups"]}
     assert shares["Age 60 and over"] == pytest.approx(
-        np.mean(known.schema.subgroups[4].mask(known.train)), abs=1e-9
+        np.mean(known.schema.subgroups[4].mask(known.train)), abs=2e-3
     )
     assert shares["BMI 30 and over"] is None
 

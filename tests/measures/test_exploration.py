@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from steps.data import disclosure, validation
+from steps.data import validation
 from steps.data.schema import Schema
 from steps.data.schema_file import load
 from steps.measures import additive_logit, associations, bins, exploration, metrics, row_order
@@ -186,15 +186,6 @@ def test_a_pair_that_says_more_than_its_parts_comes_first(schema: Schema) -> Non
     assert first["interaction"] > 3
     assert any(entry["name"] == "stage × smoker" for entry in prediction["derived"])
     assert prediction["alone"][0]["name"] == "stage"
-
-
-def test_small_cells_are_hidden_and_cannot_be_had_by_subtraction() -> None:
-    """Fewer than 10 of either outcome hide a cell; one hidden alone takes the next smallest along."""
-    rows = np.array([500.0, 200.0, 40.0, 0.0])
-    positives = np.array([100.0, 50.0, 3.0, 0.0])
-    assert disclosure.hidden_cells(rows, rows, positives).tolist() == [False, True, True, False]
-    positives[2] = 12
-    assert not disclosure.hidden_cells(rows, rows, positives).any()
 
 
 def test_no_value_of_a_single_row_is_in_the_document_or_the_report(schema: Schema) -> None:

@@ -1,0 +1,263 @@
+"""What preprocess publishes of a data set: counts and shares, none of which gives a few people away.
+
+`describe` makes a profile; `steps.data.documents` writes and reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from steps.data import disclosure
+from steps.data.disclosure import SMALLEST_CELL
+from steps.data.files import FILE_COLUMN, TARGET_COLUMN
+from steps.data.schema import NumericColumn, format_code
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from steps.data.schema import Code, Column, Schema
+    from steps.data.sources import Located
+    from steps.data.validation import Problem
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of the files: valid ones, those that break the schema, those without an outcome.
+
+    None is a count too small to be shown; `read` is then hidden as well, since it is the sum.
+    """
+
+    read: int | None
+    valid: int
+    rejected: int | None
+    unlabelled: int | None
+
+
+@dataclass(frozen=True)
+class ProblemCount:
+    """Rows that break one rule in one column; None for a few."""
+
+    column: str
+    rule: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Rows of a part, and how many are positive; None where that points at people."""
+
+    rows: int | None
+    positives: int | None
+    prevalence: float | None
+
+
+@dataclass(frozen=True)
+class FileProfile:
+    """One file and what became of its rows; `set_aside` counts those that were rejected or unlabelled."""
+
+    name: str
+    sha256: str
+    bytes: int
+    set_aside: int | None
+    rows: int | None
+    positives: int | None
+    prevalence: float | None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Rows that repeat an earlier one, and patterns of features that occur with both outcomes."""
+
+    rows_repeating_features: int | None
+    rows_repeating_features_and_target: int | None
+    patterns_with_both_outcomes: int | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows of one level or band and their share of all; None where hidden."""
+
+    rows: int | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Bin(Share):
+    """The same with the level's code or the band's limits."""
+
+    bin: str
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """How one feature's values are spread."""
+
+    name: str
+    kind: str
+    missing: Share
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that is published of a prepared data set."""
+
+    schema: str
+    data_digest: str
+    digest: str
+    kind: str
+    rows: RowCounts
+    problems: tuple[ProblemCount, ...]
+    warnings: tuple[str, ...]
+    suppressed_below: int
+    parts: Mapping[str, Outcomes]
+    files: tuple[FileProfile, ...]
+    repeats: Repeats
+    columns: tuple[ColumnProfile, ...]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a profile is made from: canonical columns, rows by part, keys of the rows, and what was set apart.
+
+    `columns`: arrays (rows,) by name, the features, target and file among them. `keys` and `places` (rows,)
+    are equal for rows of equal features, and of equal features and outcome.
+    """
+
+    digest: str
+    columns: Mapping[str, Any]
+    parts: Mapping[str, NDArray[np.intp]]
+    keys: NDArray[np.uint64]
+    places: NDArray[np.uint64]
+    rejected: pd.DataFrame
+    unlabelled: int
+    problems: Sequence[Problem]
+    extra_columns: Sequence[str]
+
+
+def describe(found: Described, schema: Schema, located: Located) -> Profile:
+    """The profile of a prepared data set."""
+    target: NDArray[np.int8] = found.columns[TARGET_COLUMN]
+    names = list(found.parts)
+    outcomes = _outcomes([target[index] for index in found.parts.values()], show_rows=True)
+    return Profile(
+        schema=schema.name,
+        data_digest=schema.data_digest,
+        digest=found.digest,
+        kind=located.kind,
+        rows=_row_counts(len(target), len(found.rejected) - found.unlabelled, found.unlabelled),
+        problems=_problems(found.problems),
+        warnings=_warnings(found, schema, located),
+        suppressed_below=SMALLEST_CELL,
+        parts=dict(zip(names, outcomes, strict=True)),
+        files=_files(found.columns[FILE_COLUMN], target, found.rejected, located),
+        repeats=_repeats(found.keys, found.places),
+        columns=tuple(_column(found.columns[column.name], column) for column in schema.columns),
+    )
+
+
+def codes_in_words(codes: Sequence[Code]) -> str:
+    """Codes as a sentence names them: "1 or 2"."""
+    return " or ".join(format_code(code) for code in codes)
+
+
+def _row_counts(valid: int, rejected: int, unlabelled: int) -> RowCounts:
+    parts = disclosure.shown(rejected), disclosure.shown(unlabelled)
+    return RowCounts(None if None in parts else valid + rejected + unlabelled, valid, *parts)
+
+
+def _problems(problems: Sequence[Problem]) -> tuple[ProblemCount, ...]:
+    """Most rows break one rule alone, so the problems are hidden as the parts of a known sum."""
+    hidden = disclosure.hidden_counts(np.array([problem.rows for problem in problems], dtype=np.float64))
+    return tuple(
+        ProblemCount(problem.column, problem.rule, None if hide else problem.rows)
+        for problem, hide in zip(problems, hidden, strict=True)
+    )
+
+
+def _warnings(found: Described, schema: Schema, located: Located) -> tuple[str, ...]:
+    warnings = []
+    if located.target_column != schema.target.name:
+        positive = codes_in_words(located.positive)
+        warnings.append(f"the outcome is {located.target_column}, positive where it is {positive}")
+    if found.extra_columns:
+        extra = found.extra_columns
+        names = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if len(extra) > 20 else "")
+        warnings.append(f"columns that the schema does not know were ignored: {names}")
+    if found.unlabelled:
+        count = disclosure.in_words(found.unlabelled)
+        warnings.append(f"{count} have no value in {located.target_column} and were set aside")
+    return tuple(warnings)
+
+
+def _outcomes(targets: Sequence[NDArray[np.int8]], *, show_rows: bool) -> list[Outcomes]:
+    """Rows, positives and prevalence of parts that make up the whole.
+
+    `show_rows`: the sizes of the parts are public anyway, so only the outcomes can be hidden.
+    """
+    rows = np.array([len(target) for target in targets], dtype=np.float64)
+    positives = np.array([target.sum(dtype=np.int64) for target in targets], dtype=np.float64)
+    hidden = disclosure.hidden_cells(rows, rows, positives)
+    return [
+        Outcomes(
+            rows=disclosure.shown(int(size)) if show_rows or not hide else None,
+            positives=None if hide else int(count),
+            prevalence=None if hide or size == 0 else round(count / size, 6),
+        )
+        for size, count, hide in zip(rows, positives, hidden, strict=True)
+    ]
+
+
+def _files(
+    names: pd.Categorical, target: NDArray[np.int8], rejected: pd.DataFrame, located: Located
+) -> tuple[FileProfile, ...]:
+    broken = Counter(rejected[FILE_COLUMN]) if len(rejected) else Counter()
+    aside = np.array([broken[file.name] for file in located.files], dtype=np.float64)
+    hidden = disclosure.hidden_counts(aside)
+    outcomes = _outcomes([target[np.asarray(names == file.name)] for file in located.files], show_rows=False)
+    return tuple(
+        FileProfile(
+            file.name, file.sha256, file.bytes, None if hide else int(count), **asdict(outcome)
+        )
+        for file, count, hide, outcome in zip(located.files, aside, hidden, outcomes, strict=True)
+    )  # fmt: skip
+
+
+def _repeats(keys: NDArray[np.uint64], places: NDArray[np.uint64]) -> Repeats:
+    patterns, outcomes = len(np.unique(keys)), len(np.unique(places))
+    # Rows that repeat the features repeat the outcome too, or are of a pattern that has both.
+    parts = np.array([len(keys) - outcomes, outcomes - patterns])
+    hidden = disclosure.hidden_counts(parts.astype(np.float64))
+    same, both = (None if hide else int(count) for count, hide in zip(parts, hidden, strict=True))
+    return Repeats(disclosure.shown(int(parts.sum())), same, both)
+
+
+def _column(values: Any, column: Column) -> ColumnProfile:
+    missing = np.asarray(pd.isna(values))
+    if isinstance(column, NumericColumn):
+        present = values[~missing]
+        inner = disclosure.quantile_edges(present, column.minimum, column.maximum)
+        counts = np.bincount(np.searchsorted(inner, present, side="right"), minlength=len(inner) + 1)
+        labels = [
+            f"{low:g} to {high:g}"
+            for low, high in itertools.pairwise([column.minimum, *inner, column.maximum])
+        ]
+    else:
+        labels = [format_code(code) for code in column.codes]
+        codes = pd.Categorical(values, categories=list(column.codes)).codes
+        counts = np.bincount(codes[codes >= 0], minlength=len(labels))
+    rows = np.array([*counts, missing.sum()])
+    hidden = disclosure.hidden_counts(rows.astype(np.float64))
+    shares = [
+        Share(None, None) if hide else Share(int(count), round(count / len(values), 6))
+        for count, hide in zip(rows, hidden, strict=True)
+    ]
+    bins = (Bin(share.rows, share.share, label) for share, label in zip(shares[:-1], labels, strict=True))
+    return ColumnProfile(column.name, column.kind, shares[-1], tuple(bins))

@@ -1,0 +1,242 @@
+"""An attacker reads everything that is published of a small private table, and solves for its small cells.
+
+What a run publishes: the profile of preprocess, the document and the metrics of explore, the evaluation of a
+model on the test rows. Each number becomes an equation over the unknown counts, by level and outcome; linear
+programming then says how far each count is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import linprog
+
+from steps.data import prepared as preparation
+from steps.data import sources, validation
+from steps.data.disclosure import SMALLEST_CELL
+from steps.data.documents import to_json
+from steps.data.files import FILE_COLUMN, TARGET_COLUMN
+from steps.data.schema import LevelledColumn, Schema
+from steps.data.schema_file import load
+from steps.measures import evaluation, exploration
+from steps.measures.exploration import Table
+
+SCHEMA = """
+name: ward-round
+title: A made-up ward
+disclaimer: Made up for tests.
+target:
+  name: ill
+  meaning: Fell ill
+  levels: {0: "no", 1: "yes"}
+  positive: [1]
+columns:
+  - {name: ward, kind: nominal, meaning: Ward, levels: {A: a, B: b, C: c, D: d, E: e}}
+  - {name: grade, kind: ordinal, meaning: Grade, levels: {1: one, 2: two, 3: three, 4: four, 5: five, 6: six}}
+  - {name: smoker, kind: binary, meaning: Smokes, levels: {0: "no", 1: "yes"}}
+  - {name: weight, kind: numeric, meaning: Weight, unit: kg, minimum: 0, maximum: 100}
+subgroups:
+  - {column: ward}
+  - {name: Grave, column: grade, values: [5, 6]}
+  - {name: Mild, column: grade, values: [1, 2]}
+  - {name: At least two, column: grade, values: [2, 3, 4, 5, 6]}
+  - {column: smoker}
+"""
+ROWS = 1500
+# Wards of one person each; a grade of one; a grade of many of whom two fall ill; few smokers.
+SMALL_WARDS, FEW_SMOKERS = ("D", "E"), 12
+
+
+def people() -> pd.DataFrame:
+    """A table whose small cells are known."""
+    rng = np.random.default_rng(20)
+    frame = pd.DataFrame(
+        {
+            "ward": rng.choice(["A", "B", "C"], ROWS, p=[0.5, 0.45, 0.05]),
+            "grade": rng.choice([1.0, 2.0, 3.0, 4.0, 5.0], ROWS, p=[0.3, 0.3, 0.2, 0.15, 0.05]),
+            "smoker": np.zeros(ROWS),
+            "weight": rng.integers(1, 100, ROWS).astype(float),
+            "ill": (rng.random(ROWS) < 0.25).astype(int),
+        }
+    )
+    frame.loc[:1, "ward"] = list(SMALL_WARDS)
+    frame.loc[2, "grade"] = 6.0
+    frame.loc[np.flatnonzero(frame["grade"] == 4.0)[2:], "ill"] = 0
+    frame.loc[: FEW_SMOKERS - 1, "smoker"] = 1.0
+    frame.loc[5:8, "smoker"] = np.nan
+    frame["__file__"] = pd.Categorical(np.where(np.arange(ROWS) < 1496, "a.csv", "b.csv"))
+    return frame
+
+
+@dataclass
+class Knowledge:
+    """Equations over the unknown counts (level, outcome) of one column, each a mask and its value."""
+
+    codes: list[Any]
+    equations: list[tuple[np.ndarray, float]] = field(default_factory=list)
+
+    def learn(self, codes: set[Any], rows: float | None, rate: float | None = None) -> None:
+        """Rows of some levels together, and their share of positives."""
+        if rows is None:
+            return
+        here = np.array([code in codes for code in self.codes])
+        self.equations.append((np.concatenate([here, here]), float(rows)))
+        if rate is not None:
+            self.equations.append((np.concatenate([here, here & False]), round(rate * rows)))
+
+    def ranges(self) -> dict[tuple[Any, str], float]:
+        """How far apart the smallest and the largest possible count of each cell are."""
+        masks = np.array([mask for mask, _ in self.equations], dtype=float)
+        sums = np.array([value for _, value in self.equations])
+        size = 2 * len(self.codes)
+        found = {}
+        for cell in range(size):
+            goal = np.eye(size)[cell]
+            ends = [linprog(sign * goal, A_eq=masks, b_eq=sums) for sign in (1, -1)]
+            assert all(end.status == 0 for end in ends), "the published numbers contradict each other"
+            name = (self.codes[cell % len(self.codes)], "positive" if cell < len(self.codes) else "negative")
+            found[name] = -ends[1].fun - ends[0].fun
+        return found
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Schema:
+    path = tmp_path_factory.mktemp("schema") / "ward.yaml"
+    path.write_text(SCHEMA)
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def published(schema: Schema) -> Mapping[str, Any]:
+    """The documents as they leave the machine: text of JSON, read again."""
+    frame = people()
+    files = tuple(sources.LocalFile(Path(name), name, "0" * 64, 1) for name in ("a.csv", "b.csv"))
+    located = sources.Located(files, "private", "ill", (1.0,), (), "digest")
+    prepared = preparation.prepare(frame, schema, located, 0.0)
+    checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
+    table = Table("a table", "private", checked.valid, len(frame), 0)
+    explored = exploration.explore(table, schema, 0)
+    test = prepared.tables["test"]
+    risk = np.clip(test["grade"].to_numpy() / 10 + np.linspace(0, 0.05, len(test)), 0.01, 0.99)
+    rows = evaluation.scored_rows(test[TARGET_COLUMN], risk, test)
+    measured = evaluation.evaluate(rows, schema, 0.3, seed=0, replicates=50)
+    return {
+        "profile": to_json(prepared.profile),
+        "exploration": json.loads(json.dumps(explored)),
+        "evaluation": json.loads(json.dumps(to_json(measured))),
+        "metrics": exploration.scalars(explored),
+        "frame": prepared,
+    }
+
+
+def _everybody(schema: Schema, published: Mapping[str, Any], name: str) -> Knowledge:
+    """What profile and exploration say of one column of all rows."""
+    column = schema.column(name)
+    assert isinstance(column, LevelledColumn)
+    known = Knowledge([*column.codes, None])
+    everybody = set(known.codes)
+    known.learn(everybody, ROWS, published["exploration"]["data"]["prevalence"]["value"])
+    known.learn(everybody, ROWS, published["metrics"]["prevalence"])
+    profiled = next(part for part in published["profile"]["columns"] if part["name"] == name)
+    for code, line in zip(known.codes, [*profiled["bins"], profiled["missing"]], strict=True):
+        known.learn({code}, line["rows"])
+    explored = next(part for part in published["exploration"]["columns"] if part["name"] == name)
+    for code, line in zip(known.codes, [*explored["levels"], explored["missing"]], strict=True):
+        known.learn({code}, line["rows"], line["rate"])
+    for group, line in zip(schema.subgroups, published["exploration"]["subgroups"], strict=True):
+        if group.column == name:
+            known.learn(set(group.values or ()), line["rows"], line["rate"])
+    return known
+
+
+def _tested(schema: Schema, published: Mapping[str, Any], name: str) -> Knowledge:
+    """What the evaluation says of one column of the test rows."""
+    column = schema.column(name)
+    assert isinstance(column, LevelledColumn)
+    known = Knowledge([*column.codes, None])
+    data = published["evaluation"]["data"]
+    known.learn(set(known.codes), data["rows"], data["prevalence"])
+    groups = {group.name: group for group in schema.subgroups}
+    for line in published["evaluation"]["subgroups"]:
+        if line["column"] == name:
+            known.learn(set(groups[line["name"]].values or ()), line["rows"], line["prevalence"])
+    return known
+
+
+def _small(frame: pd.DataFrame, name: str, outcome: str) -> Iterator[tuple[Any, str]]:
+    """The cells of a column that hold a few people, of levels that somebody has."""
+    for code, part in frame.groupby(
+        frame[name].astype(object).where(frame[name].notna(), None), dropna=False
+    ):
+        level = None if pd.isna(code) else code
+        positives = int(part[outcome].sum())
+        for side, count in (("positive", positives), ("negative", len(part) - positives)):
+            if count < SMALLEST_CELL:
+                yield level, side
+
+
+@pytest.mark.parametrize("name", ["ward", "grade", "smoker"])
+def test_small_cells_of_all_rows_stay_unknown(
+    schema: Schema, published: Mapping[str, Any], name: str
+) -> None:
+    """From profile, exploration and metrics together, each small cell keeps a range of ten or more."""
+    ranges = _everybody(schema, published, name).ranges()
+    small = list(_small(people(), name, "ill"))
+    assert small
+    for cell in small:
+        assert ranges[cell] >= SMALLEST_CELL, cell
+
+
+@pytest.mark.parametrize("name", ["ward", "grade", "smoker"])
+def test_small_cells_of_the_test_rows_stay_unknown(
+    schema: Schema, published: Mapping[str, Any], name: str
+) -> None:
+    """From the evaluation's overlapping subgroups, each small cell keeps a range of ten or more."""
+    ranges = _tested(schema, published, name).ranges()
+    small = list(_small(published["frame"].tables["test"], name, TARGET_COLUMN))
+    assert small
+    for cell in small:
+        assert ranges[cell] >= SMALLEST_CELL, cell
+
+
+def test_a_small_file_is_no_line_of_its_own(published: Mapping[str, Any]) -> None:
+    """Four rows of a second file: neither its count nor the other's is shown, for the total is known."""
+    for file in published["profile"]["files"]:
+        assert file["rows"] is file["positives"] is file["prevalence"] is None
+    assert sum(part["rows"] for part in published["profile"]["parts"].values()) == ROWS
+
+
+def test_a_few_rejected_rows_are_counted_nowhere(schema: Schema) -> None:
+    """Neither as such, nor by rule, nor as the difference of two totals, nor by file."""
+    frame = people()
+    frame.loc[100:101, "weight"] = 1e6
+    frame.loc[200, "ward"] = "Z"
+    files = tuple(sources.LocalFile(Path(name), name, "0" * 64, 1) for name in ("a.csv", "b.csv"))
+    located = sources.Located(files, "private", "ill", (1.0,), (), "digest")
+    made = to_json(preparation.prepare(frame, schema, located, 0.1).profile)
+    assert made["rows"] == {"read": None, "valid": ROWS - 3, "rejected": None, "unlabelled": 0}
+    assert [problem["rows"] for problem in made["problems"]] == [None, None]
+    assert [file["set_aside"] for file in made["files"]] == [None, 0]
+    checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
+    table = Table("t", "private", checked.valid, ROWS, len(checked.rejected), checked.problems)
+    data = exploration.explore(table, schema, 0)["data"]
+    assert data["read"] is data["rejected"] is None
+
+
+def test_rare_outcomes_are_not_given_back_by_a_prevalence(schema: Schema) -> None:
+    """With seven ill people in all, no document says how many, nor which share."""
+    frame = people().assign(ill=0)
+    frame.loc[::230, "ill"] = 1
+    checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
+    assert FILE_COLUMN in checked.valid
+    explored = exploration.explore(Table("t", "private", checked.valid, ROWS, 0), schema, 0)
+    assert explored["data"]["positives"] is explored["data"]["prevalence"]["value"] is None
+    assert "prevalence" not in exploration.scalars(explored)
+    assert all(level["rate"] is None for column in explored["columns"] for level in column["levels"])
