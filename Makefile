@@ -5,6 +5,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export GIT_PYTHON_REFRESH := quiet
 export MLFLOW_DISABLE_TELEMETRY := true
+# MLflow's own lines (which command runs where) appear with `make run MLFLOW_LOGGING_LEVEL=INFO`.
+export MLFLOW_LOGGING_LEVEL ?= WARNING
+# The default store, relative: MLflow mistakes the address of a folder with a blank or a % for another folder.
+export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 
 RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from functools import partial
@@ -25,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.__main__ import MISSED
+from steps.data import processors
 from steps.data import schema as schemas
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Schema
@@ -32,7 +32,7 @@ from steps.measures import metrics
 from steps.models import cross_validation, families, fitting
 from steps.models.search import search
 
-CORES = len(os.sched_getaffinity(0))
+CORES = processors.available()
 
 
 def ours(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
 import resource
 import statistics
@@ -129,7 +128,7 @@ def scored(folder: Path, data: Path) -> dict[str, float]:
 
 def score_in_this_process(model_file: Path, data: Path, out: Path) -> int:
     """Score and print speed and memory as JSON."""
-    from steps.data import sources
+    from steps.data import processors, sources
     from steps.data.schema_file import load
     from steps.models import families, scoring
 
@@ -141,7 +140,7 @@ def score_in_this_process(model_file: Path, data: Path, out: Path) -> int:
         out,
         lambda frame: families.predict_risk(model, frame),
         schema,
-        workers=len(os.sched_getaffinity(0)),
+        workers=processors.available(),
     )
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"rows_per_second": done.rows / done.seconds, "megabytes": megabytes}))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from monitoring import reference as references
 from steps.chain import chosen_model
 from steps.chain.context import VERDICT, Result
-from steps.data import prepared, sources, validation
+from steps.data import atomic, prepared, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.measures import drift as drifting
@@ -92,9 +92,7 @@ def _conclude(step: Context[Drift], found: dict[str, Any]) -> Result:
             ).lower(),
         }
     )
-    partial = step.project / f".{VERDICT}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(step.project / VERDICT)
+    atomic.write_text(step.project / VERDICT, text)
     lines = [f"drift: {line}" for line in drift.summary(found)]
     return Result(lines=[*lines, f"drift: verdict in {VERDICT}, pictures in drift.html of run {step.run_id}"])
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.chain import registry, tracking
 from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result
-from steps.data import documents, prepared
+from steps.data import atomic, documents, prepared
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name, registered_names
@@ -121,7 +121,7 @@ def _previous(step: Context[Promote], name: str) -> str | None:
 
 def _left(step: Context[Promote], name: str, behaviour: str) -> Any:
     """The version that behaves like this model, whatever serves it, and was rolled back, or None."""
-    versions = step.client.search_model_versions(f"name = '{name}'")
+    versions = step.client.search_model_versions(f"name = {tracking.quoted(name)}")
     left = (one for one in versions if ROLLED_BACK in one.tags)
     return next((one for one in left if one.tags.get("behaviour_digest") == behaviour), None)
 
@@ -214,9 +214,7 @@ def _conclude(step: Context[Promote], verdict: str, told: Mapping[str, Any], lin
     text = json.dumps(document, indent=1) + "\n"
     step.log_text(VERDICT, text)
     step.tag({"verdict": verdict})
-    partial = step.project / f".{VERDICT}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(step.project / VERDICT)
+    atomic.write_text(step.project / VERDICT, text)
     return Result(lines=lines, exit_code=1 if verdict == "refused" else 0)
 
 

@@ -28,6 +28,7 @@ from monitoring.deploy.docker import (
 )
 from steps.chain.context import VERDICT
 from steps.chain.pipeline import PROJECT
+from steps.data import atomic
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, read_facts
 
@@ -162,10 +163,7 @@ def remove_old_images(wanted: Mapping[str, str], before: Mapping[str, str]) -> l
 
 def remember(settings: Path, text: str) -> None:
     """Write the settings file; it may hold secrets, so nobody else may read it."""
-    partial = settings.with_name(settings.name + ".partial")
-    partial.touch(mode=0o600)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(settings)
+    atomic.write_text(settings, text, mode=0o600)
 
 
 def chosen(action: str, version: str, environment: Mapping[str, str], settings: Path) -> dict[str, str]:

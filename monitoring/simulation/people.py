@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steps.data import atomic
 from steps.data.errors import UserError
 from steps.data.schema import Change, Code, Column, NumericColumn, Scenario, Schema
 from steps.data.schema_file import load
@@ -370,16 +371,14 @@ def write(frames: Iterator[pd.DataFrame], path: Path, rows: int) -> None:
     """Write frames to a Parquet or CSV file as they come; the file is complete or absent."""
     from tqdm import tqdm
 
-    partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tqdm(total=rows, unit=" rows", unit_scale=True, disable=None) as bar:
-            save = _save_csv if path.suffix == ".csv" else _save_parquet
-            for done in save(frames, partial):
-                bar.update(done)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic.writing(path) as name,
+        tqdm(total=rows, unit=" rows", unit_scale=True, disable=None) as bar,
+    ):
+        save = _save_csv if path.suffix == ".csv" else _save_parquet
+        for done in save(frames, Path(name)):
+            bar.update(done)
 
 
 def _save_csv(frames: Iterator[pd.DataFrame], path: Path) -> Iterator[int]:

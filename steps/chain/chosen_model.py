@@ -120,26 +120,23 @@ def _made(step: Context[Values]) -> Chosen:
 
 
 def _version(step: Context[Values], name: str, version: str) -> Chosen:
-    found = step.client.get_model_version(name, version)
+    found = registry.model_version(step.client, name, version)
+    if found is None:
+        raise UserError(f"models:/{name}/{version}: this registry has no such model")
     digest = found.tags.get("model_digest") or str(found.run_id)
     return Chosen(f"{name} version {version}", digest, found.run_id, None, version)
 
 
-def _registered(step: Context[Values], rest: str, wanted: str) -> Chosen:
-    from mlflow.exceptions import MlflowException
-
+def _registered(step: Context[Values], rest: str, asked: str) -> Chosen:
     name, at, alias = rest.partition("@")
     version: str | None
     if at:
         version = registry.alias_version(step.client, name, alias)
     else:
         name, _, version = rest.rpartition("/")
-    try:
-        if not name or not version:
-            raise UserError(f"{wanted}: this registry has no such model")
-        return _version(step, name, version)
-    except MlflowException:
-        raise UserError(f"{wanted}: this registry has no such model") from None
+    if not name or not version:
+        raise UserError(f"{asked}: this registry has no such model")
+    return _version(step, name, version)
 
 
 def _content(folder: Path) -> str:

@@ -77,8 +77,33 @@ def _holds_runs(path: Path) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of an SQLite store, or None for any other."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    """The file of an SQLite store, as SQLAlchemy reads its address, or None for any other store."""
+    if not uri.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        name = make_url(uri).database
+    except ArgumentError:
+        return None
+    return None if name in (None, "", ":memory:") else Path(name).resolve()
+
+
+def plain_address(uri: str) -> str:
+    """The address of the same store, with as little of it quoted as may be.
+
+    MLflow makes the folder of an SQLite address without decoding it: for a store in `a b` an empty `a%20b`
+    beside it, and where that may not be written it fails. What cannot stand there as it is (`%`, `?`) is left
+    out by an address that starts in the working folder.
+    """
+    path = sqlite_path(uri)
+    if path is None or "%" not in uri:
+        return uri
+    if path.parent == Path.cwd():
+        path = Path(path.name)
+    _, mark, options = uri.partition("?")
+    return f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}{mark}{options}"
 
 
 def lock_path(uri: str, cache: Path) -> Path:

@@ -258,7 +258,7 @@ class Chain:
         os.environ[_UPSTREAM] = json.dumps({name: run.run_id for name, run in needs.items()})
         try:
             submitted = mlflow.projects.run(  # type: ignore[no-untyped-call]
-                uri=str(PROJECT),
+                uri=os.path.relpath(PROJECT),  # MLflow takes what follows a # for a folder in the project
                 entry_point=step,
                 parameters=given,
                 env_manager="local",

@@ -6,16 +6,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from steps.chain.tracking import ABSENT, quoted
 from steps.data.addresses import without_credentials
 from steps.data.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, PREVIOUS = "champion", "previous"
-
-# With these a registry says that it does not have what was named.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
@@ -25,16 +24,25 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
     try:
         return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException as error:
-        if error.error_code in _ABSENT:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def model_version(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    """A version of a model, or None where the registry does not have it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
             return None
         raise
 
 
 def require_registry(client: MlflowClient, name: str) -> None:
     """Find out, before hours of training, that a server keeps registered models and their aliases.
-
-    Aliases are read, and one is set on a version that cannot exist, which every server refuses in words of
-    its own if it knows the call.
 
     Raises:
         UserError: it does not, or this user may not.
@@ -46,11 +54,6 @@ def require_registry(client: MlflowClient, name: str) -> None:
         alias_version(client, name, CHAMPION)
     except MlflowException as error:
         raise UserError(_no_registry(str(error))) from error
-    try:
-        client.set_registered_model_alias(name, "access-check", "2147483647")
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise UserError(_no_registry(str(error))) from error
 
 
 def _no_registry(reason: str) -> str:
@@ -70,7 +73,7 @@ def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, st
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in client.search_model_versions(f"name = '{name}'"):
+    for version in client.search_model_versions(f"name = {quoted(name)}"):
         if version.run_id == run_id and version.status == "READY":
             for tag, value in tags.items():
                 client.set_model_version_tag(name, str(version.version), tag, value)

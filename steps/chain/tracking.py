@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import url2pathname
 
 from steps.chain import locks
 from steps.data.addresses import without_credentials
@@ -21,13 +22,22 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# A store that is away should be noticed in seconds, not in MLflow's default quarter of an hour; and a bar
-# for each small artifact is noise.
+# MLflow's own defaults do not suit a chain: a store that is away should be noticed in seconds and not in a
+# quarter of an hour, a bar for each small artifact is noise, and so is a line for each command it starts.
 _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+
+# With these a server says that it does not have what was named; any other error says nothing about that.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+_AWAY = re.compile(
+    r"failed with exception|error code (401|403|429|5\d\d)|Permission denied|not authenticated|"
+    r"failed to connect|too many 5\d\d|5\d\d (Server Error|error responses)"
+)
 
 
 def connect() -> MlflowClient:
@@ -43,26 +53,50 @@ def connect() -> MlflowClient:
     from sqlalchemy.exc import SQLAlchemyError
 
     uri = mlflow.get_tracking_uri()
+    plain = locks.plain_address(uri)
+    if plain != uri:
+        mlflow.set_tracking_uri(plain)
     try:
         with locks.initialised(uri):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except ImportError as error:
+        raise UserError(
+            f"the tracking store {without_credentials(uri)} is a database whose driver is not installed "
+            f"here: {error}. Remedy: install it beside this project's packages, or name an MLflow server"
+        ) from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise UserError(unreachable(uri, str(error))) from error
     return client
 
 
+def deleted_experiment(client: MlflowClient, name: str) -> str | None:
+    """What to tell a person if the experiment of this name was deleted: no run can start in it."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "deleted":
+        return None
+    return (
+        f"the experiment {name} was deleted, so no run can start in it. Remedy: `mlflow experiments restore "
+        f"--experiment-id {experiment.experiment_id}`, or another one with --experiment-name"
+    )
+
+
 def lost(error: Exception) -> UserError | None:
-    """What to tell a person if an error in mid-chain means that a remote store is away, else None."""
+    """What to tell a person if an error in mid-chain is the store's and not a fault of ours, else None."""
     import mlflow
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
 
-    uri = mlflow.get_tracking_uri()
-    away = re.compile(
-        r"failed with exception|error code (401|403|429|5\d\d)|Permission denied|not authenticated"
-    )
-    if is_remote(uri) and isinstance(error, MlflowException) and away.search(str(error)):
-        return UserError(unreachable(uri, str(error)))
+    if not isinstance(error, MlflowException | RequestException):
+        return None
+    uri, text = mlflow.get_tracking_uri(), str(error)
+    if "must be in the 'active' state" in text:
+        return UserError(
+            f"{text} Remedy: `mlflow experiments restore --experiment-id ...`, or another experiment with "
+            "--experiment-name"
+        )
+    if is_remote(uri) and (_AWAY.search(text) or isinstance(error, RequestException)):
+        return UserError(unreachable(uri, text))
     return None
 
 
@@ -70,7 +104,12 @@ def unreachable(uri: str, reason: str) -> str:
     """What to tell somebody whose tracking store does not answer; never the password in its address."""
     shown = without_credentials(uri)
     first = reason.strip().splitlines()[0][:300] if reason.strip() else "no reason given"
-    if re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:  # not a 401 of an address or run
+    if "Invalid Host header" in reason:
+        remedy = (
+            "the server answers only to host names that it was told: start it with --allowed-hosts naming "
+            "the one in the address (MLFLOW_SERVER_ALLOWED_HOSTS)"
+        )
+    elif re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:  # not digits of an address
         remedy = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for DagsHub: user name and token)"
         )
@@ -88,7 +127,7 @@ def is_remote(uri: str) -> bool:
 
 def shown_location(uri: str, project: Path) -> str:
     """An artifact location as a person types it: relative to the project where it is a file in it."""
-    path = Path(uri.removeprefix("file://"))
+    path = Path(url2pathname(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
     return os.path.relpath(path, project) if path.is_absolute() and path.is_relative_to(project) else uri
 
 
@@ -108,7 +147,15 @@ def tagged_runs(client: MlflowClient, tags: Mapping[str, str], limit: int = 100_
 
 
 def _tag_clauses(tags: Mapping[str, str]) -> list[str]:
-    return [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+    return [f"tags.`{name}` = {quoted(value)}" for name, value in tags.items()]
+
+
+def quoted(value: str) -> str:
+    """A text as MLflow's filters take it. Raises UserError where it holds both kinds of quotes."""
+    for mark in ("'", '"'):
+        if mark not in value:
+            return f"{mark}{value}{mark}"
+    raise UserError(f"{value} holds both kinds of quotation marks, which MLflow cannot search for: rename it")
 
 
 def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> list[Run]:
@@ -131,13 +178,13 @@ def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> li
 def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:
     """Mark as KILLED the runs of steps that still say RUNNING, with those that never came to say their step.
 
-    Only for who holds the lock of a local store. One that waits for the lock says RUNNING again as it begins.
+    Call this only as the holder of a local store's lock. A run whose process waits for the lock says RUNNING
+    again as it begins.
     """
-    running = "attributes.status = 'RUNNING' and tags."
     abandoned = {
         run.info.run_id
-        for whose in ("step != ''", f"`mlflow.source.name` = '{project}'")
-        for run in client.search_runs(all_experiments(client), running + whose, max_results=1000)
+        for run in _search_runs(client, ["attributes.status = 'RUNNING'"], limit=100_000)
+        if run.data.tags.get("step") or run.data.tags.get("mlflow.source.name") == str(project)
     }
     for run_id in abandoned - keep:
         client.set_terminated(run_id, "KILLED")
@@ -145,15 +192,22 @@ def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:
 
 
 def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> bool:
-    """Whether every one of a run's artifacts is there."""
+    """Whether every one of a run's artifacts is there. Where the store does not say, its error is raised."""
     from mlflow.exceptions import MlflowException
+    from requests import HTTPError
 
     for path in paths:
         folder, _, _ = path.rpartition("/")
         try:
             listed = {item.path for item in client.list_artifacts(run_id, folder or None)}
-        except MlflowException:
-            return False
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return False
+            raise
+        except HTTPError as error:  # of the server's own artifact store
+            if error.response is not None and error.response.status_code == 404:
+                return False
+            raise
         if path not in listed:
             return False
     return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from steps.data import atomic
 from steps.data.files import LocalFile, SourceError, check_sha256, local_file
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def download(url: str, cache: Path, sha256: str | None = None, patience: Patienc
             return kept
         file, validators = fresh
         content = {"url": shown, "name": name, "sha256": file.sha256, "bytes": file.bytes, **validators}
-        _write_whole(record_path, json.dumps(content, indent=1).encode())
+        atomic.write_text(record_path, json.dumps(content, indent=1))
     except OSError as error:
         raise SourceError(f"{shown} cannot be kept in {folder}: {error.strerror or error}") from None
     return file
@@ -208,13 +209,6 @@ def _announced_bytes(response: requests.Response) -> int | None:
 def _validators(response: requests.Response) -> dict[str, str]:
     stated = {"etag": response.headers.get("ETag"), "last_modified": response.headers.get("Last-Modified")}
     return {name: value for name, value in stated.items() if value}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, part = tempfile.mkstemp(prefix="part-", dir=path.parent)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-    Path(part).replace(path)
 
 
 def _without_secrets(url: str) -> str:

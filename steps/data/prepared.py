@@ -7,14 +7,8 @@ the profile and `__file__` say how they arrived.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from steps.data import split, validation
+from steps.data import atomic, split, validation
 from steps.data.disclosure import FEW, is_small
 from steps.data.documents import to_json
 from steps.data.errors import UserError
@@ -41,7 +35,6 @@ if TYPE_CHECKING:
 
 _MANIFEST = "dataset.json"
 _DIGEST_LENGTH = 16
-_LEFTOVER_SECONDS = 86_400
 
 
 class TooManyRejectedError(ValidationError):
@@ -134,24 +127,13 @@ def store(prepared: Prepared, cache: Path) -> Path:
     that `__file__`, the rejected rows and the profile are those of the latest.
     """
     folder = _folder(cache, prepared.digest)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder.parent)
-    fresh = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
-    try:
+    with atomic.filling(folder) as fresh:
         for name, table in {**prepared.tables, "rejected": prepared.rejected}.items():
             table.to_parquet(fresh / f"{name}.parquet", index=False, engine="pyarrow", compression="zstd")
         (fresh / "profile.json").write_text(json.dumps(to_json(prepared.profile), indent=1), encoding="utf-8")
         names = sorted(path.name for path in fresh.iterdir())
         manifest = {"digest": prepared.digest, "sha256": {name: _sha256(fresh / name) for name in names}}
         (fresh / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        for path in fresh.iterdir():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        _put_in_place(fresh, folder)
-    except OSError as error:
-        raise UserError(f"the prepared rows cannot be kept in {folder.parent}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -159,9 +141,9 @@ def store_rejected(rejected: pd.DataFrame, cache: Path) -> Path:
     """Write the rejected rows of a data set that was refused, for a person to look at; returns the file."""
     path = cache / "datasets" / "refused" / "rejected.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    rejected.to_parquet(part, index=False, engine="pyarrow", compression="zstd")
-    return part.replace(path)
+    with atomic.writing(path) as name:
+        rejected.to_parquet(name, index=False, engine="pyarrow", compression="zstd")
+    return path
 
 
 def load(cache: Path, digest: str, parts: Iterable[str] = split.PARTS) -> dict[str, pd.DataFrame]:
@@ -191,30 +173,6 @@ def is_complete(cache: Path, digest: str) -> bool:
 
 def _folder(cache: Path, digest: str) -> Path:
     return cache / "datasets" / digest
-
-
-def _put_in_place(fresh: Path, folder: Path) -> None:
-    """Rename a finished folder to its name, an older one out of the way; a reader finds all or nothing."""
-    while True:
-        try:
-            fresh.rename(folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            return
-        aside = Path(tempfile.mkdtemp(prefix="part-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.rename(aside / folder.name)
-        shutil.rmtree(aside)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What processes that were killed more than a day ago left unfinished."""
-    for leftover in folder.glob("part-*"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just put it in place
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -7,14 +7,12 @@ needs it. Executors get this project's code from the session, and the model thro
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.data import files, validation
+from steps.data import atomic, files, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
 from steps.models import scoring
@@ -101,16 +99,12 @@ def score(
         f.when(f.col(scoring.REASON).isNull(), risk).alias(scoring.RISK),
         scoring.REASON,
     )
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        scored.write.parquet(str(partial))
-        written = spark.read.parquet(str(partial))
+    with atomic.filling(out) as fresh:
+        scored.write.mode("overwrite").parquet(str(fresh))
+        written = spark.read.parquet(str(fresh))
         total, broken, risk_sum = written.agg(
             f.count("*"), f.count(scoring.REASON), f.coalesce(f.sum(scoring.RISK), f.lit(0.0))
         ).first()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Scored(int(total), int(broken), float(risk_sum), time.monotonic() - started)
 
 

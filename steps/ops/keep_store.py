@@ -2,27 +2,107 @@
 
 Only where no `MLFLOW_TRACKING_URI` names a server: the store then travels as an asset of the release
 `tracking-store`. Every save is an asset of its own and the old ones go afterwards, so that a run that dies
-while it uploads loses nothing.
+while it uploads loses nothing. MLflow writes absolute artifact locations into its database; in the packed
+store they stand below a placeholder, and unpacking puts the folder of the checkout in its place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from steps.chain import pipeline
+from steps.chain import pipeline, tracking
+from steps.data import atomic
 from steps.data.errors import UserError
-from steps.ops import archive
+
+DATABASE = "mlflow.db"
+FOLDERS = ("mlruns", "mlartifacts")
+_FOLDER = Path("build")
+PLACEHOLDER = "/__checkout__"
+
+# Every column in which MLflow keeps the place of a file. A store without one of them is older or newer.
+_PLACES = {
+    "experiments": ("artifact_location",),
+    "runs": ("artifact_uri",),
+    "model_versions": ("source", "storage_location"),
+    "logged_models": ("artifact_location",),
+}
 
 TAG = "tracking-store"
 KEPT = 3
 _NOTES = "MLflow's store: runs, digests, models; no rows of private data. Written and read by retrain.yml."
 
 Gh = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+
+
+def pack(project: Path, archive: Path) -> int:
+    """Pack the store of a checkout; returns the number of its runs. Nothing may be writing to it.
+
+    Raises:
+        UserError: there is no store.
+    """
+    database = project / DATABASE
+    if not database.exists():
+        raise UserError(f"there is no {DATABASE} here: `make run` makes one")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / DATABASE
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        runs = _relocate(copy, str(project.resolve()), PLACEHOLDER)
+        with atomic.writing(archive) as name, tarfile.open(name, "w:gz", compresslevel=6) as tar:
+            tar.add(copy, DATABASE)
+            for folder in FOLDERS:
+                if (project / folder).is_dir():
+                    tar.add(project / folder, folder)
+    return runs
+
+
+def unpack(archive: Path, project: Path) -> int:
+    """Unpack a store into a checkout that has none; returns the number of its runs.
+
+    Raises:
+        UserError: there is a store already, or the archive is damaged or not one of ours.
+    """
+    present = [name for name in (DATABASE, *FOLDERS) if (project / name).exists()]
+    if present:
+        raise UserError(f"{', '.join(present)} would be overwritten: restore into a fresh checkout")
+    with tempfile.TemporaryDirectory(dir=project, prefix=".restore-") as scratch:
+        try:
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(scratch, filter="data")
+            runs = _relocate(Path(scratch) / DATABASE, PLACEHOLDER, str(project.resolve()))
+        except (OSError, EOFError, tarfile.TarError, sqlite3.Error) as error:
+            raise UserError(f"{archive.name} is damaged or no archive of a store: {error}") from error
+        for name in (*FOLDERS, DATABASE):
+            if (Path(scratch) / name).exists():
+                shutil.move(Path(scratch) / name, project / name)
+    return runs
+
+
+def _relocate(database: Path, old: str, new: str) -> int:
+    """Put one folder in another's place in every artifact location; the number of runs in the database."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection, connection:
+        for table, columns in _PLACES.items():
+            present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            for column in columns:
+                if column in present:
+                    connection.execute(
+                        # Table and column are literals of this module.
+                        f"UPDATE {table} SET {column} = replace({column}, ?, ?) "  # noqa: S608
+                        f"WHERE {column} LIKE ? || '/%' OR {column} LIKE 'file://' || ? || '/%'",
+                        (old, new, old, old),
+                    )
+        return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
 
 
 def github(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -54,18 +134,18 @@ def restore(gh: Gh, project: Path) -> str:
     kept = assets(gh)
     if not kept:
         return "no store is kept yet: the first one starts empty"
-    folder = project / archive.ARCHIVE.parent
+    folder = project / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     _need(gh(["release", "download", TAG, "--pattern", kept[-1], "--dir", str(folder), "--clobber"]))
-    runs = archive.restore(folder / kept[-1], project)
+    runs = unpack(folder / kept[-1], project)
     return f"{kept[-1]}: {runs} runs"
 
 
 def save(gh: Gh, project: Path, number: int, attempt: int) -> str:
     """Keep the store of a checkout under a run's number; what to tell the person."""
     name = f"store-{number:08d}-{attempt:03d}.tar.gz"
-    path = project / archive.ARCHIVE.parent / name
-    runs = archive.save(project, path)
+    path = project / _FOLDER / name
+    runs = pack(project, path)
     kept = assets(gh)
     if kept is None:
         _need(
@@ -96,7 +176,7 @@ def _need(done: subprocess.CompletedProcess[str]) -> None:
 
 def act(action: str, environment: Mapping[str, str], gh: Gh, project: Path) -> str:
     """Restore or save if there is anything to do; what to tell the person."""
-    if environment.get("MLFLOW_TRACKING_URI"):
+    if tracking.is_remote(environment.get("MLFLOW_TRACKING_URI", "")):
         return "the tracking server keeps the store; nothing to do"
     if not environment.get("GH_TOKEN"):
         return "no GH_TOKEN: the store is not kept"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from steps.chain import parameters, pipeline, registry, tracking
 from steps.chain.context import VERDICT
 from steps.chain.values import Main
+from steps.data import atomic
 from steps.data.errors import UserError
 from steps.data.release_facts import FACTS, RELEASE
 from steps.data.schema import Schema, registered_names
@@ -25,6 +25,7 @@ from steps.data.schema_file import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 _COMMIT_TAG = "mlflow.source.git.commit"
 
@@ -87,38 +88,36 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     Raises:
         UserError: there is no such version, or it was registered by something else than promote.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_model_version(name, version)
-    except MlflowException as error:
-        raise UserError(f"{name} has no version {version}: see the registry (`make ui`)") from error
+    found = registry.model_version(client, name, version)
+    if found is None:
+        raise UserError(f"{name} has no version {version}: see the registry (`make ui`)")
     if not {"evaluate_run_id", "promote_run_id"} <= found.tags.keys():
         raise UserError(f"version {version} of {name} was not registered by this project's promote")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with atomic.filling(folder) as fresh:
+        return _fill(client, found, fresh)
+
+
+def _fill(client: MlflowClient, found: ModelVersion, folder: Path) -> dict[str, Any]:
+    """Put all that belongs to a version into an empty folder."""
     run_id = str(found.run_id)
     for path in ("model", "reference.json"):
-        client.download_artifacts(run_id, path, str(partial))
-    client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(partial))
+        client.download_artifacts(run_id, path, str(folder))
+    client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(folder))
     for path in ("report.html", "model_card.md"):  # promote's, which show the gates
-        client.download_artifacts(found.tags["promote_run_id"], path, str(partial))
+        client.download_artifacts(found.tags["promote_run_id"], path, str(folder))
     told = facts(
-        name,
-        version,
+        str(found.name),
+        str(found.version),
         {**found.tags, "run_id": run_id},
         client.get_run(run_id).data.tags,
         client.get_run(found.tags["evaluate_run_id"]).data.metrics,
     )
-    reference = json.loads((partial / "reference.json").read_text(encoding="utf-8"))
-    reference["model"]["version"] = version
+    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+    reference["model"]["version"] = str(found.version)
     if "roc_auc_min" in found.tags:  # the gate may have changed since the model was trained
         reference["floors"]["roc_auc"] = float(found.tags["roc_auc_min"])
-    _write(partial / "reference.json", reference)
-    _write(partial / FACTS, told)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    _write(folder / "reference.json", reference)
+    _write(folder / FACTS, told)
     return told
 
 

@@ -335,8 +335,8 @@ def test_a_failing_write_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparation.os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot be kept in .*: No space left on device"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"the disk of .* is full"):
         preparation.store(prepared, tmp_path)
     assert list((tmp_path / "datasets").iterdir()) == []
 

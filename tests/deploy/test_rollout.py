@@ -24,7 +24,7 @@ from monitoring.deploy import check_images, rollout, secret_files
 from monitoring.deploy.docker import docker
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
-from steps.ops import archive
+from steps.ops import keep_store
 from tests.conftest import ROOT, check_out, require
 from tests.made_up.ports import free_port
 
@@ -280,8 +280,8 @@ def test_versions_move_under_load_without_a_wrong_answer(champion: Any, tmp_path
     import mlflow
 
     checkout = check_out(tmp_path / "project")
-    archive.save(champion.checkout.folder, tmp_path / "store.tar.gz")
-    archive.restore(tmp_path / "store.tar.gz", checkout.folder)
+    keep_store.pack(champion.checkout.folder, tmp_path / "store.tar.gz")
+    keep_store.unpack(tmp_path / "store.tar.gz", checkout.folder)
     shutil.copytree(champion.checkout.folder / ".cache", checkout.folder / ".cache")
     shutil.copy(ROOT / "CHANGELOG.md", checkout.folder)
     code, output = checkout.mlflow_run(

@@ -20,7 +20,7 @@ from steps.chain import parameters, pipeline
 from steps.data import sources
 from steps.data.errors import UserError
 from steps.measures.evaluation_document import from_json
-from steps.ops import archive, check_data, keep_store, publish, release, retrain
+from steps.ops import check_data, keep_store, publish, release, retrain
 from steps.reports import job_summary as summary
 from tests.conftest import QUICK, Checkout, check_out
 from tests.made_up.clinic import clinic_schema
@@ -114,10 +114,10 @@ def _artifacts(champion: Any, run_id: str) -> Path:
 def elsewhere(champion: Any, folder: Path) -> Checkout:
     """The champion's store, saved and restored in a checkout elsewhere, with the rows that are its input."""
     checkout = Checkout(folder / "deeper" / "project")
-    left = shutil.ignore_patterns(archive.DATABASE, *archive.FOLDERS, "verdict.json")
+    left = shutil.ignore_patterns(keep_store.DATABASE, *keep_store.FOLDERS, "verdict.json")
     shutil.copytree(champion.checkout.folder, checkout.folder, ignore=left)
-    archive.save(champion.checkout.folder, folder / "store.tar.gz")
-    archive.restore(folder / "store.tar.gz", checkout.folder)
+    keep_store.pack(champion.checkout.folder, folder / "store.tar.gz")
+    keep_store.unpack(folder / "store.tar.gz", checkout.folder)
     return checkout
 
 
@@ -156,14 +156,14 @@ def test_no_artifact_location_names_the_old_checkout(champion: Any, restored: Ch
 
 def test_a_store_is_never_restored_over_another(restored: Checkout, tmp_path: Path) -> None:
     """Nor from a damaged file."""
-    archive.save(restored.folder, tmp_path / "store.tar.gz")
+    keep_store.pack(restored.folder, tmp_path / "store.tar.gz")
     with pytest.raises(UserError, match="would be overwritten"):
-        archive.restore(tmp_path / "store.tar.gz", restored.folder)
+        keep_store.unpack(tmp_path / "store.tar.gz", restored.folder)
     (tmp_path / "half.tar.gz").write_bytes((tmp_path / "store.tar.gz").read_bytes()[:5000])
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     with pytest.raises(UserError, match="damaged"):
-        archive.restore(tmp_path / "half.tar.gz", fresh)
+        keep_store.unpack(tmp_path / "half.tar.gz", fresh)
     assert list(fresh.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The store: one chain at a time, aliases that are never missing, errors that a person can act on."""
+"""One chain at a time, wherever the store lies, and a store that is created by one process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
+import mlflow
 import pytest
 
-from steps.chain import locks, registry, tracking
-from steps.data.errors import UserError
+from steps.chain import locks
 from tests.conftest import ROOT
 
 HOLD = """
@@ -126,36 +125,15 @@ def test_a_store_that_somebody_is_creating_is_waited_for(tmp_path: Path) -> None
     assert entered.is_set()
 
 
-def test_an_unreachable_server_is_named_with_a_remedy_and_without_its_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One clear sentence for a server that refuses; credentials in its address stay out of it."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match="does not answer") as caught:
-        tracking.connect()
-    assert "MLFLOW_TRACKING_URI" in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
 @pytest.fixture(scope="module")
 def registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real registry in a file of its own, with three versions of one model and no run."""
-    import mlflow
-
     path = tmp_path_factory.mktemp("registry") / "registry.db"
     client = mlflow.MlflowClient(f"sqlite:///{path}")
     client.create_registered_model("m")
     for _ in range(3):
         client.create_model_version("m", str(path.parent))
     return path
-
-
-@pytest.fixture(scope="module")
-def client(registry_file: Path) -> object:
-    import mlflow
-
-    return mlflow.MlflowClient(f"sqlite:///{registry_file}")
 
 
 @pytest.mark.parametrize(
@@ -180,72 +158,35 @@ def test_a_store_that_was_only_half_created_is_set_aside_unless_it_holds_runs(
     assert locks.set_half_store_aside(f"sqlite:///{tmp_path / 'none.db'}") is None
 
 
-def test_a_run_that_was_cut_off_before_it_said_its_step_is_closed_too(
-    registry_file: Path, tmp_path: Path
-) -> None:
-    """`mlflow run` makes it and was killed; runs of other projects and the one at work are left alone."""
-    import mlflow
-
-    shutil.copy(registry_file, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri, uri)
-    whose = (str(tmp_path), "/somewhere/else", str(tmp_path))
-    cut_off, other, own = (
-        client.create_run("0", tags={"mlflow.source.name": name}).info.run_id for name in whose
+@pytest.mark.parametrize("name", ["a b", "a#b%20c", "it's für"])
+def test_a_store_and_its_locks_stand_in_a_folder_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    """MLflow quotes the address of its default store, and makes the folder of the quoted name beside it."""
+    folder = tmp_path / name
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    script = (
+        "import mlflow; from pathlib import Path; from steps.chain import console, locks, tracking\n"
+        "before = locks.lock_path(mlflow.get_tracking_uri(), Path('cache'))\n"
+        "tracking.connect()\n"
+        "assert locks.lock_path(mlflow.get_tracking_uri(), Path('cache')) == before\n"
+        "with locks.chain_lock(before, 'main'): pass\n"
     )
-    assert tracking.close_abandoned(client, tmp_path, keep={own}) == 1
-    states = [client.get_run(run).info.status for run in (cut_off, other, own)]
-    assert states == ["KILLED", "RUNNING", "RUNNING"]
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env={**environment, "PYTHONPATH": str(ROOT)}, check=True
+    )
+    made = {path.name for path in folder.iterdir()}
+    assert made >= {"mlflow.db", "mlflow.db.init.lock", "mlflow.db.lock"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_aliases_move_and_come_back(client: object) -> None:
-    """Each promotion keeps the last champion as @previous; promoting the champion again changes nothing."""
-    assert registry.alias_version(client, "m", "champion") is None
-    assert registry.alias_version(client, "no such model", "champion") is None
-    registry.move_champion(client, "m", "1")
-    assert registry.alias_version(client, "m", "previous") is None
-    registry.move_champion(client, "m", "2")
-    registry.move_champion(client, "m", "2")
-    assert [registry.alias_version(client, "m", alias) for alias in ("champion", "previous")] == ["2", "1"]
-
-
-def test_a_version_that_is_promoted_again_carries_the_tags_of_now(client: object) -> None:
-    """One version a run; which promotion it came from is the latest."""
-    run = client.create_run("0").info.run_id
-    versions = [
-        registry.register(client, "again", run, {"promote_run_id": which}) for which in ("one", "two")
-    ]
-    assert versions == ["1", "1"]
-    assert client.get_model_version("again", "1").tags["promote_run_id"] == "two"
-
-
-def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: object) -> None:
-    """Two promotions that race may refuse each other, but at every moment there is a champion."""
-    seen: list[str | None] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            seen.append(registry.alias_version(client, "m", "champion"))
-            time.sleep(0.002)
-
-    def promote(version: str) -> None:
-        for _ in range(5):
-            try:
-                registry.move_champion(client, "m", version)
-            except UserError as error:
-                assert "somebody else moved the aliases" in str(error)
-
-    registry.move_champion(client, "m", "1")
-    watcher = threading.Thread(target=watch)
-    promoters = [threading.Thread(target=promote, args=(version,)) for version in ("2", "3")]
-    watcher.start()
-    for thread in promoters:
-        thread.start()
-    for thread in promoters:
-        thread.join()
-    done.set()
-    watcher.join()
-    assert seen
-    assert set(seen) <= {"1", "2", "3"}
-    assert registry.alias_version(client, "m", "champion") in {"2", "3"}
+def test_what_stands_behind_an_address_is_no_part_of_the_files_name(tmp_path: Path) -> None:
+    """Options after a question mark, a driver in the scheme, a quoted name: one file, one lock."""
+    expected = tmp_path / "a b.db.lock"
+    for address in (
+        f"sqlite:///{tmp_path}/a b.db",
+        f"sqlite:///{tmp_path}/a%20b.db?timeout=30",
+        f"sqlite+pysqlite:///{tmp_path}/a b.db?mode=rw&cache=shared",
+    ):
+        assert locks.lock_path(address, tmp_path / "cache") == expected
+    for address in ("sqlite://", "sqlite:///:memory:", "http://127.0.0.1:5000", "postgresql://u:p@h/db"):
+        assert locks.lock_path(address, tmp_path / "cache").parent == tmp_path / "cache" / "locks"
