@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -178,6 +178,40 @@ class DriftLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """How one column is asked for on one person's page; everything has a default from the column.
+
+    `built_from`: the measures that the page asks for in place of the number itself; height in centimetres
+    and weight in kilograms give a body mass index. `whole`: the number is rounded, as the data hold it.
+    """
+
+    ask: str | None = None
+    short: str | None = None
+    group: str | None = None
+    help: str | None = None
+    built_from: tuple[Literal["height", "weight"], ...] = ()
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PersonPage:
+    """One person's page: `outcome` ends "About 24 of 100 people with these answers ...".
+
+    `compare` names a column whose subgroups an answer is put beside; `example` holds made-up answers.
+    """
+
+    title: str | None = None
+    outcome: str | None = None
+    compare: str | None = None
+    example: Mapping[str, Code] = field(default_factory=dict)
+    questions: Mapping[str, Question] = field(default_factory=dict)
+
+    def question(self, name: str) -> Question:
+        """How a column is asked for."""
+        return self.questions.get(name, Question())
+
+
+@dataclass(frozen=True, slots=True)
 class PointBand:
     """Points for numbers in [lower, upper); None is unbounded."""
 
@@ -325,6 +359,7 @@ class Schema:
     person: str | None = None
     lacks: tuple[str, ...] = ()
     card: Card = Card()
+    page: PersonPage = PersonPage()
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from steps.data.errors import UserError
 from steps.data.schema import (
@@ -26,9 +26,11 @@ from steps.data.schema import (
     LevelledKind,
     NumericColumn,
     Operation,
+    PersonPage,
     PointBand,
     PointItem,
     PointScore,
+    Question,
     Scenario,
     Schema,
     Source,
@@ -310,6 +312,8 @@ def _read_schema(entry: Entry) -> Schema | None:
     person = entry.text("person", required=False)
     if person is not None and (person in known or (target is not None and person == target.name)):
         entry.problem(f"person {person!r} should name a column beside the features and the target")
+    page_entry = entry.entry("page", required=False)
+    page = _read_page(page_entry, known, subgroups) if page_entry else PersonPage()
     entry.finish()
     if entry.problems or target is None:
         return None
@@ -329,6 +333,7 @@ def _read_schema(entry: Entry) -> Schema | None:
         person=person,
         lacks=lacks,
         card=card,
+        page=page,
     )
 
 
@@ -514,6 +519,64 @@ def _read_drift(entry: Entry) -> DriftLimits:
     if not 0.5 < limits.separability < 1:
         entry.problem("separability should lie between 0.5, which is chance, and 1")
     return limits
+
+
+def _read_page(
+    entry: Entry, columns: Mapping[str, Column | None], subgroups: Sequence[Subgroup]
+) -> PersonPage:
+    compare = entry.text("compare", required=False)
+    if compare is not None and compare not in {group.column for group in subgroups}:
+        entry.problem(f"compare {compare!r} should name a column that has subgroups")
+    example = entry.take("example", "answers by column", lambda v: isinstance(v, Mapping), required=False)
+    answers: dict[str, Code] = {}
+    for name, value in (example or {}).items():
+        column = _find_column(entry, str(name), columns)
+        if column is not None and is_code(value):
+            answers[column.name] = as_code(value)
+            _check_answer(entry, column, answers[column.name])
+    questions: dict[str, Question] = {}
+    asked = entry.entry("questions", required=False)
+    for name in asked.content if asked else ():
+        question = asked.entry(name) if asked else None
+        column = _find_column(entry, str(name), columns)
+        if question is not None and column is not None:
+            questions[column.name] = _read_question(question, column)
+    page = PersonPage(
+        title=entry.text("title", required=False),
+        outcome=entry.text("outcome", required=False),
+        compare=compare,
+        example=MappingProxyType(answers),
+        questions=MappingProxyType(questions),
+    )
+    entry.finish()
+    return page
+
+
+def _check_answer(entry: Entry, column: Column, answer: Code) -> None:
+    if isinstance(column, LevelledColumn):
+        if answer not in column.levels:
+            entry.problem(f"example: {format_code(answer)} is no level of {column.name}")
+    elif isinstance(answer, str) or not column.minimum <= answer <= column.maximum:
+        entry.problem(f"example: {format_code(answer)} is outside the range of {column.name}")
+
+
+def _read_question(entry: Entry, column: Column) -> Question:
+    parts = entry.texts("from")
+    if parts and (isinstance(column, LevelledColumn) or sorted(parts) != ["height", "weight"]):
+        entry.problem("from should be [height, weight], of a numeric column that is a body mass index")
+        parts = ()
+    question = Question(
+        ask=entry.text("ask", required=False),
+        short=entry.text("short", required=False),
+        group=entry.text("group", required=False),
+        help=entry.text("help", required=False),
+        built_from=cast("tuple[Literal['height', 'weight'], ...]", parts),
+        whole=entry.flag("whole"),
+    )
+    if question.whole and isinstance(column, LevelledColumn):
+        entry.problem("whole is for numeric columns; this one has levels")
+    entry.finish()
+    return question
 
 
 def _read_point_score(entry: Entry, columns: Mapping[str, Column | None]) -> PointScore:
