@@ -296,8 +296,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     located = sources.locate("cohort", schema, PROJECT / ".cache", PROJECT)
     prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
     train, validation = prepared.tables["train"], prepared.tables["validation"]
-    model = families.build("logistic_regression", {}, schema, 0)
-    model.fit(train[list(schema.feature_names)], train[TARGET_COLUMN])
+    model = fitting.fit("logistic_regression", {}, train, schema, seed=0, threads=1)
     info = {
         "name": schema.name,
         "version": None,

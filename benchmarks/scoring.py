@@ -76,14 +76,16 @@ def fitted_model() -> tuple[pd.DataFrame, Any]:
     """The cohort's features, and boosted trees fitted to them."""
     from steps.data import validation
     from steps.data.schema_file import load
-    from steps.models import families
+    from steps.models import estimators, missing_answers
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     raw = pd.read_parquet(ROOT / "data" / "cohort.parquet")
     rows = validation.check(raw, schema, schema.target.name, schema.target.positive).valid
     features = rows[list(schema.feature_names)]
-    model = families.build("histogram_gradient_boosting", {"max_iter": TREES}, schema, seed=0)
-    return features, model.fit(features, rows["__target__"])
+    people = missing_answers.as_they_are(features, rows["__target__"].to_numpy())
+    return features, estimators.fit(
+        "histogram_gradient_boosting", {"max_iter": TREES}, people, schema, seed=0
+    )
 
 
 def write_rows(people: pd.DataFrame, path: Path, count: int) -> None:

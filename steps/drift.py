@@ -18,7 +18,7 @@ from steps.data import atomic, prepared, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.measures import drift as drifting
-from steps.models import families
+from steps.models import families, saved
 from steps.reports import drift
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def work(step: Context[Drift]) -> Result:
     if checked.valid.empty:
         why = validation.described(checked.problems, step.schema)
         raise UserError(f"none of {len(raw):,} rows fits the schema, so nothing can be compared:\n{why}")
-    risk = families.predict_risk(families.load(folder), checked.valid[list(step.schema.feature_names)])
+    risk = families.predict_risk(saved.load(folder), checked.valid[list(step.schema.feature_names)])
     outcome = drifting.outcome_of(checked.valid, TARGET_COLUMN)
     found = drifting.compare(
         reference,

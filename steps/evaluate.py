@@ -14,7 +14,7 @@ from steps.data import prepared
 from steps.data.files import TARGET_COLUMN
 from steps.measures import evaluation, evaluation_document
 from steps.measures.evaluation_document import ModelFacts
-from steps.models import families
+from steps.models import families, saved
 from steps.reports import evaluation as report
 from steps.reports import plots
 
@@ -27,7 +27,7 @@ def work(step: Context[Evaluate]) -> Result:
     """Score the test rows, measure, draw and describe; the result is the digest of all figures."""
     data = step.upstream["preprocess"]
     fitted = step.upstream[FITTED_BY[step.values.model]]
-    model = families.load(step.fetch(fitted.run_id, "model"))
+    model = saved.load(step.fetch(fitted.run_id, "model"))
     reference = step.fetch_json(fitted.run_id, "reference.json")
     test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
     features = test[list(step.schema.feature_names)]

@@ -24,7 +24,7 @@ from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name, registered_names
 from steps.measures import evaluation, gates
 from steps.measures.evaluation_document import Comparison, Evaluation, from_json, scalars
-from steps.models import families
+from steps.models import families, saved
 from steps.reports import evaluation as report
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _compare(
             f"can be compared with it. Bring its artifacts back, or go back with -P rollback={name}"
         )
     new, old = (
-        families.predict_risk(families.load(step.fetch(run, "model")), features)
+        families.predict_risk(saved.load(step.fetch(run, "model")), features)
         for run in (fitted.run_id, run_id)
     )
     outcome = test[TARGET_COLUMN].to_numpy()

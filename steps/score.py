@@ -12,7 +12,7 @@ from steps.chain import chosen_model
 from steps.chain.context import Result
 from steps.data import processors, validation
 from steps.data.disclosure import is_small
-from steps.models import families, scoring
+from steps.models import families, saved, scoring
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def work(step: Context[Score]) -> Result:
     chosen = chosen_model.choose(step, values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
-    model = families.load(folder)
+    model = saved.load(folder)
     step.log.info("score: with %s", chosen.label)
     scored = scoring.score(
         located,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from steps.chain.context import Result
 from steps.chain.keep_model import package
 from steps.data import prepared
 from steps.models import cross_validation, families, fitting, search, trials
+from steps.models import preference as preferring
 
 if TYPE_CHECKING:
     from steps.chain.context import Context
@@ -31,7 +32,7 @@ Draw = Callable[[Sequence[trials.Trial], trials.Space], Mapping[str, bytes]]
 
 
 def work(step: Context[Tune], draw: Draw) -> Result:
-    """Search from where an earlier call got to, draw what was found, refit and keep the winner.
+    """Search from where an earlier call got to, draw what was found, refit the best of each family, keep one.
 
     The code that draws is handed in, so that a changed colour is no change of the search.
     """
@@ -71,23 +72,38 @@ def work(step: Context[Tune], draw: Draw) -> Result:
     for name, picture in draw(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))
-    fitted = fitting.fit_model(
-        found.best.family,
-        found.best.params,
-        tables["train"],
-        tables["validation"],
-        step.schema,
-        recall=values.recall,
-        seed=values.seed,
-    )
+    finalists = {
+        family: fitting.fit_model(
+            family,
+            trial.params,
+            tables["train"],
+            tables["validation"],
+            step.schema,
+            recall=values.recall,
+            seed=values.seed,
+        )
+        for family, trial in found.best_of_each.items()
+    }
+    preference = preferring.prefer(finalists)
+    step.log.info(f"tune: {preference.sentence}")
+    fitted, trial = finalists[preference.kept], found.best_of_each[preference.kept]
     step.log_json(
-        "best.json", {"trial": found.best.number, "family": fitted.family, "hyperparameters": fitted.params}
+        "best.json",
+        {
+            "trial": trial.number,
+            "family": fitted.family,
+            "hyperparameters": fitted.params,
+            "preference": asdict(preference),
+        },
     )
     step.log_metrics({"trials": len(found.trials), "best_log_loss": found.best.loss or float("nan")})
     result = package(step, fitted, tables["train"], tables["validation"])
-    return replace(
-        result, tags={**result.tags, "best_trial": str(found.best.number), "stopped_by": found.stopped_by}
-    )
+    tags = {
+        "best_trial": str(trial.number),
+        "stopped_by": found.stopped_by,
+        "preference": preference.sentence,
+    }
+    return replace(result, tags={**result.tags, **tags})
 
 
 def _search_key(step: Context[Tune]) -> str:

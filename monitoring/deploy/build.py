@@ -19,6 +19,7 @@ from monitoring.deploy.docker import docker, megabytes
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, project_version, read_facts
+from steps.models import saved
 
 IMAGES = PROJECT / "monitoring" / "deploy" / "images"
 
@@ -83,6 +84,7 @@ def head(project: Path) -> str:
 def build(folder: Path) -> dict[str, str]:
     """Build both images of the release in a folder; figures to print, by name."""
     told = read_facts(folder)
+    saved.check(folder / "model")
     model, exporter = names(told)
     stock = f"{told['name']}-stock:{told['version']}"
     python = python_version(folder / "model")

@@ -97,12 +97,13 @@ def expected(
     model: Path, rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
 ) -> list[list[float]]:
     """Probabilities of both classes by the registered model in this process."""
-    import mlflow.pyfunc
     import pandas as pd
 
+    from steps.models import families, saved
+
     frame = pd.DataFrame({part["name"]: column(rows, part["name"]) for part in reference["features"]})
-    answers: list[list[float]] = mlflow.pyfunc.load_model(str(model)).predict(frame).tolist()
-    return answers
+    risk = families.predict_risk(saved.load(model), frame)
+    return [[1 - one, one] for one in risk.tolist()]
 
 
 def ask(url: str, content: bytes | None = None, seconds: float = 60, kind: str = "application/json") -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, read_facts
+from steps.models import saved
 
 START_SECONDS = 120.0
 
@@ -53,8 +54,10 @@ def serving(folder: Path, traffic: int, model: int, metrics: int) -> Iterator[li
     """Both processes, ready for requests; stopped afterwards.
 
     Raises:
-        UserError: a port is taken, or one of them ended or is not ready in time; its output said why.
+        UserError: a port is taken, the model is not one that this project wrote, or one of them ended or is
+            not ready in time; its output said why.
     """
+    saved.check(folder / "model")
     for number in (traffic, model, metrics):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", number)) == 0:

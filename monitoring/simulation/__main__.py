@@ -146,15 +146,13 @@ def _reference(folder: Path) -> reader.Reference:
 
 
 def _run_backfill(args: argparse.Namespace, schema: Schema) -> int:
-    from steps.models import families
+    from steps.models import saved
 
     scenario = schema.scenario(args.scenario)
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.model or _champion(schema, Path(scratch))
         reference = _reference(folder)
-        known = world.World(
-            schema, people.read_facts(schema, ROOT), families.load(folder / "model"), reference
-        )
+        known = world.World(schema, people.read_facts(schema, ROOT), saved.load(folder / "model"), reference)
         plan = world.Plan(scenario, args.rows, args.label_share, args.label_delay, args.seed)
         end = time.time() // 3600 * 3600
         history = backfill(known, plan, moments(args.days, end), args.out)

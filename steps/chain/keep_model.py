@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from steps.chain.context import Result
 from steps.chain.fingerprint import digest
 from steps.data.schema import registered_name
-from steps.models import families
+from steps.models import saved
 from steps.models.monitor_reference import build_reference
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     """Save and upload a model with its reference.
 
     Its tag `behaviour_digest` stands for its answers, threshold and data. The result is the digest of that
-    and of the pinned packages that serve it: otherwise an update of one for safety's sake, which changes no
-    answer, would count as the champion that there is and never reach a container.
+    and of the packages and the code that serve it: otherwise an update of one for safety's sake, which
+    changes no answer, would count as the champion that there is and never reach a container.
 
     It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded
     as artifacts of the run.
@@ -49,10 +49,10 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
         },
     )
     behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
-    model_digest = digest([behaviour, families.pip_requirements()])
+    model_digest = digest([behaviour, saved.pip_requirements(fitted.model), saved.serving_code()])
     folder = step.scratch / "model"
     metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
-    families.save(fitted.model, folder, step.schema, metadata)
+    saved.save(fitted.model, folder, step.schema, metadata)
     step.client.log_artifacts(step.run_id, str(folder), "model")
     step.log_json("reference.json", reference)
     validated = {f"validation_{name}": value for name, value in reference["validation"].items()}

@@ -90,10 +90,10 @@ def _numeric(values: Floats, column: NumericColumn, edges: tuple[float, ...] | N
         edges = quantile_edges(values, column.minimum, column.maximum)
     codes = np.searchsorted(np.asarray(edges), values, side="right").astype(np.intp)
     codes[missing] = len(edges) + 1
-    return Coded(column, codes, _bands(edges, column), edges)
+    return Coded(column, codes, band_names(edges, column), edges)
 
 
-def _bands(edges: Sequence[float], column: NumericColumn) -> tuple[str, ...]:
+def band_names(edges: Sequence[float], column: NumericColumn) -> tuple[str, ...]:
     """Names of the bands; where edges are whole numbers, so are the limits of the names: 25-27, not 25 to
     28.
     """

@@ -15,7 +15,7 @@ import numpy as np
 from steps.data import split
 from steps.data.files import TARGET_COLUMN
 from steps.measures import metrics
-from steps.models import families
+from steps.models import estimators, families, missing_answers
 from steps.models.families import Family, Value
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def cross_validate(
     for number in numbers:
         outside, inside = fold != number, fold == number
         started = time.perf_counter()
-        model = families.build(family, params, schema, seed).fit(X[outside], y[outside])
+        rows = missing_answers.as_they_are(X[outside].reset_index(drop=True), y[outside])
+        model = estimators.fit(family, params, rows, schema, seed=seed)
         fitted = time.perf_counter()
         risk = families.predict_risk(model, X[inside])
         predict_seconds += time.perf_counter() - fitted

@@ -16,18 +16,21 @@ from steps.data import processors
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.measures import metrics
-from steps.models import cross_validation, families
-from steps.models.families import Family
+from steps.models import cross_validation, estimators, families, missing_answers
+from steps.models.served_model import Terms
+from steps.models.terms import recalibrated
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-    from sklearn.pipeline import Pipeline
 
     from steps.data.schema import Schema
+    from steps.models.families import Family, Model
 
 Method = Literal["none", "sigmoid", "isotonic"]
 
+# Bags of a glass box that is kept; its tables are their mean, and their spread stands in its document.
+_BAGS = 4
 # Validation rows are cut into so many folds to judge a calibration on rows that it did not see.
 _CALIBRATION_FOLDS = 5
 # A calibration is kept if its mean gain in log loss is so many of its own standard errors above nothing.
@@ -37,26 +40,34 @@ _ENOUGH_OF_EACH = 50
 _THRESHOLD_DIGITS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model after the question of calibration. `log_losses` has the cross-fitted log loss of each method on
-    validation rows; "none" is the model as it was fitted."""
+    """A model after the question of calibration.
 
-    model: Any
+    `losses` has the cross-fitted log loss of each validation row, shape (rows,); `log_losses` the mean of
+    each method; "none" is the model as it was fitted.
+    """
+
+    model: Model
     method: Method
     log_losses: Mapping[str, float]
+    losses: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model ready to be saved. Predicted class is 1 where the risk is at least `threshold`."""
+    """A model ready to be saved. Predicted class is 1 where the risk is at least `threshold`.
 
-    model: Any
+    `validation_losses` are the log losses of the validation rows that its calibration did not see.
+    """
+
+    model: Model
     family: Family
     params: Mapping[str, Any]
     threshold: float
     calibration: Method
     calibration_log_losses: Mapping[str, float]
+    validation_losses: NDArray[np.float64]
     fit_seconds: float
 
 
@@ -74,7 +85,8 @@ def fit_model(
 ) -> Fitted:
     """Fit on training rows, calibrate if that helps, choose the threshold; frames hold features and target.
 
-    `while_fitting` surrounds the fit alone, without what follows it.
+    threads: at most so many; None is one for each core that this process may use. `while_fitting` surrounds
+    the fit alone, without what follows it.
     Raises UserError where one of the two outcomes is absent from training or validation rows.
     """
     import time
@@ -85,10 +97,15 @@ def fit_model(
     seconds = time.perf_counter() - started
     calibrated = calibrate_if_better(model, validation, schema)
     risk = families.predict_risk(calibrated.model, validation[list(schema.feature_names)])
-    threshold = choose_threshold(validation[TARGET_COLUMN].to_numpy(), risk, recall)
-    complete = families.check_params(family, params)
     return Fitted(
-        calibrated.model, family, complete, threshold, calibrated.method, calibrated.log_losses, seconds
+        calibrated.model,
+        family,
+        families.check_params(family, params),
+        choose_threshold(validation[TARGET_COLUMN].to_numpy(), risk, recall),
+        calibrated.method,
+        calibrated.log_losses,
+        calibrated.losses,
+        seconds,
     )
 
 
@@ -100,13 +117,11 @@ def fit(
     *,
     seed: int,
     threads: int | None = None,
-) -> Pipeline:
-    """A fitted pipeline, with at most `threads` threads (None: one for each core that this process may use).
+) -> Model:
+    """A model fitted on the training rows and on copies of them with answers hidden at random.
 
     Raises UserError where the target holds one outcome only, or a feature no value at all.
     """
-    from threadpoolctl import threadpool_limits
-
     y = train[TARGET_COLUMN].to_numpy()
     if len(np.unique(y)) < 2:
         raise UserError(
@@ -120,51 +135,52 @@ def fit(
             f"no training row has a value in {', '.join(empty)}: a column that is always missing cannot be "
             "learned from, so take it out of the schema or give it values"
         )
-    # Histogram boosting gives the same bits with any number of threads; sums of BLAS do not, and gain no time
-    # here.
-    with threadpool_limits({"openmp": threads or processors.available(), "blas": 1}):
-        model = families.build(family, params, schema, seed).fit(X, y)
-    families.forget_extremes(model, schema)
-    return model
+    rows = missing_answers.with_hidden_answers(X, y, seed)
+    threads = threads or processors.available()
+    return estimators.fit(family, params, rows, schema, seed=seed, bags=_BAGS, threads=threads)
 
 
-def calibrate_if_better(model: Any, validation: pd.DataFrame, schema: Schema) -> Calibrated:
-    """The model, or the model with a sigmoid or isotonic calibration on top where that helps beyond doubt.
+def calibrate_if_better(model: Model, validation: pd.DataFrame, schema: Schema) -> Calibrated:
+    """The model, or the model with a calibration on top where that helps beyond doubt.
 
-    Each method is judged by its log loss on validation rows that it did not see (cross-fitted in folds that
-    keep repeats together), against the model as it is, row by row. The winner is fitted on all validation
-    rows.
+    A calibration is a sigmoid on the log odds or, except for a glass box, isotonic. Each is judged by its
+    log loss on validation rows that it did not see (cross-fitted in folds that keep repeats together),
+    against the model as it is, row by row. The winner is fitted on all validation rows.
     """
-    from sklearn.calibration import CalibratedClassifierCV
-    from sklearn.frozen import FrozenEstimator
-
     X, y = validation[list(schema.feature_names)], validation[TARGET_COLUMN].to_numpy()
     plain = metrics.log_losses(y, families.predict_risk(model, X))
-    log_losses: dict[str, float] = {"none": float(plain.mean())}
-    if min(np.sum(y == 1), np.sum(y == 0)) < _ENOUGH_OF_EACH:
-        return Calibrated(model, "none", log_losses)
-
-    def calibrated(method: Method, rows: NDArray[np.bool_]) -> Any:
-        return CalibratedClassifierCV(FrozenEstimator(model), method=method).fit(X[rows], y[rows])
-
-    fold = cross_validation.folds(validation, schema, _CALIBRATION_FOLDS)
+    losses: dict[Method, NDArray[np.float64]] = {"none": plain}
     best: Method = "none"
-    methods: tuple[Method, ...] = ("sigmoid", "isotonic")
+    methods: tuple[Method, ...] = ("sigmoid",) if isinstance(model, Terms) else ("sigmoid", "isotonic")
+    if min(np.sum(y == 1), np.sum(y == 0)) < _ENOUGH_OF_EACH:
+        methods = ()
+    fold = cross_validation.folds(validation, schema, _CALIBRATION_FOLDS)
     for method in methods:
-        losses = np.empty(len(y))
-        for number in range(_CALIBRATION_FOLDS):
+        losses[method] = np.empty(len(y))
+        for number in np.unique(fold):
             inside = fold == number
-            if inside.any():
-                risk = families.predict_risk(calibrated(method, ~inside), X[inside])
-                losses[inside] = metrics.log_losses(y[inside], risk)
-        log_losses[method] = float(losses.mean())
-        gain = plain - losses
+            risk = families.predict_risk(calibrated(model, method, X[~inside], y[~inside]), X[inside])
+            losses[method][inside] = metrics.log_losses(y[inside], risk)
+        gain = plain - losses[method]
         helps = gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / math.sqrt(len(gain))
-        if helps and log_losses[method] < log_losses[best]:
+        if helps and losses[method].mean() < losses[best].mean():
             best = method
-    if best == "none":
-        return Calibrated(model, best, log_losses)
-    return Calibrated(calibrated(best, np.ones(len(y), dtype=bool)), best, log_losses)
+    means: dict[str, float] = {method: float(values.mean()) for method, values in losses.items()}
+    return Calibrated(calibrated(model, best, X, y), best, means, losses[best])
+
+
+def calibrated(model: Model, method: Method, X: pd.DataFrame, y: NDArray[np.integer[Any]]) -> Model:
+    """The model with a calibration fitted on these rows; a glass box changes two numbers of its document."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+
+    if method == "none":
+        return model
+    if not isinstance(model, Terms):
+        return CalibratedClassifierCV(FrozenEstimator(model), method=method).fit(X, y)
+    sigmoid = LogisticRegression(C=math.inf, tol=1e-9).fit(model.log_odds(X)[:, None], y)
+    return recalibrated(model, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]))
 
 
 def choose_threshold(y: NDArray[np.integer[Any]], risk: NDArray[np.float64], recall: float) -> float:

@@ -25,8 +25,8 @@ from steps.models.families import Family, Hyperparameter, Value
 from steps.models.search_workers import Assignment, Objective, Pool, SearchError
 from steps.models.trials import Space, Trial, failure_reason
 
-# Trials drawn at random (after each family's defaults) before TPE has anything to model.
-_RANDOM_TRIALS = 9
+# Of each family, so many trials come before TPE has anything to model: its defaults, then random ones.
+_FIRST_TRIALS = 4
 # A smaller gain in log loss than this is not progress.
 _MINIMUM_GAIN = 1e-5
 # So many processes dying one after the other, with no trial finished between, is a sick machine, not a bad
@@ -42,6 +42,16 @@ class SearchResult:
     best: Trial
     stopped_by: Literal["max_evals", "no progress", "timeout"]
     seconds: float
+
+    @property
+    def best_of_each(self) -> dict[Family, Trial]:
+        """The trial of least loss of each family that has a finished one."""
+        finished = sorted(
+            (trial for trial in self.trials if trial.loss is not None),
+            key=lambda trial: (trial.loss, trial.number),
+            reverse=True,
+        )
+        return {trial.family: trial for trial in finished}
 
 
 def search(
@@ -181,7 +191,7 @@ def search_on_spark(
             known = [results[other] for other in sorted(results)]
             pending = [assignment for other, assignment in given.items() if other not in results]
             given[number] = Assignment(number, *suggester.suggest(number, known, pending))
-            documents.append(suggester.new_document(given[number], identity, domain.cmd))
+            documents.append(_new_document(given[number], space, identity, domain.cmd))
         return documents
 
     with _bar(max_evals, progress) as bar:
@@ -302,7 +312,11 @@ def _is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
 
 
 class _Suggester:
-    """hyperopt's TPE as a function of a trial's number and of the trials it may know."""
+    """hyperopt's TPE as a function of a trial's number and of the trials it may know.
+
+    Families take turns and each is searched by itself, since the best of each family is wanted: a glass box
+    is kept unless another family is proven better.
+    """
 
     def __init__(self, space: Space, seed: int) -> None:
         from hyperopt import hp
@@ -310,11 +324,10 @@ class _Suggester:
 
         self._space, self._seed = space, seed
         self._families = list(space)
-        branches = [
-            {d.name: _expression(hp, f"{family}.{d.name}", d) for d in dimensions}
+        self._domains = {
+            family: Domain(lambda _: 0.0, {d.name: _expression(hp, d.name, d) for d in dimensions})
             for family, dimensions in space.items()
-        ]
-        self._domain = Domain(lambda _: 0.0, hp.choice("family", branches))
+        }
 
     def suggest(
         self, number: int, prefix: Sequence[Trial], pending: Sequence[Trial | Assignment]
@@ -327,56 +340,62 @@ class _Suggester:
         from hyperopt import tpe
         from hyperopt.base import Trials
 
+        family = self._families[number % len(self._families)]
+        dimensions = self._space[family]
         if number < len(self._families):
-            family = self._families[number]
-            return family, {d.name: d.default for d in self._space[family]}
+            return family, {d.name: d.default for d in dimensions}
         trials = Trials()
-        documents = [self._document(trial, trial.loss) for trial in prefix]
-        documents += [self._document(trial, None) for trial in pending]
+        documents = [_document(trial, trial.loss) for trial in prefix if trial.family == family]
+        documents += [_document(trial, None) for trial in pending if trial.family == family]
         trials.insert_trial_docs(documents)
         trials.refresh()
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]) % 2**31
         (document,) = tpe.suggest(
-            [number], self._domain, trials, seed, n_startup_jobs=_RANDOM_TRIALS, verbose=False
+            [number], self._domains[family], trials, seed, n_startup_jobs=_FIRST_TRIALS, verbose=False
         )
-        values = {label: drawn[0] for label, drawn in document["misc"]["vals"].items() if len(drawn)}
-        family = self._families[int(values["family"])]
-        return family, {d.name: d.round(float(values[f"{family}.{d.name}"])) for d in self._space[family]}
+        drawn = {name: values[0] for name, values in document["misc"]["vals"].items()}
+        return family, {d.name: d.round(float(drawn[d.name])) for d in dimensions}
 
-    def _document(self, trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
-        """The trial as hyperopt keeps it; without a loss it counts among the worst."""
-        from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
-        result = {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss}
-        return self._content(trial, trial.number, self._domain.cmd) | {
-            "result": result,
-            "state": JOB_STATE_DONE,
-        }
+def _document(trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
+    """The trial as hyperopt keeps those of its family; without a loss it counts among the worst."""
+    from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
-    def new_document(self, assignment: Assignment, identity: int, command: Any) -> dict[str, Any]:
-        """A trial to run, as hyperopt queues it under an identity of its own."""
-        from hyperopt import JOB_STATE_NEW, STATUS_NEW
+    values = {name: [value] for name, value in trial.params.items()}
+    return _hyperopt_document(trial.number, values, None) | {
+        "result": {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss},
+        "state": JOB_STATE_DONE,
+    }
 
-        return self._content(assignment, identity, command) | {
-            "result": {"status": STATUS_NEW},
-            "state": JOB_STATE_NEW,
-        }
 
-    def _content(self, trial: Trial | Assignment, identity: int, command: Any) -> dict[str, Any]:
-        values: dict[str, list[Value]] = {label: [] for label in self._domain.params}
-        values["family"] = [self._families.index(trial.family)]
-        values |= {f"{trial.family}.{name}": [value] for name, value in trial.params.items()}
-        misc = {
-            "tid": identity,
-            "cmd": command,
-            "workdir": None,
-            "idxs": {label: [identity] * len(drawn) for label, drawn in values.items()},
-            "vals": values,
-        }
-        return {
-            "tid": identity, "spec": None, "misc": misc, "exp_key": None, "owner": None, "version": 0,
-            "book_time": None, "refresh_time": None,
-        }  # fmt: skip
+def _new_document(assignment: Assignment, space: Space, identity: int, command: Any) -> dict[str, Any]:
+    """A trial to run on Spark, as hyperopt queues it in the space of all families."""
+    from hyperopt import JOB_STATE_NEW, STATUS_NEW
+
+    values: dict[str, list[Value]] = {
+        f"{family}.{one.name}": [assignment.params[one.name]] if family == assignment.family else []
+        for family, dimensions in space.items()
+        for one in dimensions
+    }
+    values["family"] = [list(space).index(assignment.family)]
+    return _hyperopt_document(identity, values, command) | {
+        "result": {"status": STATUS_NEW},
+        "state": JOB_STATE_NEW,
+    }
+
+
+def _hyperopt_document(identity: int, values: dict[str, list[Value]], command: Any) -> dict[str, Any]:
+    misc = {
+        "tid": identity,
+        "cmd": command,
+        "workdir": None,
+        "idxs": {label: [identity] * len(drawn) for label, drawn in values.items()},
+        "vals": values,
+    }
+    return {
+        "tid": identity, "spec": None, "misc": misc, "exp_key": None, "owner": None, "version": 0,
+        "book_time": None, "refresh_time": None,
+    }  # fmt: skip
 
 
 def _expression(hp: Any, label: str, one: Hyperparameter) -> Any:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,8 +155,8 @@ class Terms:
         self._step_second = np.array(pairs, dtype=np.intp)
         flat = [term.effects.ravel() for term in self.terms]
         self._effects = calibration.slope * (np.concatenate(flat) if flat else np.zeros(0))
-        self._lookups = [_lookup(column) for column in self.columns]
         self._numbers = [column.name for column in self.columns if not column.is_text]
+        self._cuts, self._codes = _Cuts(self.columns), _Codes(self.columns)
 
     @property
     def baseline(self) -> float:
@@ -165,10 +165,14 @@ class Terms:
 
     def bins(self, frame: pd.DataFrame) -> Bins:
         """Bin of each answer, shape (rows, columns); 0 is a missing answer."""
-        numbers = iter(to_numbers(frame, self._numbers).T)
         result = np.empty((len(frame), len(self.columns)), dtype=np.intp)
-        for place, (column, lookup) in enumerate(zip(self.columns, self._lookups, strict=True)):
-            result[:, place] = lookup(frame[column.name] if column.is_text else next(numbers))
+        numbers = to_numbers(frame, self._numbers)
+        for block in _blocks(len(result)):
+            result[block, self._cuts.places] = self._cuts.bins(numbers[block])
+            result[block, self._codes.places] = self._codes.bins(numbers[block])
+        for place, column in enumerate(self.columns):
+            if column.is_text:
+                result[:, place] = _text_bins(frame[column.name], column)
         return result
 
     def effects(self, bins: Bins) -> Floats:
@@ -181,8 +185,7 @@ class Terms:
         """Calibrated log odds of the outcome, shape (rows,); a row's are the same alone and among others."""
         bins = self.bins(frame)
         result = np.empty(len(bins))
-        for start in range(0, len(bins), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for block in _blocks(len(bins)):
             result[block] = self.baseline + self.effects(bins[block]).sum(axis=1)
         return result
 
@@ -224,36 +227,63 @@ def _sigmoid(log_odds: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
 
 
-def _lookup(column: Binning) -> Callable[[Any], Bins]:
-    """A function from a column's values to their bins."""
-    if column.levels is None:
-        cuts, codes = np.array(column.cuts, dtype=np.float64), np.array(column.missing, dtype=np.float64)
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK))
 
-        def of_numbers(values: Floats) -> Bins:
-            missing = np.isnan(values) | np.isin(values, codes) if len(codes) else np.isnan(values)
-            return np.where(missing, 0, 1 + np.searchsorted(cuts, values, side="right"))
 
-        return of_numbers
-    if column.is_text:
-        places = dict(zip(column.levels, column.bins, strict=True))
+# Columns of one kind are compared with all their cuts or levels at once: a call of numpy for each column
+# would cost a single row more than all the rest. NaN fills up what a column has less of: nothing is equal to
+# it or above it. `places` are the columns' places among all, `_among` those among the columns of numbers.
 
-        def of_texts(values: pd.Series) -> Bins:
-            import pandas as pd
 
-            codes, texts = pd.factorize(values)
-            table = np.array([*(places.get(str(text), 0) for text in texts), 0], dtype=np.intp)
-            return table[codes]
+class _Cuts:
+    """The columns that are cut where a bin begins."""
 
-        return of_texts
-    order = np.argsort(np.array(column.levels, dtype=np.float64))
-    levels = np.array(column.levels, dtype=np.float64)[order]
-    bins = np.array(column.bins, dtype=np.intp)[order]
+    def __init__(self, columns: Sequence[Binning]) -> None:
+        self.places = [place for place, column in enumerate(columns) if column.levels is None]
+        numbers = [column for column in columns if not column.is_text]
+        self._among = [place for place, column in enumerate(numbers) if column.levels is None]
+        self._cuts = _padded([columns[place].cuts for place in self.places], math.nan)
+        self._missing = _padded([columns[place].missing for place in self.places], math.nan)
 
-    def of_levels(values: Floats) -> Bins:
-        place = np.minimum(np.searchsorted(levels, values), len(levels) - 1)
-        return np.where(levels[place] == values, bins[place], 0)
+    def bins(self, numbers: Floats) -> Bins:
+        """Bins of these columns, shape (rows, columns), from all columns of numbers."""
+        values = numbers[:, self._among, None]
+        missing = np.isnan(values[:, :, 0]) | (values == self._missing).any(axis=2)
+        return np.where(missing, 0, 1 + np.count_nonzero(values >= self._cuts, axis=2))
 
-    return of_levels
+
+class _Codes:
+    """The columns whose levels are numbers."""
+
+    def __init__(self, columns: Sequence[Binning]) -> None:
+        numbers = [column for column in columns if not column.is_text]
+        self._among = [place for place, column in enumerate(numbers) if column.levels is not None]
+        self.places = [columns.index(numbers[place]) for place in self._among]
+        self._levels = _padded([columns[place].levels or () for place in self.places], math.nan)
+        self._bins = _padded([columns[place].bins for place in self.places], 0).astype(np.intp)
+        self._each = np.arange(len(self.places))
+
+    def bins(self, numbers: Floats) -> Bins:
+        """Bins of these columns, shape (rows, columns), from all columns of numbers."""
+        equal = numbers[:, self._among, None] == self._levels
+        return np.asarray(self._bins[self._each, equal.argmax(axis=2)] * equal.any(axis=2))
+
+
+def _text_bins(values: pd.Series, column: Binning) -> Bins:
+    import pandas as pd
+
+    bins = dict(zip(column.levels or (), column.bins, strict=True))
+    codes, texts = pd.factorize(values)
+    return np.array([*(bins.get(str(text), 0) for text in texts), 0], dtype=np.intp)[codes]
+
+
+def _padded(lists: Sequence[Sequence[Any]], fill: float) -> Floats:
+    """The lists as the rows of one array, at least one entry long; shape (lists, longest)."""
+    array = np.full((len(lists), max([1, *map(len, lists)])), fill)
+    for row, values in enumerate(lists):
+        array[row, : len(values)] = values
+    return array
 
 
 def to_numbers(frame: pd.DataFrame, names: Sequence[str]) -> Floats:
@@ -263,8 +293,10 @@ def to_numbers(frame: pd.DataFrame, names: Sequence[str]) -> Floats:
     """
     if not names:
         return np.empty((len(frame), 0))
+    # Picking columns takes longer than everything else that a single row needs.
+    picked = frame if list(frame.columns) == list(names) else frame[list(names)]
     try:
-        array = frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+        array = picked.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):  # columns of several kinds: each by itself
         array = np.column_stack([_to_numbers(frame[name]) for name in names])
     return np.asfortranarray(array)
@@ -374,21 +406,24 @@ def read_terms(path: Path) -> Terms:
 
 def read_pipeline(path: Path) -> Any:
     """The fitted pipeline in a skops file. Raises ModelFileError naming the types that it may not load."""
+    import skops.io
+
+    unknown = untrusted_types(path)
+    if unknown:
+        raise ModelFileError(f"{path.name} wants types that are not trusted: {', '.join(unknown)}")
+    return skops.io.load(path, trusted=TRUSTED_TYPES)
+
+
+def untrusted_types(path: Path) -> list[str]:
+    """Types that a skops file would load and nobody has looked at. Raises ModelFileError."""
     import zipfile
 
     import skops.io
 
     try:
-        unknown = [name for name in skops.io.get_untrusted_types(file=path) if name not in TRUSTED_TYPES]
-        if not unknown:
-            return skops.io.load(path, trusted=TRUSTED_TYPES)
-    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelFileError(
-            f"{path.name} is no skops file that can be read: {type(error).__name__}"
-        ) from None
-    raise ModelFileError(
-        f"{path.name} wants types that are not on the list of trusted ones: {', '.join(unknown)}"
-    )
+        return [name for name in skops.io.get_untrusted_types(file=path) if name not in TRUSTED_TYPES]
+    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, ImportError, ValueError) as error:
+        raise ModelFileError(f"{path.name} is no skops file: {type(error).__name__}") from None
 
 
 # What MLflow calls in the container
@@ -440,7 +475,9 @@ def _register() -> None:
         def load_context(self, context: Any) -> None:
             self.served = Served(context.artifacts, context.model_config or {})
 
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        def predict(
+            self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        ) -> Any:
             return self.served.answer(model_input, params)
 
     set_model(ServedModel())
@@ -448,4 +485,6 @@ def _register() -> None:
 
 # MLflow runs a copy of this file under a name of its own; the steps import it under this project's.
 if __name__.startswith("code_model_"):
+    import pandas as pd  # MLflow looks the type of `predict`'s input up by this name
+
     _register()

@@ -1,8 +1,8 @@
 """Scoring on a Spark cluster: for rows that one machine cannot get through in time.
 
 Optional: `requirements-spark.txt` has the version that works beside this project's pandas, and nothing else
-needs it. Executors get this project's code from the session, and the model through
-`mlflow.pyfunc.spark_udf`; files and output must be on storage that all of them see.
+needs it. Executors get this project's code from the session, and the model as the driver read it; files and
+output must be on storage that all of them see.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from steps.data import atomic, files, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
-from steps.models import scoring
+from steps.models import families, saved, scoring
 from steps.models.scoring import Beside, Scored
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from steps.data.schema import Schema
     from steps.data.sources import Located
+    from steps.models.families import Model
 
 ROW = "row"
 
@@ -47,11 +48,11 @@ def score(
     Rows carry `file` and `row` (its number in the file, from 0), as a folder of files has no order. Raises
     UserError for input that is not Parquet: only there rows have numbers that a cluster can read apart.
     """
-    import mlflow.pyfunc
     from pyspark.sql import functions as f
     from pyspark.sql import types as t
 
     started = time.monotonic()
+    loaded = saved.load(model)
     for file in located.files:
         if files.file_format(file.path, file.name) != "parquet":
             raise UserError(
@@ -65,40 +66,23 @@ def score(
         f.col("_metadata.row_index").alias(ROW),
         *rows.columns,
     )
-    names = list(schema.feature_names)
     kept = [
         field
         for field in rows.schema.fields
         if field.name in (scoring.FILE, ROW)
         or beside == "all"
-        or field.name not in (*names, located.target_column)
+        or field.name not in (*schema.feature_names, located.target_column)
     ]
-    # Canonical features travel under names of their own, so that `all` can keep the columns as they came.
-    types = {c.name: t.StringType() if c.is_text else t.DoubleType() for c in schema.columns}
-    checked_schema = t.StructType(
-        [
-            *kept,
-            *(t.StructField(f"__{name}__", types[name]) for name in names),
-            t.StructField(scoring.REASON, t.StringType()),
-        ]
-    )
+    own = [t.StructField(scoring.RISK, t.DoubleType()), t.StructField(scoring.REASON, t.StringType())]
+    names = [field.name for field in kept]
     target, positive = located.target_column, located.positive
-    kept_names = [field.name for field in kept]
+    sent = spark.sparkContext.broadcast(loaded)
 
-    def check(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def score_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            yield checked_batch(batch, schema, target, positive, kept_names)
+            yield scored_batch(batch, sent.value, schema, target, positive, names)
 
-    checked = rows.mapInPandas(check, checked_schema)
-    predict = mlflow.pyfunc.spark_udf(
-        spark, str(model), result_type=t.ArrayType(t.DoubleType()), env_manager="local"
-    )
-    risk = predict(f.struct(*(f.col(f"__{name}__").alias(name) for name in names)))[1]
-    scored = checked.select(
-        *kept_names,
-        f.when(f.col(scoring.REASON).isNull(), risk).alias(scoring.RISK),
-        scoring.REASON,
-    )
+    scored = rows.mapInPandas(score_batches, t.StructType([*kept, *own]))
     with atomic.filling(out) as fresh:
         scored.write.mode("overwrite").parquet(str(fresh))
         written = spark.read.parquet(str(fresh))
@@ -108,17 +92,27 @@ def score(
     return Scored(int(total), int(broken), float(risk_sum), time.monotonic() - started)
 
 
-def checked_batch(
-    batch: pd.DataFrame, schema: Schema, target: str, positive: tuple[Any, ...], kept: list[str]
+def scored_batch(
+    batch: pd.DataFrame,
+    model: Model,
+    schema: Schema,
+    target: str,
+    positive: tuple[Any, ...],
+    kept: list[str],
 ) -> pd.DataFrame:
-    """The kept columns, canonical features and the reason why a row gets no risk; runs on executors."""
+    """The kept columns with each row's risk, or the reason why it gets none; runs on executors."""
+    import numpy as np
     import pandas as pd
+    from threadpoolctl import threadpool_limits
 
     batch = batch.reset_index(drop=True)
     found = validation.check(batch, schema, target, positive, require_target=False)
     result = batch[kept].copy()
-    for column in schema.columns:
-        result[f"__{column.name}__"] = found.valid[column.name].reindex(batch.index)
+    risk = np.full(len(batch), None, dtype=object)
+    if len(found.valid):
+        with threadpool_limits(1):
+            risk[found.valid.index] = families.predict_risk(model, found.valid[list(schema.feature_names)])
+    result[scoring.RISK] = risk
     reasons = pd.Series(None, index=batch.index, dtype=object)
     if len(found.rejected):
         reasons[found.rejected.index] = found.rejected[REASON_COLUMN].astype(object)

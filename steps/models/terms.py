@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steps.models.served_model import NO_CALIBRATION, VERSION, Binning, Calibration, Term, Terms
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _SPREAD_DIGITS = 4
 
@@ -47,13 +43,6 @@ def write(terms: Terms, path: Path) -> None:
     """Write the document to a file that does not exist yet."""
     text = json.dumps(to_document(terms), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def shown_people(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Counts of people as a document may show them: to the nearest 10, at least 10, and 0 for nobody."""
-    import numpy as np
-
-    return np.where(counts > 0, np.maximum(10.0, np.round(counts / 10.0) * 10.0), 0.0)
 
 
 def _binning(column: Binning) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from steps.data.errors import UserError
 from steps.data.release_facts import FACTS, RELEASE
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
+from steps.models import saved
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +87,8 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     """Write a version's release into `folder`, whole or not at all; returns what `release.json` says.
 
     Raises:
-        UserError: there is no such version, or it was registered by something else than promote.
+        UserError: there is no such version, it was registered by something else than promote, or its model
+            is not one that this project wrote.
     """
     found = registry.model_version(client, name, version)
     if found is None:
@@ -102,6 +104,7 @@ def _fill(client: MlflowClient, found: ModelVersion, folder: Path) -> dict[str, 
     run_id = str(found.run_id)
     for path in ("model", "reference.json"):
         client.download_artifacts(run_id, path, str(folder))
+    saved.check(folder / "model")
     client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(folder))
     for path in ("report.html", "model_card.md"):  # promote's, which show the gates
         client.download_artifacts(found.tags["promote_run_id"], path, str(folder))

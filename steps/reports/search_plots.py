@@ -1,13 +1,11 @@
-"""Pictures of a search, as PNG bytes: how it went, what each family reached, which hyperparameters matter."""
+"""Pictures of a search, as PNG bytes: how it went, and what each family reached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from steps.models.families import Family
 from steps.models.trials import Space, Trial
-from steps.models.trials import importance as find_importance
 from steps.reports.html import words
 from steps.reports.palette import INK, MUTED, SERIES
 from steps.reports.plots import drawing, png
@@ -21,7 +19,6 @@ def pictures(trials: Sequence[Trial], space: Space) -> dict[str, bytes]:
     return {
         "history": history(trials),
         "families": families(trials),
-        "importance": importance(find_importance(trials, space)),
     }
 
 
@@ -95,29 +92,6 @@ def families(trials: Sequence[Trial]) -> bytes:
         axes.set_yticks(range(len(names)), [words(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.7)
         axes.grid(visible=False, axis="y")
-        return png(figure)
-
-
-def importance(shares: Mapping[Family, Mapping[str, float]]) -> bytes:
-    """Share of each hyperparameter in its family's loss (`trials.importance`), one panel a family."""
-    sizes = [max(len(own), 1) for own in shares.values()] or [1]
-    with drawing(8.4, 1.1 + 0.36 * sum(sizes) + 0.5 * len(sizes)) as figure:
-        panels = figure.subplots(len(sizes), 1, squeeze=False, sharex=True, height_ratios=sizes)[:, 0]
-        for axes, (family, own), colour in zip(panels, shares.items(), SERIES, strict=False):
-            ordered = sorted(own.items(), key=lambda item: item[1])
-            bars = axes.barh(
-                [name for name, _ in ordered], [share for _, share in ordered], color=colour, height=0.62
-            )
-            axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=4, color=MUTED, fontsize=9)
-            axes.set_title(words(family))
-            axes.grid(visible=False, axis="y")
-            axes.set_xlim(0, 1.08)
-        if not shares:
-            panels[0].set_axis_off()
-            panels[0].text(0, 0.5, "Too few trials of any family to tell which hyperparameter matters.")
-        else:
-            panels[-1].set_xlabel("Share in what the loss depends on, where the search has looked")
-            panels[-1].xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         return png(figure)
 
 

@@ -20,7 +20,7 @@ from steps import tune
 from steps.models.families import SPACE, Hyperparameter
 from steps.models.search import SearchResult, search
 from steps.models.search_workers import SearchError
-from steps.models.trials import RecordError, Space, Trial, from_record, importance, to_record
+from steps.models.trials import RecordError, Space, Trial, from_record, to_record
 from steps.reports import search_plots
 from tests.conftest import ROOT
 from tests.made_up import search_objectives as objectives
@@ -235,18 +235,11 @@ def made_up(count: int) -> list[Trial]:
     return [*result, Trial(count, "random_forest", {}, None, {}, "out of luck")]
 
 
-def test_importance_finds_the_hyperparameter_that_matters() -> None:
-    shares = importance(made_up(30), SPACE)["histogram_gradient_boosting"]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["learning_rate"] > 0.8
-    assert importance(made_up(5), SPACE) == {}
-
-
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_pictures_are_drawn_of_any_search(count: int) -> None:
     """PNG files, byte for byte the same for the same trials; also where every trial failed."""
     pictures = search_plots.pictures(made_up(count), SPACE)
-    assert set(pictures) == {"history", "families", "importance"}
+    assert set(pictures) == {"history", "families"}
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
     assert pictures == search_plots.pictures(made_up(count), SPACE)
 

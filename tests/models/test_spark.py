@@ -20,7 +20,7 @@ import pytest
 from steps.data import sources, validation
 from steps.data.errors import UserError
 from steps.data.schema import Schema
-from steps.models import families, fitting, scoring, search, spark_scoring, spark_session
+from steps.models import families, fitting, saved, scoring, search, spark_scoring, spark_session
 from steps.models.families import Family, Hyperparameter
 from tests.conftest import QUICK, ROOT, Champion, Checkout, check_out, require
 from tests.made_up.clinic import clinic_rows, clinic_schema
@@ -86,7 +86,7 @@ def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema:
     fitted = fitting.fit_model(
         "logistic_regression", {}, valid[:2000], valid[2000:], schema, recall=0.8, seed=0, threads=1
     )
-    families.save(fitted.model, tmp_path / "model", schema, {})
+    saved.save(fitted.model, tmp_path / "model", schema, {})
     rows = _rows(2000).astype({"glucose": float})
     rows.loc[700, "glucose"] = 4000.0
     rows.loc[1500, "ward"] = "C9"

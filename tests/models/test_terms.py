@@ -166,11 +166,6 @@ def test_a_glass_box_without_terms_answers_with_its_intercept() -> None:
     assert empty.log_odds(many(3)).tolist() == [-2.0, -2.0, -2.0]
 
 
-def test_shown_people_are_tens_and_few_stay_few() -> None:
-    shown = writer.shown_people(np.array([0.0, 1.0, 9.0, 14.0, 16.0, 1234.0]))
-    assert shown.tolist() == [0.0, 10.0, 10.0, 10.0, 20.0, 1230.0]
-
-
 def changed(path: list[Any], value: Any) -> Any:
     document = json.loads(json.dumps(writer.to_document(glass_box())))
     entry = document
