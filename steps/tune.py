@@ -1,7 +1,9 @@
 """Search families and hyperparameters, trials side by side, and refit the best on all training rows.
 
 Each trial is a nested run, and those runs are the only record of the search: after a failure, Ctrl-C or
-kill -9 the same call takes up what finished, on another machine too. Failed trials are tried again.
+kill -9 the same call takes up what finished, on another machine too. Failed trials are tried again, and a
+search that its time limit ended goes on when it is called again. The tag `reproducible` is false where the
+trials depended on the clock: after a time limit, and on Spark.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ def work(step: Context[Tune], draw: Draw) -> Result:
         "best_trial": str(trial.number),
         "stopped_by": found.stopped_by,
         "preference": preference.sentence,
+        "reproducible": str(values.engine == "local" and found.stopped_by != "timeout").lower(),
     }
     return replace(result, tags={**result.tags, **tags})
 
@@ -115,7 +118,7 @@ def _search_key(step: Context[Tune]) -> str:
         for module in ("steps.models.search", "steps.models.cross_validation")
         for file, content in fingerprint.code(module, step.project).items()
     }
-    key = replace(step.fingerprint, parameters=kept, code=code).digest
+    key = replace(step.fingerprint, parameters=kept, code=code, pins={}).digest
     return f"{key}-{step.run_id}" if step.values.fresh else key
 
 

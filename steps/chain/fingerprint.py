@@ -1,8 +1,11 @@
-"""What a run's result depends on, as digests: inputs, parameters, code and installed versions.
+"""What a run's result depends on, as digests: inputs, parameters, code, versions of packages, pins.
 
 Two runs of a step with the same fingerprint compute the same thing, so the second may take the first one's
-result. Code counts as the interpreter sees it: the syntax tree of the step's module and of every module of
-this repository that it imports, however deep. What the result does not depend on does not count: comments,
+result. Two that differ in their pins alone, the packages that only serve a model, differ in how a model is
+packed, not in what was fitted.
+
+Code counts as the interpreter sees it: the syntax tree of the step's module and of every module of this
+repository that it imports, however deep. What the result does not depend on does not count: comments,
 layout, docstrings, imports for types, and what runs only when a module is started as a script (the wiring
 of the chain). A module that reads files of the repository names them in a literal `READS` tuple (paths or
 globs beside it), and they count.
@@ -11,18 +14,18 @@ globs beside it), and they count.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
 import platform
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("steps", "monitoring")
-_PARTS = ("inputs", "parameters", "code", "versions")
+_PARTS = ("inputs", "parameters", "code", "versions", "pins")
 
 
 def digest(value: object) -> str:
@@ -33,21 +36,31 @@ def digest(value: object) -> str:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The parts that a result depends on, each name -> digest or value."""
+    """The parts that a result depends on, each name -> digest or value.
+
+    versions: of the packages that decide its numbers. pins: of more that are packed with a model.
+    """
 
     inputs: Mapping[str, str]
     parameters: Mapping[str, str]
     code: Mapping[str, str]
     versions: Mapping[str, str]
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
+        return digest([self.inputs, self.parameters, self.code, self.versions, self.pins])
+
+    @property
+    def fit_digest(self) -> str:
+        """Digest of all but the pins: two runs that share it fit the same model."""
         return digest([self.inputs, self.parameters, self.code, self.versions])
 
     def tags(self) -> dict[str, str]:
         """MLflow tags that let a later run say what has changed since this one."""
         return {
             "fingerprint": self.digest,
+            "fingerprint.fit": self.fit_digest,
             **{
                 f"fingerprint.{part}": json.dumps(
                     dict(getattr(self, part)), sort_keys=True, separators=(",", ":")
@@ -61,7 +74,7 @@ class Fingerprint:
         """The fingerprint that `tags` wrote.
 
         Raises:
-            KeyError: the run carries none.
+            KeyError: the run carries none, or one of a version of this project that computed it otherwise.
         """
         return cls(*(json.loads(tags[f"fingerprint.{part}"]) for part in _PARTS))
 
@@ -71,7 +84,7 @@ class Fingerprint:
         def phrase(part: str, name: str, old: str | None, new: str | None) -> str:
             if part == "parameters":
                 return f"{name} {old or 'unset'} -> {new or 'unset'}"
-            if part == "versions":
+            if part in ("versions", "pins"):
                 return f"{name} {old or 'absent'} -> {new or 'absent'}"
             return f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
 
@@ -114,15 +127,15 @@ def _module(source: str, name: str, is_package: bool) -> tuple[str, tuple[str, .
     return digest(ast.dump(tree)), _reads(tree), tuple(_imports(tree, name, is_package=is_package))
 
 
-def versions(project: Path) -> dict[str, str]:
-    """Installed version of everything in requirements.lock, and the interpreter's."""
-    text = (project / "requirements.lock").read_text(encoding="utf-8")
-    found = {"python": platform.python_version()}
-    for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, flags=re.MULTILINE):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed version of each of these packages that is there; `python` is the interpreter."""
+    found = {}
+    for name in packages:
+        if name == "python":
+            found[name] = platform.python_version()
             continue
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

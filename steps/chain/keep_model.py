@@ -1,4 +1,12 @@
-"""A fitted model as a run keeps it: the MLflow model, its `reference.json`, figures of validation rows."""
+"""A fitted model as a run keeps it: the MLflow model, its `reference.json`, figures of validation rows.
+
+A run's result is a digest of how the model behaves and of the packages and the code that serve it:
+otherwise an update of one for safety's sake, which changes no answer, would count as the champion that there
+is and never reach a container. Such an update packs the model of an earlier run again and fits nothing.
+
+It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded as
+artifacts of the run.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +22,21 @@ from steps.models.monitor_reference import build_reference
 if TYPE_CHECKING:
     import pandas as pd
 
-    from steps.chain.context import Context
+    from steps.chain.context import Context, StepRun
     from steps.chain.values import Fit
+    from steps.models.families import Model
     from steps.models.fitting import Fitted
+
+# What the tags of a run say of its model, however it is packed.
+_KEPT_TAGS = (
+    *("synthetic", "data_kind", "family", "calibration", "behaviour_digest"),
+    *("best_trial", "stopped_by", "reproducible", "preference"),
+)
 
 
 def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
-    """Save and upload a model with its reference.
-
-    Its tag `behaviour_digest` stands for its answers, threshold and data. The result is the digest of that
-    and of the packages and the code that serve it: otherwise an update of one for safety's sake, which
-    changes no answer, would count as the champion that there is and never reach a container.
-
-    It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded
-    as artifacts of the run.
+    """Save and upload a model with its reference; the tag `behaviour_digest` stands for answers, threshold
+    and data.
     """
     data = step.upstream["preprocess"]
     synthetic = data.tags["synthetic"] == "true"
@@ -49,11 +58,7 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
         },
     )
     behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
-    model_digest = digest([behaviour, saved.pip_requirements(fitted.model), saved.serving_code()])
-    folder = step.scratch / "model"
-    metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
-    saved.save(fitted.model, folder, step.schema, metadata)
-    step.client.log_artifacts(step.run_id, str(folder), "model")
+    model_digest = _upload(step, fitted.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", reference)
     validated = {f"validation_{name}": value for name, value in reference["validation"].items()}
     step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
@@ -73,3 +78,36 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
         "behaviour_digest": behaviour,
     }
     return Result(model_digest, tags, [line])
+
+
+def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
+    """Save and upload the model of an earlier run as the packages of today serve it; nothing is fitted.
+
+    All else that the earlier run kept comes along: its artifacts, its metrics, and its tags as the result's.
+    """
+    model = saved.load(step.fetch(earlier.run_id, "model"))
+    kept = {name: earlier.tags[name] for name in _KEPT_TAGS if name in earlier.tags}
+    model_digest = _upload(
+        step, model, earlier.tags["behaviour_digest"], synthetic=earlier.tags["synthetic"] == "true"
+    )
+    for item in step.client.list_artifacts(earlier.run_id):
+        if item.path not in ("model", "reference.json"):
+            path = step.fetch(earlier.run_id, item.path)
+            upload = step.client.log_artifacts if item.is_dir else step.client.log_artifact
+            upload(step.run_id, str(path), item.path if item.is_dir else None)
+    reference = step.fetch_json(earlier.run_id, "reference.json")
+    reference["model"] |= {"run_id": step.run_id}
+    step.log_json("reference.json", reference)
+    step.log_metrics(step.client.get_run(earlier.run_id).data.metrics)
+    line = f"{step.name}: the model of run {earlier.run_id[:8]} packed again; nothing was fitted"
+    return Result(model_digest, {**kept, "packed_from": earlier.run_id}, [line])
+
+
+def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool) -> str:
+    """Keep the model as artifacts of the run; its digest."""
+    model_digest = digest([behaviour, saved.pip_requirements(model), saved.serving_code()])
+    folder = step.scratch / "packed"
+    metadata = {"synthetic": synthetic, "digest": model_digest, "disclaimer": step.schema.disclaimer}
+    saved.save(model, folder, step.schema, metadata)
+    step.client.log_artifacts(step.run_id, str(folder), "model")
+    return model_digest

@@ -7,7 +7,6 @@ chain (`main`) and by every entry point on its own.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -52,6 +51,8 @@ class StepSpec:
     own: the parameters that change its own result; those of the steps above it act through their results.
     schema_parts: what it reads of the schema beside the rows; gates and scenarios are read by no such step.
     reads_data: its result depends on the files behind `-P data=`.
+    packages: those that decide its numbers or what it writes down; a test compares them with its imports.
+    pins: more packages that serve its model. A change of one packs the model again and fits nothing.
     results: artifacts that have to be there for its result to be still there; a step without is never reused.
     judges: the file beside MLProject in which it leaves its verdict.
     """
@@ -61,15 +62,22 @@ class StepSpec:
     own: tuple[str, ...] = ()
     schema_parts: tuple[str, ...] = ()
     reads_data: bool = False
+    packages: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     judges: str = ""
 
+
+_TABLES = ("python", "numpy", "pandas", "pyarrow")
+_FITS = (*_TABLES, "scikit-learn", "scipy", "interpret-core")
+_SERVES = ("httptools", "mlflow", "skops", "uvloop")
 
 STEPS: Mapping[str, StepSpec] = {
     "preprocess": StepSpec(
         values.Preprocess,
         own=("max_rejected", "publish_rows"),
         reads_data=True,
+        packages=(*_TABLES, "scipy"),
         results=("profile.json",),
     ),
     "train": StepSpec(
@@ -77,6 +85,8 @@ STEPS: Mapping[str, StepSpec] = {
         needs=("preprocess",),
         own=("family", "hyperparameters", "recall", "seed"),
         schema_parts=_MODEL_PARTS,
+        packages=_FITS,
+        pins=_SERVES,
         results=("model/MLmodel", "reference.json"),
     ),
     "tune": StepSpec(
@@ -87,6 +97,8 @@ STEPS: Mapping[str, StepSpec] = {
             *("recall", "seed", "engine"),
         ),
         schema_parts=_MODEL_PARTS,
+        packages=(*_FITS, "hyperopt", "networkx"),  # hyperopt draws in the order of networkx's sort
+        pins=_SERVES,
         results=("model/MLmodel", "reference.json"),
     ),
     "evaluate": StepSpec(
@@ -94,6 +106,7 @@ STEPS: Mapping[str, StepSpec] = {
         needs=("preprocess", FITTED),
         own=("replicates", "recall", "seed"),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores"),
+        packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
     ),
     "promote": StepSpec(Promote, needs=("preprocess", FITTED, "evaluate"), judges=VERDICT),
@@ -103,6 +116,7 @@ STEPS: Mapping[str, StepSpec] = {
         own=("seed",),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups"),
         reads_data=True,
+        packages=(*_FITS, "jinja2"),
         results=("exploration.json", "explore.html"),
     ),
     "score": StepSpec(values.Score),
@@ -112,12 +126,16 @@ STEPS: Mapping[str, StepSpec] = {
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a step: the run to reuse, or why there is none."""
+    """What is to be done about a step: the run to reuse, or why there is none.
+
+    `same_fit`, where there is nothing to reuse: a run whose model can be packed again instead of fitted.
+    """
 
     step: str
     fingerprint: fingerprint.Fingerprint
-    reusable: StepRun | None
-    reasons: tuple[str, ...]
+    reusable: StepRun | None = None
+    same_fit: StepRun | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def upstream_of(step: str, values: Values) -> tuple[str, ...]:
@@ -173,21 +191,40 @@ class Chain:
             inputs,
             {name: texts[name] for name in spec.own},
             fingerprint.code(f"steps.{step}", PROJECT),
-            _versions(),
+            fingerprint.versions(spec.packages),
+            fingerprint.versions(spec.pins),
         )
 
     def decide(self, step: str, values: Values, upstream: Mapping[str, StepRun]) -> Decision:
         """Whether an earlier run can serve for a step, and if not, why."""
         current = self.fingerprint_of(step, values, upstream)
-        same = tracking.finished_runs(self.client, {"fingerprint": current.digest}, limit=20)
-        for run in same:
-            if self._is_intact(step, run):
-                return Decision(step, current, _step_run(step, run), ())
+        same = self._finished({"fingerprint": current.digest})
+        reusable, why_not = self._first_usable(step, same)
+        if reusable is not None:
+            return Decision(step, current, reusable)
         if same:
-            return Decision(step, current, None, (f"the results of run {same[0].info.run_id[:8]} are gone",))
+            return Decision(step, current, reasons=(why_not,))
+        same_fit = None
+        if STEPS[step].pins:
+            same_fit, _ = self._first_usable(step, self._finished({"fingerprint.fit": current.fit_digest}))
         earlier = self._earlier(step, values)
         reasons = current.changes_since(earlier[0]) if earlier else [_NEVER]
-        return Decision(step, current, None, tuple(reasons))
+        return Decision(step, current, same_fit=same_fit, reasons=tuple(reasons))
+
+    def _finished(self, tags: Mapping[str, str]) -> list[Run]:
+        return tracking.finished_runs(self.client, tags, limit=20)
+
+    def _first_usable(self, step: str, runs: Sequence[Run]) -> tuple[StepRun | None, str]:
+        """The newest run whose results can serve, or why the newest of all cannot."""
+        reasons = []
+        for run in runs:
+            if run.data.tags.get("stopped_by") == "timeout":
+                reasons.append(f"the search of run {run.info.run_id[:8]} was ended by its time limit")
+            elif self._is_intact(step, run):
+                return _step_run(step, run), ""
+            else:
+                reasons.append(f"the results of run {run.info.run_id[:8]} are gone")
+        return None, reasons[0] if reasons else ""
 
     def own_changes(self, step: str, values: Values) -> tuple[str, ...]:
         """What is new about a step's own parameters, code and versions; empty where an earlier run had it.
@@ -206,7 +243,9 @@ class Chain:
             tags["model"] = values.model
         runs = tracking.finished_runs(self.client, tags, limit=50)
         return [
-            fingerprint.Fingerprint.from_tags(run.data.tags) for run in runs if "fingerprint" in run.data.tags
+            fingerprint.Fingerprint.from_tags(run.data.tags)
+            for run in runs
+            if "fingerprint.fit" in run.data.tags  # runs without have fingerprints of another kind
         ]
 
     def _is_intact(self, step: str, run: Run) -> bool:
@@ -315,8 +354,3 @@ def cache_folder() -> Path:
 
 def _step_run(step: str, run: Run) -> StepRun:
     return StepRun(step, run.info.run_id, run.data.tags["result_digest"], dict(run.data.tags))
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return fingerprint.versions(PROJECT)

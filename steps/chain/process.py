@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from steps.chain import console, locks, parameters, registry, tracking
 from steps.chain.context import NO_DATASETS, Context, Result
@@ -21,7 +21,7 @@ from steps.data.schema_file import load
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from steps.chain.values import Values
+    from steps.chain.values import Fit, Values
     from steps.data.schema import Schema
 
 log = logging.getLogger("steps.chain")
@@ -112,7 +112,13 @@ def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result
         return Result(lines=[f"{step}: nothing to do, run {earlier[:8]} has this result already"])
     because = "fresh=true" if fresh else listed(decision.reasons, most=20)
     context.tag({"because": because[:500]})
-    result = work(replace(context, upstream=upstream, fingerprint=decision.fingerprint))
+    active = replace(context, upstream=upstream, fingerprint=decision.fingerprint)
+    if decision.same_fit is not None and not fresh:
+        from steps.chain import keep_model
+
+        result = keep_model.pack_again(cast("Context[Fit]", active), decision.same_fit)
+    else:
+        result = work(active)
     # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
     context.tag({"result_digest": result.digest, **result.tags, **decision.fingerprint.tags()})
     return result

@@ -48,6 +48,8 @@ def _step(
         perhaps = f"perhaps if {' or '.join(unknown)} comes to another result"
         return None, f"run     {', '.join(changes)}" if changes else perhaps
     decision = chain.decide(step, values, {name: results[name] for name in needs})
+    if decision.same_fit is not None:
+        return None, f"pack    the model of run {decision.same_fit.run_id[:8]}: {', '.join(decision.reasons)}"
     if decision.reusable is None:
         return None, f"run     {', '.join(decision.reasons)}"
     return decision.reusable, f"reuse   run {decision.reusable.run_id[:8]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -169,6 +170,114 @@ def test_plan_names_the_module_or_the_parameter_that_changed(
 
     assert "max_rejected 0.01 -> 0.02" in plan(max_rejected=0.02)["preprocess"]
     assert "publish_rows false -> true" in plan(publish_rows="true")["preprocess"]
+
+
+REUSED = ("preprocess", "train", "tune", "evaluate baseline", "evaluate tuned")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str, version: str) -> None:
+    """Let a package look as if this version of it were installed, in this process and in those it starts."""
+    information = folder / "installed" / f"{package.replace('-', '_')}-{version}.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(information.parent)
+    monkeypatch.setenv("PYTHONPATH", str(information.parent))
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    [
+        ("tqdm", dict.fromkeys(REUSED, "reuse")),
+        (
+            "httptools",
+            {
+                "preprocess": "reuse",
+                "train": "pack    the model of run",
+                "tune": "pack    the model of run",
+                "evaluate baseline": "perhaps if train comes to another result",
+                "evaluate tuned": "perhaps if tune comes to another result",
+            },
+        ),
+        (
+            "scikit-learn",
+            {
+                "preprocess": "reuse",
+                **dict.fromkeys(REUSED[1:], "run     scikit-learn 1.9.1 -> 99.1"),
+            },
+        ),
+    ],
+)
+def test_plan_tells_an_update_that_refits_from_one_that_packs_and_one_that_does_nothing(
+    package: str,
+    expected: dict[str, str],
+    copy: Checkout,
+    plan: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A progress bar decides nothing, a server's parser serves, the library of the models fits."""
+    install(monkeypatch, tmp_path, package, "99.1")
+    said = plan()
+    assert {step: said[step] for step in expected if not said[step].startswith(expected[step])} == {}
+    if package == "httptools":
+        assert "httptools" in said["tune"]
+        assert said["tune"].endswith("-> 99.1")
+
+
+def test_an_update_of_what_serves_a_model_makes_a_new_version_of_the_same_fit(
+    copy: Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What `make plan` says is what runs: no trial, no fit, another requirement, version 2 with it."""
+    before = client_of(copy).get_model_version(NAME, "1")
+    install(monkeypatch, tmp_path, "httptools", "99.1")
+    code, output = copy.mlflow_run(**QUICK)
+    assert code == 0, output
+    assert "packed again; nothing was fitted" in output
+    assert "trials in" not in output
+    after = client_of(copy).get_model_version(NAME, champion_version(copy))
+    assert after.tags["behaviour_digest"] == before.tags["behaviour_digest"]
+    assert after.tags["model_digest"] != before.tags["model_digest"]
+    assert "httptools==99.1" in artifact(copy, after.run_id, "model/requirements.txt")
+    old, new = (client_of(copy).get_run(version.run_id).data for version in (before, after))
+    assert new.metrics == old.metrics
+    assert new.tags["stopped_by"] == old.tags["stopped_by"]
+
+
+def test_plan_says_what_a_changed_colour_gate_comment_or_function_comes_to(
+    copy: Checkout, plan: Callable[..., dict[str, str]]
+) -> None:
+    """A colour draws reports again and fits nothing; a gate judges; a comment is no change."""
+    edit(copy, "steps/models/fitting.py", "def fit_model(", "# a comment\ndef fit_model(")
+    edit(copy, "data/brfss2015.yaml", "roc_auc_min: 0.", "roc_auc_min: 0.0 # was 0.")
+    assert all(plan()[step].startswith("reuse") for step in REUSED)
+
+    palette = (copy.folder / "steps" / "reports" / "palette.py").read_text(encoding="utf-8")
+    colour = re.search(r"#[0-9a-fA-F]{6}", palette)
+    assert colour is not None
+    edit(copy, "steps/reports/palette.py", colour[0], "#123456")
+    said = plan()
+    assert all(said[step].startswith("reuse") for step in REUSED[:3])
+    assert all(said[step] == "run     steps/reports/palette.py changed" for step in REUSED[3:])
+
+    edit(copy, "steps/models/fitting.py", "def fit_model(", "A_CHANGE = True\n\n\ndef fit_model(")
+    said = plan()
+    assert said["preprocess"].startswith("reuse")
+    assert all(said[step] == "run     steps/models/fitting.py changed" for step in REUSED[1:3])
+
+
+def test_a_search_that_its_time_limit_ended_is_gone_on_with(
+    copy: Checkout, plan: Callable[..., dict[str, str]]
+) -> None:
+    """It is no complete result: plan says so, and the next call starts from its trials."""
+    client = client_of(copy)
+    (tuned,) = client.search_runs(["0"], "tags.step = 'tune'")
+    assert tuned.data.tags["reproducible"] == "true"
+    client.set_tag(tuned.info.run_id, "stopped_by", "timeout")
+    assert plan()["tune"].endswith("was ended by its time limit")
+    values = {name: value for name, value in QUICK.items() if name != "replicates"}
+    code, output = copy.mlflow_run("tune", **values)
+    assert code == 0, output
+    assert f"goes on after {QUICK['max_evals']} trials that finished earlier" in output
 
 
 def test_a_step_that_runs_again_with_the_same_result_stops_there(copy: Checkout) -> None:

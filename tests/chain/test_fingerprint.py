@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from pathlib import Path
 
 import pytest
+from sklearn.pipeline import Pipeline
 
 from steps.chain.fingerprint import Fingerprint, code, digest
+from steps.chain.pipeline import STEPS
+from steps.models import saved
 from tests.conftest import ROOT
 
 
@@ -76,8 +81,8 @@ def test_a_file_that_is_named_and_absent_is_an_error(project: Path) -> None:
 
 def test_survives_the_tags_of_a_run_and_explains_each_part() -> None:
     """A fingerprint read back from tags is the same, and a difference names part, old and new."""
-    old = Fingerprint({"data": "aa"}, {"seed": "0"}, {"steps/a.py": "1"}, {"numpy": "2.4.5"})
-    new = Fingerprint({"data": "bb"}, {"seed": "1"}, {"steps/b.py": "1"}, {"numpy": "2.4.6"})
+    old = Fingerprint({"data": "aa"}, {"seed": "0"}, {"steps/a.py": "1"}, {"numpy": "2.4.5"}, {"uvloop": "1"})
+    new = Fingerprint({"data": "bb"}, {"seed": "1"}, {"steps/b.py": "1"}, {"numpy": "2.4.6"}, {"uvloop": "2"})
     assert Fingerprint.from_tags(old.tags()) == old
     assert new.changes_since(old) == [
         "data changed",
@@ -85,7 +90,17 @@ def test_survives_the_tags_of_a_run_and_explains_each_part() -> None:
         "steps/a.py is gone",
         "steps/b.py is new",
         "numpy 2.4.5 -> 2.4.6",
+        "uvloop 1 -> 2",
     ]
+
+
+def test_what_only_serves_a_model_is_no_part_of_its_fit() -> None:
+    """Another pin is another fingerprint and the same fit; another version of what fits is neither."""
+    one = Fingerprint({}, {}, {}, {"numpy": "2"}, {"uvloop": "1"})
+    served = Fingerprint({}, {}, {}, {"numpy": "2"}, {"uvloop": "2"})
+    fitted = Fingerprint({}, {}, {}, {"numpy": "3"}, {"uvloop": "1"})
+    assert (served.digest == one.digest, served.fit_digest == one.fit_digest) == (False, True)
+    assert fitted.fit_digest != one.fit_digest
 
 
 def test_order_of_keys_does_not_matter() -> None:
@@ -111,8 +126,63 @@ def test_every_template_is_code_of_a_step() -> None:
     """A template that no module names in READS could change without a report being made again."""
     steps = ("evaluate", "explore", "drift")
     found = {file for step in steps for file in code(f"steps.{step}", ROOT) if "/templates/" in file}
-    templates = (ROOT / "steps" / "reports" / "templates").iterdir()
-    assert found == {f"steps/reports/templates/{path.name}" for path in templates}
+    names = {path.name for path in (ROOT / "steps" / "reports" / "templates").iterdir()}
+    of_steps = {name for name in names if not name.startswith("page.")}  # no step makes one person's page
+    assert found == {f"steps/reports/templates/{name}" for name in of_steps}
     evaluated = code("steps.evaluate", ROOT)
     assert {"steps/reports/templates/report.html", "steps/reports/templates/model_card.md"} <= set(evaluated)
     assert "steps/measures/gates.py" not in evaluated
+
+
+# What a step imports and no number depends on, with the reason.
+NO_NUMBERS = {
+    "joblib": "runs work side by side",
+    "mlflow": "keeps what a run leaves; it counts as a pin where it serves a model",
+    "pydantic": "reads documents and refuses those that do not fit",
+    "pyspark": "runs trials or scores elsewhere, and is not among the pins of the runtime",
+    "requests": "fetches files, which are known by their digest",
+    "skops": "writes and reads a fitted model; it counts as a pin where it serves one",
+    "threadpoolctl": "limits threads",
+    "tqdm": "draws bars",
+    "urllib3": "fetches files, which are known by their digest",
+    "yaml": "reads the schema, whose content counts by itself",
+    "openpyxl": "reads a sheet, whose values count once they are read",
+}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "interpret": "interpret-core"}
+
+
+def imported(step: str) -> set[str]:
+    """Packages from elsewhere that a step's code imports, however deep, in functions too."""
+    names: set[str] = set()
+    for file in code(f"steps.{step}", ROOT):
+        tree = (
+            ast.parse((ROOT / file).read_text(encoding="utf-8")) if file.endswith(".py") else ast.Module([])
+        )
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"steps", "monitoring"}
+
+
+@pytest.mark.parametrize("step", [step for step, spec in STEPS.items() if spec.results])
+def test_a_package_that_a_step_imports_counts_or_is_known_to_decide_no_number(step: str) -> None:
+    """A new import has to be reviewed: it goes into STEPS, or into the list above with its reason."""
+    deciding = {DISTRIBUTIONS.get(name, name) for name in imported(step) - NO_NUMBERS.keys()}
+    assert deciding <= set(STEPS[step].packages)
+
+
+def test_every_pin_of_a_served_model_counts_where_a_model_is_packed() -> None:
+    """What `keep_model` writes into a model's requirements decides the fit or is a pin."""
+    served = {pin.partition("==")[0] for pin in saved.pip_requirements(Pipeline([]))}
+    for step in ("train", "tune"):
+        assert served <= {*STEPS[step].packages, *STEPS[step].pins}
+        assert not set(STEPS[step].packages) & set(STEPS[step].pins)
+
+
+def test_fitting_does_not_depend_on_how_anything_is_drawn() -> None:
+    """No report, plot or palette is code of train or tune; of evaluate they are."""
+    for step in ("train", "tune"):
+        assert not [file for file in code(f"steps.{step}", ROOT) if file.startswith("steps/reports/")]
+    assert "steps/reports/palette.py" in code("steps.evaluate", ROOT)
