@@ -2,6 +2,7 @@
 
     python -m monitoring.predict --BMI 31 --Age 62 --HighBP yes
     python -m monitoring.predict --csv people.csv --out risks.csv
+    python -m monitoring.predict --BMI 31 --Age 62 --HighBP yes --reasons 3
 
 Options, their levels and their help come from the schema. What does not fit the schema is explained here,
 before anything is sent; what is left out goes to the model as missing.
@@ -116,22 +117,38 @@ def check_header(schema: Schema, header: Sequence[str] | None) -> list[str]:
     return known
 
 
+class Reason(NamedTuple):
+    """What one term of a glass box adds to the log odds of a risk: columns, their levels in words, effect."""
+
+    columns: tuple[str, ...]
+    levels: tuple[str, ...]
+    log_odds: float
+
+
 class Risks(NamedTuple):
-    """Risks from 0 to 1, in the order of the rows; `synthetic`: the model is of made-up people."""
+    """Risks from 0 to 1, in the order of the rows; `synthetic`: the model is of made-up people.
+
+    `reasons` has the largest effects of each row, where they were asked for and the model has any.
+    """
 
     values: list[float]
     synthetic: bool
+    reasons: list[list[Reason] | None]
 
 
-def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None) -> Risks:
-    """Risks of `rows` from the model behind `url`.
+def ask(
+    url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None, reasons: int = 0
+) -> Risks:
+    """Risks of `rows` from the model behind `url`, with so many reasons of each.
 
     Raises UserError, with the remedy, if nothing answers, the request is refused or the answer is no risk.
     """
     columns = list(rows[0])
-    body = {
+    body: dict[str, Any] = {
         "dataframe_split": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
     }
+    if reasons:
+        body["params"] = {"reasons": reasons}
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--url should start with http:// or https://, found {url!r}")
@@ -159,7 +176,10 @@ def ask(url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None =
     risks = [_risk(item) for item in predictions] if isinstance(predictions, list) else []
     if len(risks) != len(rows) or None in risks:
         raise UserError(f"the answer of {url} holds no risks: is it a model of this project?")
-    return Risks([risk for risk in risks if risk is not None], synthetic)
+    assert predictions is not None
+    return Risks(
+        [risk for risk in risks if risk is not None], synthetic, [_reasons(one) for one in predictions]
+    )
 
 
 def describe(
@@ -169,8 +189,9 @@ def describe(
     threshold: Threshold | None = None,
     *,
     synthetic: bool = False,
+    reasons: Sequence[Reason] | None = None,
 ) -> str:
-    """What a person reads: the answers as understood, the risk in words, and what it is not."""
+    """What a person reads: the answers as understood, the risk in words, its reasons, and what it is not."""
     lines = [schema.title, ""]
     width = max(len(name) for name in row)
     for name, value in row.items():
@@ -186,20 +207,38 @@ def describe(
     if threshold is not None:
         side = "at or above" if risk >= threshold.risk else "below"
         lines.append(f"  That is {side} the model's decision threshold of {threshold.risk:.1%}.")
+    if reasons is not None:
+        lines += ["", "  What moved it most (sums of the model, not causes):"]
+        lines += [f"    {_in_words(reason)}" for reason in reasons]
     left_out = [name for name, value in row.items() if value is None]
     if left_out:
         share = f"{len(left_out)} of {len(row)}"
-        lines += ["", f"  {share} answers are missing; the risk is less certain for it."]
+        lines += [
+            "",
+            f"  {share} answers are missing ({', '.join(left_out)}); the risk is less certain for it.",
+        ]
     if synthetic:
         lines += ["", f"  {SYNTHETIC}"]
     return "\n".join([*lines, "", f"  {schema.disclaimer}"])
 
 
+def _in_words(reason: Reason) -> str:
+    """A reason as a factor on the odds: "BMI (42 and over): odds times 2.8"."""
+    parts = zip(reason.columns, reason.levels, strict=True)
+    named = " with ".join(f"{name} ({level})" for name, level in parts)
+    return f"{named}: odds times {math.exp(reason.log_odds):.2f}"
+
+
 def predict_csv(
-    schema: Schema, source: Iterable[str], out: io.TextIOBase, url: str, token: str | None = None
+    schema: Schema,
+    source: Iterable[str],
+    out: io.TextIOBase,
+    url: str,
+    token: str | None = None,
+    reasons: int = 0,
 ) -> tuple[int, int, bool]:
     """Copy a CSV file with `risk` and `reason` added to every line; how many have a risk, how many have none,
-    and whether the model is of made-up people.
+    and whether the model is of made-up people. With reasons, `because` holds so many of each risk.
 
     A line that breaks the schema keeps its place, with an empty risk and the reason.
     """
@@ -207,7 +246,10 @@ def predict_csv(
     check_header(schema, reader.fieldnames)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     writer = csv.DictWriter(
-        out, [*reader.fieldnames, "risk", "reason"], extrasaction="ignore", lineterminator="\n"
+        out,
+        [*reader.fieldnames, "risk", "reason", *(["because"] if reasons else [])],
+        extrasaction="ignore",
+        lineterminator="\n",
     )
     writer.writeheader()
     good = bad = 0
@@ -215,11 +257,12 @@ def predict_csv(
     for batch in _batches(reader, BATCH_ROWS):
         people = [parse_person(schema, line) for line in batch]
         rows = [row for row, problems in people if not problems]
-        found = ask(url, rows, token) if rows else Risks([], synthetic)
-        risks, synthetic = iter(found.values), found.synthetic
+        found = ask(url, rows, token, reasons) if rows else Risks([], synthetic, [])
+        risks, because, synthetic = iter(found.values), iter(found.reasons), found.synthetic
         for line, (_, problems) in zip(batch, people, strict=True):
             risk = "" if problems else f"{next(risks):.6f}"
-            writer.writerow({**line, "risk": risk, "reason": "; ".join(problems)})
+            why = "" if problems else "; ".join(map(_in_words, next(because) or ()))
+            writer.writerow({**line, "risk": risk, "reason": "; ".join(problems), "because": why})
             good, bad = good + (not problems), bad + bool(problems)
     return good, bad, synthetic
 
@@ -245,9 +288,19 @@ def _lies_in(number: float, label: str) -> bool:
 
 
 def _risk(item: Any) -> float | None:
-    value = item[-1] if isinstance(item, list) and item else item
+    value: Any = item[-1] if isinstance(item, list) and item else item
+    value = value.get("risk") if isinstance(value, dict) else value
     good = isinstance(value, int | float) and 0.0 <= value <= 1.0
     return float(value) if good else None
+
+
+def _reasons(item: Any) -> list[Reason] | None:
+    try:
+        return [
+            Reason(tuple(r["columns"]), tuple(r["levels"]), float(r["log_odds"])) for r in item["reasons"]
+        ]
+    except (KeyError, TypeError, ValueError):  # a row of probabilities, or null
+        return None
 
 
 def _levels(column: LevelledColumn) -> str:
@@ -282,6 +335,9 @@ def _parser(schema: Schema) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, help="where the CSV file with risks goes (default: standard output)"
     )
+    parser.add_argument(
+        "--reasons", type=_count, default=0, metavar="N", help="show so many reasons, where the model has any"
+    )
     answers = parser.add_argument_group("answers of one person")
     for column in schema.columns:
         allowed = (
@@ -293,6 +349,12 @@ def _parser(schema: Schema) -> argparse.ArgumentParser:
             f"--{column.name}", metavar="X", help=f"{column.meaning}: {allowed}".strip().replace("%", "%%")
         )
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) > 100:
+        raise argparse.ArgumentTypeError("should be a whole number from 0 to 100")
+    return int(text)
 
 
 def _threshold(path: Path | None) -> Threshold | None:
@@ -326,13 +388,15 @@ def _run(argv: Sequence[str]) -> int:
         row, problems = parse_person(schema, answers)
         if problems:
             raise UserError("\n  ".join(["these answers do not fit the schema:", *problems]))
-        (risk,), synthetic = ask(args.url, [row], token)
-        print(describe(schema, row, risk, threshold, synthetic=synthetic))
+        (risk,), synthetic, (reasons,) = ask(args.url, [row], token, args.reasons)
+        print(describe(schema, row, risk, threshold, synthetic=synthetic, reasons=reasons))
+        if args.reasons and reasons is None:
+            print("The model is not additive: its risks have no exact reasons.", file=sys.stderr)
         return 0
     text = io.StringIO()  # a file appears whole or not at all
     try:
         with args.csv.open(encoding="utf-8-sig", newline="") as source:
-            good, bad, synthetic = predict_csv(schema, source, text, args.url, token)
+            good, bad, synthetic = predict_csv(schema, source, text, args.url, token, args.reasons)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{args.csv} cannot be read as a CSV file in UTF-8: {error}") from None
     if args.out is None:

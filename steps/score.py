@@ -6,13 +6,17 @@ Its result is the file at `out`, outside the store, so it is never reused. What 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from steps.chain import chosen_model
 from steps.chain.context import Result
 from steps.data import processors, validation
 from steps.data.disclosure import is_small
+from steps.data.errors import UserError
 from steps.models import families, saved, scoring
+from steps.models.reasons import Explainer
+from steps.models.served_model import Terms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +24,8 @@ if TYPE_CHECKING:
     from steps.chain.context import Context
     from steps.chain.values import Score
     from steps.data.sources import Located
-    from steps.models.scoring import Scored
+    from steps.models.families import Model
+    from steps.models.scoring import Predict, Scored
 
 
 def work(step: Context[Score]) -> Result:
@@ -34,12 +39,12 @@ def work(step: Context[Score]) -> Result:
     chosen = chosen_model.choose(step, values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
-    model = saved.load(folder)
+    predict = _scorer(saved.load(folder), values.reasons, chosen.label)
     step.log.info("score: with %s", chosen.label)
     scored = scoring.score(
         located,
         out,
-        lambda frame: families.predict_risk(model, frame),
+        predict,
         step.schema,
         beside=values.columns,
         workers=processors.available(),
@@ -48,10 +53,24 @@ def work(step: Context[Score]) -> Result:
     return _told(step, scored, located, out, chosen.label)
 
 
+def _scorer(model: Model, reasons: int, label: str) -> Predict | Explainer:
+    """What gives risks, with reasons where they are asked for. Raises UserError where there are none."""
+    if not reasons:
+        return partial(families.predict_risk, model)
+    if isinstance(model, Terms):
+        return Explainer(model, reasons)
+    raise UserError(
+        f"{label} is not additive, so its risks have no exact reasons: leave reasons out, or name a glass "
+        "box with -P model="
+    )
+
+
 def _with_spark(step: Context[Score]) -> Result:
     from steps.models import spark_scoring
     from steps.models.spark_session import session
 
+    if step.values.reasons:
+        raise UserError("engine=spark gives no reasons: leave reasons out, or use engine=local")
     out = spark_scoring.check_target(step.values.out, step.project)
     located = step.located
     chosen = chosen_model.choose(step, step.values.model, located.kind)

@@ -181,6 +181,7 @@ class Score(Values):
     out: Annotated[str, str]
     model: Annotated[str, nonempty]
     columns: Annotated[Literal["identifiers", "all"], choice("identifiers", "all")]
+    reasons: Annotated[int, number(int, 0, 100)]
     engine: Annotated[Engine, choice("local", "spark")]
     master: Annotated[str, str]
 

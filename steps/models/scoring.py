@@ -23,6 +23,7 @@ import numpy as np
 from steps.data import atomic, files, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
+from steps.models.reasons import Explained, Explainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ def check_target(out: str, base: Path, located: Located | None = None) -> Path:
 def score(
     located: Located,
     out: Path,
-    predict: Predict,
+    predict: Predict | Explainer,
     schema: Schema,
     *,
     beside: Beside = "identifiers",
@@ -84,13 +85,13 @@ def score(
 ) -> Scored:
     """Write the risk of every row to `out`, whole or not at all.
 
-    `predict` takes valid features and gives risks; it is called by several threads at once. `beside` says
-    what stands beside each risk: columns that are neither feature nor outcome, or all. Raises UserError: a
-    column lacks, a file is damaged, the disk is full.
+    `predict` takes valid features and gives risks, an Explainer their reasons too; it is called by several
+    threads at once. `beside` says what stands beside each risk: columns that are neither feature nor outcome,
+    or all. Raises UserError: a column lacks, a file is damaged, the disk is full.
     """
     started = time.monotonic()
     scored = Scored()
-    layout = _layout(located, schema, beside, out)
+    layout = _layout(located, schema, beside, out, predict.fields() if isinstance(predict, Explainer) else [])
     with ExitStack() as stack:
         name = stack.enter_context(atomic.writing(out))
         write = stack.enter_context(_writer(name, out, layout))
@@ -111,7 +112,7 @@ def score(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Columns of the output: those kept of the input, with their types, then risk and reason."""
+    """Columns of the output: those kept of the input, with their types, then those of its own."""
 
     kept: tuple[str, ...]
     schema: pa.Schema
@@ -135,7 +136,9 @@ def _take(part: _Part, scored: Scored, write: Callable[[pa.Table], None], bar: A
     bar.update(part.table.num_rows)
 
 
-def _layout(located: Located, schema: Schema, beside: Beside, out: Path) -> _Layout:
+def _layout(
+    located: Located, schema: Schema, beside: Beside, out: Path, reasons: list[pa.Field[Any]]
+) -> _Layout:
     import pyarrow as pa
 
     features = set(schema.feature_names)
@@ -147,12 +150,12 @@ def _layout(located: Located, schema: Schema, beside: Beside, out: Path) -> _Lay
         for name, kind in found.items():
             if beside == "all" or name not in (*features, located.target_column):
                 types.setdefault(name, []).append(kind)
-    taken = [name for name in (RISK, REASON, FILE) if name in types]
+    taken = [name for name in (RISK, REASON, FILE, *(one.name for one in reasons)) if name in types]
     if taken:
         raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
     with_file = len(located.files) > 1
     kept = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
-    own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string())]
+    own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string()), *reasons]
     first = [pa.field(FILE, pa.string())] if with_file else []
     return _Layout(tuple(types), pa.schema([*first, *kept, *own]), with_file)
 
@@ -186,7 +189,12 @@ def _tables(
 
 
 def _score_table(
-    table: pa.Table, file: LocalFile, predict: Predict, schema: Schema, located: Located, layout: _Layout
+    table: pa.Table,
+    file: LocalFile,
+    predict: Predict | Explainer,
+    schema: Schema,
+    located: Located,
+    layout: _Layout,
 ) -> _Part:
     """One chunk with its risks; its rows stay in order."""
     import pyarrow as pa
@@ -196,8 +204,12 @@ def _score_table(
     checked = validation.check(frame, schema, located.target_column, located.positive, require_target=False)
     risk = np.full(len(frame), np.nan)
     valid = np.asarray(checked.valid.index)
-    if len(valid):
-        risk[valid] = predict(checked.valid[names])
+    explained = _explained(predict, checked.valid[names])
+    risk[valid] = explained.risk
+    # Row of the explained ones that belongs to each row of the table, null for a row without a risk.
+    order = np.full(len(frame), -1)
+    order[valid] = np.arange(len(valid))
+    places = pa.array(order, mask=order < 0)
     reasons: pa.Array = pa.nulls(len(frame), pa.string())
     if len(checked.rejected):
         texts = np.full(len(frame), None, dtype=object)
@@ -218,12 +230,19 @@ def _score_table(
                 "leave it out of the data, or convert it"
             ) from None
     columns += [pa.array(risk, pa.float64(), from_pandas=True), reasons]
+    columns += [values.take(places) for values in explained.columns.values()]
     return _Part(
         pa.Table.from_arrays(columns, schema=layout.schema),
         len(checked.rejected),
         float(np.nansum(risk)),
         checked.problems,
     )
+
+
+def _explained(predict: Predict | Explainer, valid: pd.DataFrame) -> Explained:
+    if isinstance(predict, Explainer):
+        return predict(valid)
+    return Explained(predict(valid) if len(valid) else np.zeros(0), {})
 
 
 @contextlib.contextmanager

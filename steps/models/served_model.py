@@ -175,11 +175,14 @@ class Terms:
                 result[:, place] = _text_bins(frame[column.name], column)
         return result
 
+    def entries(self, bins: Bins) -> Bins:
+        """Where each term's effect stands among those of all terms in a row, shape (rows, terms)."""
+        first, second = bins[:, self._first], bins[:, self._second]
+        return np.asarray(self._offset + first * self._step_first + second * self._step_second)
+
     def effects(self, bins: Bins) -> Floats:
         """Calibrated log odds that each term adds to the baseline, shape (rows, terms)."""
-        first, second = bins[:, self._first], bins[:, self._second]
-        entries: Bins = self._offset + first * self._step_first + second * self._step_second
-        return self._effects[entries]
+        return self._effects[self.entries(bins)]
 
     def log_odds(self, frame: pd.DataFrame) -> Floats:
         """Calibrated log odds of the outcome, shape (rows,); a row's are the same alone and among others."""

@@ -236,3 +236,50 @@ def test_wrong_use_is_explained(arguments: list[str], says: str, capsys: pytest.
     """One message, exit code 1, no traceback."""
     assert predict.main(arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def explained(risk: float, *effects: tuple[str, str, float]) -> dict[str, Any]:
+    """One row's answer of a glass box that was asked for reasons."""
+    reasons = [{"columns": [name], "levels": [level], "log_odds": value} for name, level, value in effects]
+    return {"risk": risk, "reasons": reasons, "baseline_log_odds": -2.0, "other_log_odds": 0.1, "missing": []}
+
+
+def test_reasons_are_asked_for_and_shown_as_factors_on_the_odds(
+    served: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words of the level, beside the answers that were missing; they are called no causes."""
+    url, bodies, reply = served
+    reply(200, {"predictions": [explained(0.4, ("BMI", "42 and over", 1.0986), ("HighBP", "no", -0.6931))]})
+    assert predict.main(["--url", url, "--BMI", "44", "--HighBP", "no", "--reasons", "2"]) == 0
+    assert bodies[-1]["params"] == {"reasons": 2}
+    shown = capsys.readouterr().out
+    assert "BMI (42 and over): odds times 3.00" in shown
+    assert "HighBP (no): odds times 0.50" in shown
+    assert "not causes" in shown
+    assert "19 of 21 answers are missing (HighChol" in shown
+
+
+def test_without_reasons_nothing_more_is_asked_for(served: Any) -> None:
+    url, bodies, _ = served
+    assert predict.main(["--url", url, "--BMI", "44"]) == 0
+    assert "params" not in bodies[-1]
+
+
+def test_a_model_that_is_not_additive_has_no_reasons(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    url, _, reply = served
+    reply(200, {"predictions": [{"risk": 0.4, "reasons": None}]})
+    assert predict.main(["--url", url, "--BMI", "44", "--reasons", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "Risk 40.0%" in captured.out
+    assert "no exact reasons" in captured.err
+
+
+def test_a_file_gets_the_reasons_in_a_column(served: Any, schema: Schema) -> None:
+    url, _, reply = served
+    reply(200, {"predictions": [explained(0.25, ("BMI", "27-28", 0.5))]})
+    out = io.StringIO()
+    predict.predict_csv(schema, ["BMI,Age", "27,2", "700,2"], out, url, reasons=1)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "BMI,Age,risk,reason,because"
+    assert lines[1] == "27,2,0.250000,,BMI (27-28): odds times 1.65"
+    assert lines[2].endswith(",")
