@@ -1,23 +1,28 @@
-"""Is this new data still what the champion knows? Drift, separability, expected and realised performance.
+"""Is this new data still what the champion knows, and what is to be done if it is not?
 
-The verdict (quiet, watch, retrain) and its reasons stand in `verdict.json`, beside MLProject and in the
-run, and in the run's tags; `drift.html` shows them with pictures. It is never reused, because that file is
-its result. Aggregates only: no row leaves this machine.
+The verdict (quiet, too_few, watch, mend, recalibrate or retrain), its reasons and all figures stand in
+`drift.json`, beside MLProject and in the run, and in the run's tags; `drift.html` shows them with pictures.
+It is never reused, because that file is its result. Aggregates only: no row leaves this machine.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from monitoring import reference as references
 from steps.chain import chosen_model
-from steps.chain.context import VERDICT, Result
-from steps.data import atomic, prepared, sources, validation
+from steps.chain.context import DRIFT, Result
+from steps.data import atomic, documents, prepared, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.measures import drift as drifting
+from steps.measures import evaluation_document
+from steps.measures.drift_performance import Standard
 from steps.models import families, saved
 from steps.reports import drift
 
@@ -25,41 +30,68 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from monitoring.reference import Reference
+    from steps.chain.chosen_model import Chosen
     from steps.chain.context import Context
     from steps.chain.values import Drift
+    from steps.data.sources import Located
+    from steps.measures.drift_document import DriftReport
 
 
 def work(step: Context[Drift]) -> Result:
     """Compare the data with the model's reference and write down what came of it."""
-    (step.project / VERDICT).unlink(missing_ok=True)
+    (step.project / DRIFT).unlink(missing_ok=True)
     located = step.located
     chosen = chosen_model.choose(step, step.values.model, located.kind)
     try:
         reference = references.parse(chosen_model.fetch_reference(step, chosen))
     except references.ReferenceError as error:
         raise UserError(f"{chosen.label}: {error}") from error
-    folder = chosen_model.fetch(step, chosen)
-    chosen_model.check_columns(folder, chosen, step.schema.feature_names)
-    raw = sources.read(located, step.schema)
-    checked = validation.check(
-        raw, step.schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
-    )
-    if checked.valid.empty:
-        why = validation.described(checked.problems, step.schema)
-        raise UserError(f"none of {len(raw):,} rows fits the schema, so nothing can be compared:\n{why}")
-    risk = families.predict_risk(saved.load(folder), checked.valid[list(step.schema.feature_names)])
-    outcome = drifting.outcome_of(checked.valid, TARGET_COLUMN)
-    found = drifting.compare(
-        reference,
-        drifting.Incoming(checked.valid, risk, outcome, len(raw), checked.problems),
-        step.schema,
-        drifting.Limits(**{name: getattr(step.values, name) for name in drifting.LIMITS}),
+    known = drifting.Known(
+        reference=reference,
+        label=chosen.label,
+        version=chosen.version,
+        tested=_tested(step, chosen),
         trained_on=_training_rows(step, reference),
-        seed=step.values.seed,
     )
-    found["model"] |= {"label": chosen.label, "version": chosen.version}
-    found["data"] = {"kind": located.kind, "digest": located.digest}
-    return _conclude(step, found)
+    incoming = _incoming(step, located, chosen)
+    report = drifting.compare(known, incoming, step.schema, seed=step.values.seed)
+    return _conclude(step, replace(report, run_id=step.run_id))
+
+
+def _incoming(step: Context[Drift], located: Located, chosen: Chosen) -> drifting.Incoming:
+    """The new data, every value read on its own, the valid rows scored."""
+    schema = step.schema
+    folder = chosen_model.fetch(step, chosen)
+    chosen_model.check_columns(folder, chosen, schema.feature_names)
+    raw = sources.read(located, schema)
+    checked = validation.check(
+        raw, schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
+    )
+    risk = np.empty(0)
+    if not checked.valid.empty:
+        risk = families.predict_risk(saved.load(folder), checked.valid[list(schema.feature_names)])
+    return drifting.Incoming(
+        cells=validation.read_cells(raw, schema),
+        valid=checked.valid,
+        risk=risk,
+        outcome=drifting.outcome_of(checked.valid, TARGET_COLUMN),
+        problems=checked.problems,
+        person=raw.get(schema.person),
+        kind=located.kind,
+        digest=located.digest,
+    )
+
+
+def _tested(step: Context[Drift], chosen: Chosen) -> Standard | None:
+    """The model's figures on the test split, where it was promoted by a version that wrote them down."""
+    if chosen.evaluate_run_id is None:
+        return None
+    try:
+        document = step.fetch_json(chosen.evaluate_run_id, "evaluation.json")
+        found = evaluation_document.from_json(document).concordance
+    except UserError:
+        return None
+    return None if found is None else Standard("the test split", found)
 
 
 def _training_rows(step: Context[Drift], reference: Reference) -> pd.DataFrame | None:
@@ -73,28 +105,24 @@ def _training_rows(step: Context[Drift], reference: Reference) -> pd.DataFrame |
     return prepared.load(step.cache, data, ("train",))["train"]
 
 
-def _conclude(step: Context[Drift], found: dict[str, Any]) -> Result:
-    told = {"step": "drift", "drift_run_id": step.run_id, **drifting.told(found)}
-    text = json.dumps(told, indent=1) + "\n"
-    step.log_json("drift.json", found)
-    step.log_text("drift.html", drift.render(found, step.schema, run=step.run_id))
-    step.log_text(VERDICT, text)
-    step.log_metrics(drifting.flat(found))
+def _conclude(step: Context[Drift], report: DriftReport) -> Result:
+    content = documents.to_json(report)
+    step.log_json(DRIFT, content)
+    step.log_text("drift.html", drift.render(report, step.schema))
+    step.log_metrics(drifting.flat(report))
     step.tag(
         {
-            "verdict": found["verdict"],
-            "drifted": ",".join(found["drifted"])[:500],
-            "broken": ",".join(found["broken"])[:500],
-            "reasons": "; ".join(reason["text"] for reason in found["reasons"])[:2000],
-            "data_kind": found["data"]["kind"],
-            "synthetic": str(
-                bool(found["model"]["synthetic"]) or found["data"]["kind"] == "synthetic"
-            ).lower(),
+            "verdict": report.verdict,
+            "drifted": ",".join(report.moved)[:500],
+            "broken": ",".join(report.broken)[:500],
+            "reasons": "; ".join(reason.text for reason in report.reasons)[:2000],
+            "data_kind": report.data.kind,
+            "synthetic": str(report.model.synthetic or report.data.kind == "synthetic").lower(),
         }
     )
-    atomic.write_text(step.project / VERDICT, text)
-    lines = [f"drift: {line}" for line in drift.summary(found)]
-    return Result(lines=[*lines, f"drift: verdict in {VERDICT}, pictures in drift.html of run {step.run_id}"])
+    atomic.write_text(step.project / DRIFT, json.dumps(content, indent=1) + "\n")
+    lines = [f"drift: {line}" for line in drift.summary(report)]
+    return Result(lines=[*lines, f"drift: verdict in {DRIFT}, pictures in drift.html of run {step.run_id}"])
 
 
 if __name__ == "__main__":

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A model of a run (`run_id`) or in a folder (`folder`); `digest` changes with its content."""
+    """A model of a run (`run_id`) or in a folder (`folder`); `digest` changes with its content.
+
+    `evaluate_run_id`: the run with the figures of a registered version on the test split.
+    """
 
     label: str
     digest: str
     run_id: str | None
     folder: Path | None
     version: str | None = None
+    evaluate_run_id: str | None = None
 
 
 def choose(step: Context[Values], wanted: str, kind: str) -> Chosen:
@@ -124,7 +128,8 @@ def _version(step: Context[Values], name: str, version: str) -> Chosen:
     if found is None:
         raise UserError(f"models:/{name}/{version}: this registry has no such model")
     digest = found.tags.get("model_digest") or str(found.run_id)
-    return Chosen(f"{name} version {version}", digest, found.run_id, None, version)
+    evaluated = found.tags.get("evaluate_run_id")
+    return Chosen(f"{name} version {version}", digest, found.run_id, None, version, evaluated)
 
 
 def _registered(step: Context[Values], rest: str, asked: str) -> Chosen:

@@ -28,6 +28,9 @@ V_co = TypeVar("V_co", bound="Values", covariant=True)
 # What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
+# The same for drift, whose verdict is about data and not about a candidate.
+DRIFT = "drift.json"
+
 # Under this name main hands the other model's evaluation to promote, which shows it in the report.
 BESIDE = "evaluate other"
 

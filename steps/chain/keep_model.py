@@ -11,10 +11,12 @@ artifacts of the run.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steps.chain.context import Result
 from steps.chain.fingerprint import digest
+from steps.data import documents
+from steps.data.profile import Profile
 from steps.data.schema import registered_name
 from steps.models import saved
 from steps.models.monitor_reference import build_reference
@@ -55,7 +57,11 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
             "synthetic": synthetic,
             "kind": data.tags["data_kind"],
             "data_digest": data.result_digest,
+            **_rejected(
+                documents.from_json(Profile, step.fetch_json(data.run_id, "profile.json"), "profile.json")
+            ),
         },
+        risk=fitted.validation_risk,
     )
     behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
     model_digest = _upload(step, fitted.model, behaviour, synthetic=synthetic)
@@ -111,3 +117,11 @@ def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool
     saved.save(model, folder, step.schema, metadata)
     step.client.log_artifacts(step.run_id, str(folder), "model")
     return model_digest
+
+
+def _rejected(profile: Profile) -> dict[str, Any]:
+    """Rows that preprocess read, and how many were invalid in each column; counts too small to show are 0."""
+    invalid: dict[str, int] = {}
+    for problem in profile.problems:
+        invalid[problem.column] = invalid.get(problem.column, 0) + (problem.rows or 0)
+    return {"read": profile.rows.read or profile.rows.valid, "invalid": invalid}

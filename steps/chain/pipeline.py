@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.chain import fingerprint, parameters, tracking, values
-from steps.chain.context import FITTED_BY, VERDICT, StepRun
+from steps.chain.context import DRIFT, FITTED_BY, VERDICT, StepRun
 from steps.chain.values import Evaluate, Promote, Reusable, Values
 from steps.data.errors import UserError
 from steps.data.schema import Schema
@@ -120,7 +120,7 @@ STEPS: Mapping[str, StepSpec] = {
         results=("exploration.json", "explore.html"),
     ),
     "score": StepSpec(values.Score),
-    "drift": StepSpec(values.Drift, judges=VERDICT),
+    "drift": StepSpec(values.Drift, judges=DRIFT),
 }
 
 

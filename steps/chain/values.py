@@ -191,11 +191,4 @@ class Drift(Values):
     """Parameters of drift; `model` names any model."""
 
     model: Annotated[str, nonempty]
-    evidence: Annotated[float, number(float, 0, 100)]
-    psi_watch: Annotated[float, number(float, 0, 10)]
-    psi_retrain: Annotated[float, number(float, 0, 10)]
-    share_change: Annotated[float, number(float, 0, 1)]
-    roc_auc_loss: Annotated[float, number(float, 0, 1)]
-    calibration_error: Annotated[float, number(float, 0, 1)]
-    separability: Annotated[float, number(float, 0.5, 1)]
     seed: Annotated[int, number(int, 0, 2**31 - 1)]

@@ -75,10 +75,14 @@ def locate(data: str, schema: Schema, cache: Path, base: Path, patience: Patienc
 
 
 def read(located: Located, schema: Schema) -> pd.DataFrame:
-    """All rows at once, as they stand: the schema's columns that are there, the target and `__file__`."""
+    """All rows at once, as they stand: the schema's columns that are there, the target, the column that
+    identifies people where the schema names one, and `__file__`.
+    """
     import pandas as pd
 
     wanted = {*schema.feature_names, located.target_column}
+    if schema.person is not None:
+        wanted.add(schema.person)
     frames = list(chunks(located, columns=wanted))
     if len(frames) == 1:
         return frames[0]

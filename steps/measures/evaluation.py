@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from steps.data.disclosure import SMALLEST_CELL, hidden_lines
 from steps.data.documents import defined
-from steps.measures import metrics
+from steps.measures import concordance, metrics
 from steps.measures.evaluation_document import (
     CalibrationGroup,
     Choice,
@@ -149,6 +149,7 @@ def evaluate(
         importance=None
         if predict is None
         else importance(predict, rows.y, rows.frame[list(schema.feature_names)], schema.columns, seed),
+        concordance=concordance.measure(rows.y, rows.risk),
         synthetic=about.synthetic or kind == "synthetic",
     )
 

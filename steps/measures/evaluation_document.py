@@ -12,6 +12,7 @@ from typing import Any
 
 from steps.data import documents
 from steps.data.errors import UserError
+from steps.measures.concordance import Concordance
 
 FORMAT = 2
 
@@ -278,6 +279,7 @@ class Evaluation:
     hidden_subgroups: tuple[str, ...] = ()
     point_scores: tuple[PointScoreResult, ...] = ()
     importance: Importance | None = None
+    concordance: Concordance | None = None
     synthetic: bool = False
     format: int = FORMAT
 

@@ -44,21 +44,23 @@ _THRESHOLD_DIGITS = 6
 class Calibrated:
     """A model after the question of calibration.
 
-    `losses` has the cross-fitted log loss of each validation row, shape (rows,); `log_losses` the mean of
-    each method; "none" is the model as it was fitted.
+    `risk` (rows,) holds the risk of each validation row from a calibration that did not see it, since a
+    calibration flatters its own rows; `log_losses` the cross-fitted mean of each method; "none" is the model
+    as it was fitted.
     """
 
     model: Model
     method: Method
     log_losses: Mapping[str, float]
-    losses: NDArray[np.float64]
+    risk: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A model ready to be saved. Predicted class is 1 where the risk is at least `threshold`.
 
-    `validation_losses` are the log losses of the validation rows that its calibration did not see.
+    `validation_risk` and `validation_losses` (rows,): risks and log losses of the validation rows from a
+    calibration that did not see them; what a monitor knows of the model is measured on them.
     """
 
     model: Model
@@ -67,6 +69,7 @@ class Fitted:
     threshold: float
     calibration: Method
     calibration_log_losses: Mapping[str, float]
+    validation_risk: NDArray[np.float64]
     validation_losses: NDArray[np.float64]
     fit_seconds: float
 
@@ -96,16 +99,18 @@ def fit_model(
         model = fit(family, params, train, schema, seed=seed, threads=threads)
     seconds = time.perf_counter() - started
     calibrated = calibrate_if_better(model, validation, schema)
+    y = validation[TARGET_COLUMN].to_numpy()
     risk = families.predict_risk(calibrated.model, validation[list(schema.feature_names)])
     return Fitted(
-        calibrated.model,
-        family,
-        families.check_params(family, params),
-        choose_threshold(validation[TARGET_COLUMN].to_numpy(), risk, recall),
-        calibrated.method,
-        calibrated.log_losses,
-        calibrated.losses,
-        seconds,
+        model=calibrated.model,
+        family=family,
+        params=families.check_params(family, params),
+        threshold=choose_threshold(y, risk, recall),
+        calibration=calibrated.method,
+        calibration_log_losses=calibrated.log_losses,
+        validation_risk=calibrated.risk,
+        validation_losses=metrics.log_losses(y, calibrated.risk),
+        fit_seconds=seconds,
     )
 
 
@@ -148,7 +153,8 @@ def calibrate_if_better(model: Model, validation: pd.DataFrame, schema: Schema) 
     against the model as it is, row by row. The winner is fitted on all validation rows.
     """
     X, y = validation[list(schema.feature_names)], validation[TARGET_COLUMN].to_numpy()
-    plain = metrics.log_losses(y, families.predict_risk(model, X))
+    risks: dict[Method, NDArray[np.float64]] = {"none": families.predict_risk(model, X)}
+    plain = metrics.log_losses(y, risks["none"])
     losses: dict[Method, NDArray[np.float64]] = {"none": plain}
     best: Method = "none"
     methods: tuple[Method, ...] = ("sigmoid",) if isinstance(model, Terms) else ("sigmoid", "isotonic")
@@ -156,17 +162,18 @@ def calibrate_if_better(model: Model, validation: pd.DataFrame, schema: Schema) 
         methods = ()
     fold = cross_validation.folds(validation, schema, _CALIBRATION_FOLDS)
     for method in methods:
-        losses[method] = np.empty(len(y))
+        risks[method] = np.empty(len(y))
         for number in np.unique(fold):
             inside = fold == number
-            risk = families.predict_risk(calibrated(model, method, X[~inside], y[~inside]), X[inside])
-            losses[method][inside] = metrics.log_losses(y[inside], risk)
+            others = calibrated(model, method, X[~inside], y[~inside])
+            risks[method][inside] = families.predict_risk(others, X[inside])
+        losses[method] = metrics.log_losses(y, risks[method])
         gain = plain - losses[method]
         helps = gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / math.sqrt(len(gain))
         if helps and losses[method].mean() < losses[best].mean():
             best = method
     means: dict[str, float] = {method: float(values.mean()) for method, values in losses.items()}
-    return Calibrated(calibrated(model, best, X, y), best, means, losses[best])
+    return Calibrated(calibrated(model, best, X, y), best, means, risks[best])
 
 
 def calibrated(model: Model, method: Method, X: pd.DataFrame, y: NDArray[np.integer[Any]]) -> Model:

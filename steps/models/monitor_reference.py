@@ -18,7 +18,7 @@ from monitoring import reference as reader
 from steps.data.disclosure import coarse, quantile_edges
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Column, NumericColumn, Schema, format_code
-from steps.measures import metrics
+from steps.measures import concordance, metrics
 from steps.models import families
 
 if TYPE_CHECKING:
@@ -38,15 +38,22 @@ def build_reference(
     *,
     threshold: float,
     info: Mapping[str, Any],
+    risk: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """The document of format 1 as JSON-able values; frames hold features and target.
 
     info: `name`, `version` (None before it is registered), `run_id`, `family`, `trained_at` (seconds since
-    1970), `synthetic`; and of the data `kind` and `data_digest`. Raises KeyError where one of them is absent,
-    and ReferenceError of the reader if it would not read the document.
+    1970), `synthetic`; and of the data `kind` and `data_digest`, and, where they are known, `read` (rows that
+    came before any was rejected) and `invalid` (how many of them were invalid in each column). risk: the
+    validation rows' risks (rows,), from calibrations that did not see them; the model's own by default.
+    Raises KeyError where one of `info` is absent, and ReferenceError of the reader if it would not read the
+    document.
     """
     names = list(schema.feature_names)
-    y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
+    y = validation[TARGET_COLUMN].to_numpy()
+    if risk is None:
+        risk = families.predict_risk(model, validation[names])
+    groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
     document = {
         "format": reader.FORMAT,
@@ -59,7 +66,8 @@ def build_reference(
             "schema": schema.name,
             "kind": info["kind"],
             "digest": info["data_digest"],
-            "rows": {"train": len(train), "validation": len(validation)},
+            "rows": {"train": len(train), "validation": len(validation), **_read(info)},
+            "invalid": dict(info.get("invalid", {})),
             "prevalence": float(np.mean(y)),
         },
         "target": {
@@ -69,7 +77,7 @@ def build_reference(
         },
         "features": [_empty_feature(column, train[column.name]) for column in schema.columns],
         "score": _empty_score(risk, threshold),
-        "validation": _describe_validation(y, risk, threshold),
+        "validation": _describe_validation(y, risk, threshold, groups),
         "floors": {} if schema.gates.roc_auc_min is None else {"roc_auc": schema.gates.roc_auc_min},
         "golden": {
             "columns": names,
@@ -170,10 +178,25 @@ def _empty_score(risk: NDArray[np.float64], threshold: float) -> dict[str, Any]:
     }
 
 
-def _describe_validation(y: NDArray[Any], risk: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+def _read(info: Mapping[str, Any]) -> dict[str, int]:
+    """Rows that came, valid or not, where that is known."""
+    return {"read": int(info["read"])} if "read" in info else {}
+
+
+def _describe_validation(
+    y: NDArray[Any], risk: NDArray[np.float64], threshold: float, groups: Sequence[NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Figures of validation rows.
+
+    `expected_roc_auc`: what the risks promise, `gap_stderr` the standard error of realised less expected.
+    `people_error`: by how much the expected ROC AUC typically errs on other people, from the subgroups.
+    """
     calibration, decision = metrics.calibration(y, risk), metrics.confusion(y, risk, threshold)
+    found = concordance.measure(y, risk)
     figures = {
         "roc_auc": metrics.roc_auc(y, risk),
+        "expected_roc_auc": found.expected,
+        "gap_stderr": found.stderr,
         "average_precision": metrics.average_precision(y, risk),
         "brier": metrics.brier(y, risk),
         "calibration_slope": calibration.slope,
@@ -183,10 +206,12 @@ def _describe_validation(y: NDArray[Any], risk: NDArray[np.float64], threshold: 
         "precision": float(decision.precision),
         "flagged": float(decision.flagged),
     }
+    error = concordance.error_on_other_people(y, risk, groups)
     return {
         "rows": len(y),
         "positives": int(np.sum(y)),
         **{name: _plain(value) for name, value in figures.items()},
+        **({} if error is None else {"people_error": error}),
     }
 
 

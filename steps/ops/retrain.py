@@ -1,7 +1,8 @@
 """`make retrain`: train if there is a reason to, and say in a job summary what came of it.
 
 The chain does the work; this decides whether it is worth starting, shows how the new data differ from what
-the champion was trained on, and tells a refusal (exit code 0) from a crash (exit code 1). On GitHub Actions
+the champion was trained on, trains on no broken data (the verdict `mend` of drift), and tells a refusal (exit
+code 0) from a crash (exit code 1). On GitHub Actions
 it reads the event and `DATA_URI` from the environment and writes step outputs and the summary; elsewhere it
 prints them.
 """
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.chain import parameters, pipeline, tracking
-from steps.chain.context import VERDICT
+from steps.chain.context import DRIFT, VERDICT
 from steps.chain.values import Main
+from steps.data import documents
 from steps.data.errors import UserError
 from steps.data.schema import Schema
 from steps.data.schema_file import load
+from steps.measures.drift_document import DriftReport
 from steps.measures.evaluation_document import from_json
 from steps.ops import keep_store
 from steps.ops import publish as publishing
@@ -128,7 +131,11 @@ def retrain(
         out.set(trained="false", verdict="nothing_new", promoted="false")
         return 0
     if last is not None and digest != last:
-        out.add(_drift(given, project))
+        report = _drift(given, project)
+        out.add(job_summary.drift(report))
+        if report is not None and report.verdict == "mend":
+            out.set(trained="false", verdict="mend", promoted="false")
+            return 0
     (project / VERDICT).unlink(missing_ok=True)
     code = run_entry("main", given, project)
     verdict = take_verdict(project)
@@ -162,11 +169,14 @@ def is_unpublished(verdict: Mapping[str, Any], environment: Mapping[str, str], g
     return not publishing.is_published(verdict["model"], verdict["champion"], gh)
 
 
-def _drift(given: Mapping[str, str], project: Path) -> str:
-    """How the new data differ from those of the champion; whatever comes out, the chain trains."""
-    (project / VERDICT).unlink(missing_ok=True)
+def _drift(given: Mapping[str, str], project: Path) -> DriftReport | None:
+    """How the new data differ from those of the champion; None where that could not be measured."""
+    path = project / DRIFT
+    path.unlink(missing_ok=True)
     code = run_entry("drift", {name: given[name] for name in ("schema", "data") if name in given}, project)
-    return job_summary.drift(take_verdict(project) if code == 0 else None)
+    if code or not path.exists():
+        return None
+    return documents.from_json(DriftReport, json.loads(path.read_text(encoding="utf-8")), DRIFT)
 
 
 def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) -> Path:

@@ -1,113 +1,198 @@
 """The report of a drift comparison: one HTML file that loads nothing from anywhere, the verdict first.
 
-It says nothing that is not in the document of `steps.measures.drift`.
+It says nothing that is not in the document of `steps.measures.drift_document`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steps.measures import drift
+from steps.measures import drift, drift_verdict
 from steps.reports import html, svg
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from steps.data.schema import Schema
+    from steps.measures.drift_document import DriftReport, FeatureDrift, Realised, ShareChange, Shift, Verdict
 
 READS = ("templates/drift.html", "templates/report.css")
 
-MEANING = {
+MEANING: Mapping[Verdict, str] = {
+    "too_few": "There are too few rows to tell whether the data are what the model knows.",
     "quiet": "The data are what the model knows.",
-    "watch": "Something has moved or arrives broken; nothing says yet that the model is worse for it.",
-    "retrain": "The model is, or is expected to be, worse; or these are other people than it was trained on.",
+    "watch": "Something has moved; nothing says that the model is worse for it.",
+    "mend": "The data are broken. Nothing should be trained on them.",
+    "recalibrate": "The model still ranks people as well as before, but its risks are off.",
+    "retrain": "The model ranks people worse than these people explain.",
 }
+_TITLES: Mapping[Verdict, str] = {
+    "too_few": "Too few rows",
+    "quiet": "Quiet",
+    "watch": "Watch",
+    "mend": "Mend the data",
+    "recalibrate": "Recalibrate",
+    "retrain": "Retrain",
+}
+INDEPENDENCE = (
+    "The evidence assumes that every row is somebody else. People who come again and again, a fixed list of "
+    "patients, or a mix that changes with the weekday make it ring more often than it says."
+)
+SELECTION = (
+    "Labels are weighted by the labelled share of their band of risk. That is right only if who gets a label "
+    "depends on the predicted risk alone."
+)
+_SHOWN_REASONS, _SHOWN_FEATURES = 6, 8
+_SMALLEST_BAR = 0.0005
 
 
-def render(found: Mapping[str, Any], schema: Schema, *, run: str = "") -> str:
+@dataclass(frozen=True)
+class _Pictures:
+    """SVG texts; `moved` by feature, `bands` and `columns` empty where there is nothing to show."""
+
+    psi: str
+    score: str
+    moved: Mapping[str, str]
+    columns: str
+    bands: str
+
+
+def render(report: DriftReport, schema: Schema) -> str:
     """The report as one HTML document."""
+    features = sorted(report.features, key=lambda feature: -feature.shift.psi)
     return (
         html.environment()
         .get_template("drift.html")
         .render(
-            d=found,
+            d=report,
             title=schema.title,
-            meaning=MEANING[found["verdict"]],
-            advice=drift.advice(found),
+            word=_TITLES[report.verdict],
+            meaning=MEANING[report.verdict],
+            advice=drift_verdict.advice(report),
+            notes=notes(report),
             columns={column.name: column for column in schema.columns},
-            features=sorted(found["features"], key=lambda feature: -feature["psi"]),
-            moved=[f for f in sorted(found["features"], key=lambda f: -f["psi"]) if f["drifted"]],
-            pictures=_pictures(found),
-            synthetic=bool(found["model"]["synthetic"]) or found["data"]["kind"] == "synthetic",
-            run=run,
-            worse={reason["about"] for reason in found["reasons"]},
+            features=features,
+            moved=[feature for feature in features if feature.shift.counts],
+            pictures=_pictures(report, features),
+            synthetic=report.model.synthetic or report.data.kind == "synthetic",
+            worse={reason.kind for reason in report.reasons},
+            independence=INDEPENDENCE,
+            selection=SELECTION,
         )
     )
 
 
-def summary(found: Mapping[str, Any]) -> list[str]:
-    """Lines for whoever waits at the terminal: the verdict, its reasons, what to do."""
-    reasons = [reason["text"] for reason in found["reasons"]]
-    shown = reasons[:6] + ([f"and {len(reasons) - 6} more"] if len(reasons) > 6 else [])
+def summary(report: DriftReport) -> list[str]:
+    """Lines for whoever waits at the terminal: the verdict, its reasons, what to do, what to know."""
+    reasons = [reason.text for reason in report.reasons]
+    more = len(reasons) - _SHOWN_REASONS
+    shown = reasons[:_SHOWN_REASONS] + ([f"and {more} more"] if more > 0 else [])
     return [
-        f"{found['verdict']}. {MEANING[found['verdict']]}",
+        f"{report.verdict}. {MEANING[report.verdict]}",
         *(f"  because {reason}" if i == 0 else f"          {reason}" for i, reason in enumerate(shown)),
-        *(f"  {line}" for line in drift.advice(found)),
+        *(f"  {line}" for line in drift_verdict.advice(report)),
+        *(f"  note: {line}" for line in notes(report)),
     ]
 
 
-def _pictures(found: Mapping[str, Any]) -> dict[str, Any]:
-    moved = sorted((f for f in found["features"] if f["drifted"]), key=lambda f: -f["psi"])
-    pictures: dict[str, Any] = {
-        "psi": svg.intervals(
+def notes(report: DriftReport) -> list[str]:
+    """What a reader of the figures has to know about these rows."""
+    found = []
+    if drift.has_many_known_rows(report):
+        assert report.known_rows is not None
+        found.append(
+            f"{html.percent(report.known_rows.share)} of the rows stand in the training data, "
+            f"{html.percent(report.known_rows.by_chance)} would by chance: figures with labels flatter the "
+            "model"
+        )
+    if report.data.people_known and report.data.design_effect > 1:
+        found.append(
+            f"people come several times: {html.number(report.rows.read)} rows are worth "
+            f"{html.number(report.rows.read / report.data.design_effect)} independent ones"
+        )
+    unseen = [feature.name for feature in report.features if feature.unseen.rises]
+    if unseen:
+        found.append(f"levels that no training row had: in {', '.join(unseen)}")
+    return found
+
+
+def _pictures(report: DriftReport, features: Sequence[FeatureDrift]) -> _Pictures:
+    moved = [feature for feature in features if feature.shift.counts][:_SHOWN_FEATURES]
+    highest = max([report.score.shift.high, *(feature.shift.high for feature in features)])
+    parts = report.separability.columns if report.separability else ()
+    return _Pictures(
+        psi=svg.intervals(
             [
-                {
-                    "label": feature["name"],
-                    "value": feature["psi"],
-                    "low": feature["low"],
-                    "high": feature["high"],
-                    "strong": feature["drifted"],
-                }
-                for feature in [
-                    *sorted(found["features"], key=lambda f: -f["psi"]),
-                    {**found["score"], "name": "predicted risk"},
-                ]
+                *(_psi(feature.name, feature.shift) for feature in features),
+                _psi("predicted risk", report.score.shift),
             ],
             0.0,
-            max(0.06, 1.1 * max([found["score"]["high"], *(f["high"] for f in found["features"])])),
+            max(0.06, 1.1 * highest),
             "PSI of each feature and of the predicted risk",
-            found["limits"]["psi_watch"],
+            report.limits.psi,
         ),
-        "moved": {
-            feature["name"]: svg.levels(
-                _sides(feature["labels"], feature["then"], feature["now"], feature["missing"]),
-                1.0,
-                [],
-                f"{feature['name']} in training and now",
-            )
-            for feature in moved[:8]
+        score=svg.steps(
+            report.score.then,
+            [share or 0.0 for share in report.score.now],
+            report.score.bins,
+            "Predicted risks",
+        ),
+        moved={
+            feature.name: svg.levels(_sides(feature), 1.0, [], f"{feature.name} in training and now")
+            for feature in moved
         },
-        "score": svg.steps(
-            found["score"]["then"], found["score"]["now"], found["score"]["bins"], "Predicted risks"
+        columns=svg.bars(
+            [(part.name, part.lost) for part in parts if part.lost > _SMALLEST_BAR],
+            "ROC AUC lost when a column is shuffled",
         ),
+        bands=_bands(report.realised) if report.realised else "",
+    )
+
+
+def _psi(label: str, shift: Shift) -> dict[str, Any]:
+    return {
+        "label": label,
+        "value": shift.psi,
+        "low": shift.low,
+        "high": shift.high,
+        "strong": shift.counts,
     }
-    if found["domain"]:
-        parts = [part for part in found["domain"]["columns"] if part["lost"] > 0.0005]
-        pictures["domain"] = svg.bars(
-            [(part["name"], part["lost"]) for part in parts], "ROC AUC lost when a column is shuffled"
-        )
-    return pictures
 
 
-def _sides(labels: Any, then: Any, now: Any, missing: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Shares in training and now as columns that `drawing.levels` takes."""
+def _bands(realised: Realised) -> str:
+    """Observed share of each band of risk with its interval, the band's mean risk beside its name."""
+    rows = [
+        {
+            "label": f"{band.bin}, mean risk {html.percent(band.risk)}",
+            "value": band.observed.value,
+            "low": band.observed.low,
+            "high": band.observed.high,
+            "strong": band.risk is not None and not _covers(band.observed.low, band.observed.high, band.risk),
+            "note": "fewer than 10 people or outcomes",
+        }
+        for band in realised.by_bin
+        if band.labels is None or band.labels > 0
+    ]
+    highest = max([band.observed.high or 0.0 for band in realised.by_bin])
+    return svg.intervals(
+        rows, 0.0, max(0.01, highest), "Observed share by band of predicted risk", as_percent=True
+    )
+
+
+def _covers(low: float | None, high: float | None, value: float) -> bool:
+    return low is None or high is None or low <= value <= high
+
+
+def _sides(feature: FeatureDrift) -> list[dict[str, Any]]:
+    """Shares in training and now as columns that `svg.levels` takes."""
 
     def level(label: str, share: float | None) -> dict[str, Any]:
         return {"label": label, "hidden": share is None, "rows": None, "share": share, "rate": None}
 
-    return [
-        {
-            "levels": [level(label, share) for label, share in zip(labels, shares, strict=True)],
-            "missing": level("missing", lacking),
-        }
-        for shares, lacking in ((then, missing["then"]), (now, missing["now"]))
-    ]
+    def side(shares: Sequence[float | None], missing: float | None) -> dict[str, Any]:
+        levels = [level(label, share) for label, share in zip(feature.labels, shares, strict=True)]
+        return {"levels": levels, "missing": level("missing", missing)}
+
+    change: ShareChange = feature.missing
+    return [side(feature.then, change.then), side(feature.now, change.now)]

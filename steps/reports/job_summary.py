@@ -11,14 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from steps.data.profile import Profile
-
 from steps.measures.catalogue import BY_NAME, HEADLINES
 from steps.measures.evaluation_document import Evaluation
 from steps.reports.html import number, spread
 
-_ANYWAY = "Training goes on in any case: new labels are reason enough."
+if TYPE_CHECKING:
+    from steps.data.profile import Profile
+    from steps.measures.drift_document import DriftReport
+
+_ANYWAY = "Training goes on: new labels are reason enough."
+_NO_TRAINING = (
+    "Nothing is trained: it would teach the fault. Mend the data and start again; whoever knows better "
+    "starts the chain by hand (mlflow run .)."
+)
 SYNTHETIC = "> These figures are of synthetic people: they say nothing of anybody's health.\n"
 
 
@@ -60,13 +65,14 @@ def occasion(event: str, reason: str, why: str, digest: str, last: str | None) -
     return f"## Retraining: {why}\n\n{_table(('what', 'value'), rows)}"
 
 
-def drift(verdict: Mapping[str, Any] | None) -> str:
-    """How the new data differ from the champion's; None where that could not be found out."""
-    if verdict is None:
+def drift(report: DriftReport | None) -> str:
+    """How the new data differ from the champion's and what follows; None where that is not known."""
+    if report is None:
         return f"## Drift\n\nIt could not be measured; the log says why. {_ANYWAY}\n"
-    reasons = [str(r.get("text", r)) if isinstance(r, Mapping) else str(r) for r in verdict["reasons"]]
-    listed = "\n".join(f"* {_harmless(text)}" for text in reasons[:10]) or "* nothing stands out"
-    return f"## Drift of the new data: {verdict['verdict']}\n\n{listed}\n\n{_ANYWAY}\n"
+    listed = "\n".join(f"* {_harmless(reason.text)}" for reason in report.reasons[:10])
+    act = _NO_TRAINING if report.verdict == "mend" else _ANYWAY
+    verdict = report.verdict.replace("_", " ")
+    return f"## Drift of the new data: {verdict}\n\n{listed or '* nothing stands out'}\n\n{act}\n"
 
 
 def trained(verdict: Mapping[str, Any], evaluation: Evaluation) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from steps.data import documents
+from steps.measures.drift_document import DriftReport
 from tests.conftest import Champion, Checkout
 
 
@@ -73,28 +75,41 @@ def test_score_says_what_is_missing_without_a_traceback(checkout: Checkout) -> N
 
 
 def test_drift_leaves_its_verdict_beside_the_project_and_in_the_run(checkout: Checkout) -> None:
-    """The cohort that the champion comes from is quiet, jointly too; heavier people are not."""
+    """The cohort that the champion comes from is quiet, jointly too; a scale that reads too high is not. The
+    verdict on the last candidate stays where it is."""
+    candidate = (checkout.folder / "verdict.json").read_bytes()
     code, output = _step(checkout, "drift", data="cohort")
     assert code == 0, output
-    verdict = json.loads((checkout.folder / "verdict.json").read_text())
-    assert verdict["verdict"] == "quiet"
-    assert verdict["roc_auc"]["domain"] == pytest.approx(0.5, abs=0.05)
+    report = _drift_report(checkout)
+    assert report.verdict == "quiet"
+    assert report.separability is not None
+    assert report.separability.roc_auc.value == pytest.approx(0.5, abs=0.05)
+    assert report.realised is not None
+    assert report.realised.ranking.compared_with == "the test split"
+    assert "of the rows stand in the training data" in output
     assert "quiet. The data are what the model knows." in output
     rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(4000)
     rows["BMI"] = (rows["BMI"] + 8).clip(upper=99)
     rows.to_parquet(checkout.folder / "heavier.parquet")
     code, output = _step(checkout, "drift", data="heavier.parquet")
     assert code == 0, output
-    verdict = json.loads((checkout.folder / "verdict.json").read_text())
-    assert verdict["verdict"] == "retrain"
-    assert verdict["drifted"] == ["BMI"]
-    artifacts = _artifacts(checkout, verdict["drift_run_id"])
-    assert {"drift.html", "drift.json", "verdict.json"} <= {path.name for path in artifacts.iterdir()}
+    report = _drift_report(checkout)
+    assert report.verdict == "mend"
+    assert report.moved == ("BMI",)
+    assert report.instrument is not None
+    artifacts = _artifacts(checkout, report.run_id)
+    assert {"drift.html", "drift.json"} <= {path.name for path in artifacts.iterdir()}
     import mlflow
 
+    assert (checkout.folder / "verdict.json").read_bytes() == candidate
     client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
-    tags = client.get_run(verdict["drift_run_id"]).data.tags
-    assert (tags["verdict"], tags["drifted"], tags["synthetic"]) == ("retrain", "BMI", "true")
+    tags = client.get_run(report.run_id).data.tags
+    assert (tags["verdict"], tags["drifted"], tags["synthetic"]) == ("mend", "BMI", "true")
+
+
+def _drift_report(checkout: Checkout) -> DriftReport:
+    document = json.loads((checkout.folder / "drift.json").read_text())
+    return documents.from_json(DriftReport, document, "drift.json")
 
 
 def _artifacts(checkout: Checkout, run_id: str) -> Path:

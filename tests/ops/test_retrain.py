@@ -390,6 +390,24 @@ def test_new_data_are_compared_and_trained_and_a_refusal_ends_green(
     assert (runner.folder / "build" / "candidate" / "report.html").exists()
 
 
+@pytest.mark.real
+def test_broken_data_are_compared_and_never_trained_on(restored: Checkout) -> None:
+    """A tenth of the new file's BMI is impossible: drift says mend, the chain is not started, and it ends
+    green."""
+    import pandas as pd
+
+    runner = Runner(restored.folder, "workflow_dispatch", "broken.parquet", "1")
+    rows = pd.read_parquet(runner.folder / "data" / "cohort.parquet").head(5000)
+    rows.loc[rows.index % 10 == 0, "BMI"] = 400
+    rows.to_parquet(runner.folder / "broken.parquet", index=False)
+    code, output = runner.run("python", "-m", "steps.ops.retrain")
+    assert code == 0, output
+    assert runner.outputs["verdict"] == "mend"
+    assert runner.outputs["trained"] == "false"
+    assert "BMI is not valid" in runner.summary
+    assert "Nothing is trained" in runner.summary
+
+
 def test_a_listed_url_keeps_how_its_source_codes_the_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

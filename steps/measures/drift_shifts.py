@@ -1,0 +1,186 @@
+"""Shifts of features and of predicted risks: sizes, evidence, and how many rows it takes to see one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.reference import Counts, Feature, Reference
+from steps.data.disclosure import hidden_counts, is_small
+from steps.measures import evidence, instrument
+from steps.measures.drift_document import FeatureDrift, Instrument, RowsNeeded, ScoreDrift, ShareChange, Shift
+
+if TYPE_CHECKING:
+    from steps.data.schema import DriftLimits
+    from steps.data.validation import Cells, Problem
+
+Floats = NDArray[np.float64]
+
+# More rows than anybody has: a shift that these do not show is not shown by any.
+_MOST_ROWS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a difference has to reach: evidence (log10) and normal quantile of each test, and sizes.
+
+    Counts are divided by `design_effect` before evidence is taken from them.
+    """
+
+    each: float
+    z: float
+    limits: DriftLimits
+    design_effect: float
+
+
+def feature_drift(
+    feature: Feature,
+    cells: Cells,
+    problems: Sequence[Problem],
+    data: Mapping[str, object],
+    yardstick: Yardstick,
+) -> FeatureDrift:
+    """How one feature differs. `data`: what the reference says of the model's data."""
+    counted = count(feature, cells)
+    then, now = np.asarray(feature.counts, np.float64), counted.bins.astype(np.float64)
+    read, training, read_then, invalid_then = _rows(feature.name, cells, data)
+    invalid = int(cells.broken[feature.name].sum()) + counted.out_of_range
+    unseen = counted.unknown + (0 if feature.kind == "numeric" else int(now[then == 0].sum()))
+    changes = (
+        _share_change(counted.missing, read, feature.missing, training, yardstick),
+        _share_change(invalid, read, invalid_then, read_then, yardstick),
+        _share_change(unseen, read, 0, training, yardstick),
+    )
+    hidden = hidden_counts(np.array([*now, counted.missing, invalid, counted.unknown]))
+    hidden_changes = (hidden[-3], hidden[-2], hidden[-1] or is_small(unseen))
+    missing, invalid_change, unseen_change = (
+        replace(change, now=None) if hide else change
+        for hide, change in zip(hidden_changes, changes, strict=True)
+    )
+    shares = now / max(1.0, now.sum())
+    return FeatureDrift(
+        name=feature.name,
+        kind=feature.kind,
+        labels=feature.labels,
+        then=tuple((then / max(1.0, then.sum())).tolist()),
+        now=tuple(None if hide else float(share) for hide, share in zip(hidden[:-3], shares, strict=True)),
+        shift=shift(now, then, yardstick),
+        missing=missing,
+        invalid=invalid_change,
+        unseen=unseen_change,
+        rules=tuple(sorted({problem.rule for problem in problems if problem.column == feature.name})),
+    )
+
+
+def count(feature: Feature, cells: Cells) -> Counts:
+    """Values of every row that are not broken, by bin or other fate."""
+    values = cells.values[feature.name][~cells.broken[feature.name]]
+    return feature.count(values.to_numpy(dtype=object if feature.is_text else np.float64))
+
+
+def _rows(name: str, cells: Cells, data: Mapping[str, object]) -> tuple[int, int, int, int]:
+    """Rows now, rows of training, rows that preprocess read, and those of them with an invalid value.
+
+    References of earlier versions do not say how many were invalid; they are then taken for none.
+    """
+    rows, invalid = data["rows"], data.get("invalid")
+    assert isinstance(rows, Mapping)
+    training = int(rows["train"])
+    invalid_then = int(invalid.get(name, 0)) if isinstance(invalid, Mapping) else 0
+    return len(cells.values), training, int(rows.get("read", training)), invalid_then
+
+
+def shift(now: Floats, then: Floats, yardstick: Yardstick) -> Shift:
+    """PSI with its interval and evidence from counts by bin; 0 where there is nothing to compare."""
+    if len(now) < 2 or now.sum() == 0 or then.sum() == 0:
+        return Shift(0.0, 0.0, 0.0, 0.0, False)
+    effective = now / yardstick.design_effect
+    low, high = evidence.psi_interval(effective, then)
+    psi, found = float(evidence.psi(now, then)), float(evidence.drift_evidence(effective, then))
+    counts = found >= yardstick.each and psi >= yardstick.limits.psi
+    return Shift(psi, float(low), float(high), found, counts)
+
+
+def _share_change(now: int, rows: int, then: int, rows_then: int, yardstick: Yardstick) -> ShareChange:
+    """Shares then and now and the evidence that they differ, as of two bins."""
+    share_now, share_then = now / max(1, rows), then / max(1, rows_then)
+    effective = np.array([now, rows - now]) / yardstick.design_effect
+    found = float(evidence.drift_evidence(effective, [then, rows_then - then])) if rows else 0.0
+    counts = found >= yardstick.each and abs(share_now - share_then) >= yardstick.limits.share
+    return ShareChange(share_then, share_now, found, counts, rises=share_now > share_then)
+
+
+def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> ScoreDrift:
+    """How predicted risks (rows,) differ from those of validation rows."""
+    score = reference.score
+    now = np.bincount(score.bin(risk), minlength=len(score.bins)).astype(np.float64)
+    then = np.asarray(score.counts, np.float64)
+    shares, hidden = now / max(1.0, now.sum()), hidden_counts(now)
+    return ScoreDrift(
+        shift=shift(now, then, yardstick),
+        bins=score.bins,
+        then=tuple((then / max(1.0, then.sum())).tolist()),
+        now=tuple(None if hide else float(share) for hide, share in zip(hidden, shares, strict=True)),
+        threshold=score.threshold,
+    )
+
+
+def find_instrument(
+    features: Sequence[FeatureDrift], reference: Reference, cells: Cells, yardstick: Yardstick
+) -> Instrument | None:
+    """The one feature that has moved as if its instrument had, or None. Other people move several."""
+    moved = [drift for drift in features if drift.shift.counts]
+    if len(moved) != 1 or moved[0].kind != "numeric":
+        return None
+    feature = next(feature for feature in reference.features if feature.name == moved[0].name)
+    assert feature.minimum is not None
+    assert feature.maximum is not None
+    found = instrument.explain(
+        cells.values[feature.name].dropna().to_numpy(dtype=np.float64),
+        np.asarray(feature.edges),
+        np.asarray(feature.counts, np.float64),
+        (feature.minimum, feature.maximum),
+        yardstick.limits.psi,
+    )
+    if found is None:
+        return None
+    return Instrument(feature.name, found.scale, found.offset, moved[0].shift.psi, found.psi_left)
+
+
+def rows_needed(reference: Reference, yardstick: Yardstick) -> RowsNeeded:
+    """Rows that it takes to see a shift of PSI 0.1 and of 0.25, towards higher values, in any feature."""
+    counts = [np.asarray(feature.counts, np.float64) for feature in reference.features]
+    counts = [then for then in counts if np.count_nonzero(then) > 1]
+
+    def most(psi: float) -> int:
+        return max((_rows_to_see(then, psi, yardstick) for then in counts), default=0)
+
+    return RowsNeeded(most(0.1), most(0.25))
+
+
+def _rows_to_see(then: Floats, psi: float, yardstick: Yardstick) -> int:
+    """Fewest rows whose expected counts, tilted to this PSI, reach the evidence."""
+    shares = evidence.shares(then)
+    direction = np.linspace(-1.0, 1.0, len(shares))
+
+    def tilted(strength: float) -> Floats:
+        tilt = shares * np.exp(strength * direction)
+        return np.asarray(tilt / tilt.sum(), dtype=np.float64)
+
+    low, high = 0.0, 30.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        other = tilted(middle)
+        far = float(((other - shares) * np.log(other / shares)).sum()) > psi
+        low, high = (low, middle) if far else (middle, high)
+    other = tilted(low)
+    fewest, enough = 1, _MOST_ROWS
+    while fewest < enough:
+        rows = (fewest + enough) // 2
+        seen = float(evidence.drift_evidence(rows / yardstick.design_effect * other, then)) >= yardstick.each
+        fewest, enough = (fewest, rows) if seen else (rows + 1, enough)
+    return enough
