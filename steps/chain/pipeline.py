@@ -49,7 +49,7 @@ class StepSpec:
     values: the typed parameters of its entry point.
     needs: the steps whose results it takes, in their order; `FITTED` stands for tune or train.
     own: the parameters that change its own result; those of the steps above it act through their results.
-    schema_parts: what it reads of the schema beside the rows; gates and scenarios are read by no such step.
+    schema_parts: what it reads of the schema beside the rows; gates are read by no such step.
     reads_data: its result depends on the files behind `-P data=`.
     packages: those that decide its numbers or what it writes down; a test compares them with its imports.
     pins: more packages that serve its model. A change of one packs the model again and fits nothing.
@@ -105,7 +105,7 @@ STEPS: Mapping[str, StepSpec] = {
         Evaluate,
         needs=("preprocess", FITTED),
         own=("replicates", "recall", "seed"),
-        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores"),
+        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios"),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
     ),

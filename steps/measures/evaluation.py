@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from steps.data.disclosure import SMALLEST_CELL, hidden_lines
 from steps.data.documents import defined
-from steps.measures import concordance, metrics
+from steps.measures import concordance, metrics, missing_answers
 from steps.measures.evaluation_document import (
     CalibrationGroup,
     Choice,
@@ -150,6 +150,11 @@ def evaluate(
         if predict is None
         else importance(predict, rows.y, rows.frame[list(schema.feature_names)], schema.columns, seed),
         concordance=concordance.measure(rows.y, rows.risk),
+        missing_answers=None
+        if predict is None
+        else missing_answers.measure(
+            predict, rows.y, rows.frame[list(schema.feature_names)], schema, threshold, seed
+        ),
         synthetic=about.synthetic or kind == "synthetic",
     )
 

@@ -198,6 +198,26 @@ class Importance:
 
 
 @dataclass(frozen=True)
+class MissingAnswer:
+    """Figures of all rows with the answers to some columns taken away."""
+
+    columns: tuple[str, ...]
+    roc_auc: float | None
+    observed_expected: Estimate
+    flagged: float
+
+
+@dataclass(frozen=True)
+class MissingAnswers:
+    """What one answer less costs, on a sample of rows: with all answers, then without each column, last
+    without those that scenarios of the schema leave out together."""
+
+    rows: int
+    complete: MissingAnswer
+    entries: tuple[MissingAnswer, ...]
+
+
+@dataclass(frozen=True)
 class SchemaFacts:
     """Which schema the rows follow."""
 
@@ -280,6 +300,7 @@ class Evaluation:
     point_scores: tuple[PointScoreResult, ...] = ()
     importance: Importance | None = None
     concordance: Concordance | None = None
+    missing_answers: MissingAnswers | None = None
     synthetic: bool = False
     format: int = FORMAT
 

@@ -18,7 +18,13 @@ from steps.reports.html import environment, number, words
 if TYPE_CHECKING:
     from steps.measures.gates import Gate
 
-READS = ("templates/report.html", "templates/report.css", "templates/model_card.md")
+READS = (
+    "templates/report.html",
+    "templates/report.css",
+    "templates/model_card.md",
+    "templates/missing_answers.html",
+    "templates/missing_answers.md",
+)
 
 GROUPS = {
     "true_positives": "flagged, have the outcome",

@@ -241,3 +241,13 @@ def test_the_page_fits_a_window(page, tmp_path: Path, width: int):
         [*command, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     assert "<title>0</title>" in answer.stdout
+
+
+def test_report_and_card_say_what_a_missing_answer_costs(measured: Evaluation, page: str, card: str) -> None:
+    """A line for every column, and in plain words what the table is not right for."""
+    assert measured.missing_answers is not None
+    assert len(measured.missing_answers.entries) >= len(measured.features)
+    for text in (page, card):
+        assert "One answer missing" in text
+        assert "skip questions for reasons" in text
+        assert all(entry.columns[0] in text for entry in measured.missing_answers.entries)
