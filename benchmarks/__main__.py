@@ -37,7 +37,9 @@ def prepared(place: Path) -> Path:
     schema = load(ROOT / "data" / "brfss2015.yaml")
     data = str(SURVEY) if SURVEY.exists() else "cohort"
     located = sources.locate(data, schema, place, ROOT)
-    return preparation.store(preparation.prepare(sources.chunks(located), schema, located, 0.01), place)
+    return preparation.store(
+        preparation.prepare(sources.chunks(located, schema), schema, located, 0.01), place
+    )
 
 
 def images() -> list[str]:

@@ -294,7 +294,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
 
     schema = load(schema_path)
     located = sources.locate("cohort", schema, PROJECT / ".cache", PROJECT)
-    prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
+    prepared = preparation.prepare(sources.chunks(located, schema), schema, located, max_rejected=0.01)
     train, validation = prepared.tables["train"], prepared.tables["validation"]
     model = fitting.fit("logistic_regression", {}, train, schema, seed=0, threads=1)
     info = {

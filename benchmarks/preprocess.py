@@ -34,7 +34,7 @@ def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
     schema = load(schema_path)
     located = sources.locate(str(data), schema, cache, PROJECT)
     found = time.perf_counter()
-    prepared = preparation.prepare(sources.chunks(located), schema, located, max_rejected=0.01)
+    prepared = preparation.prepare(sources.chunks(located, schema), schema, located, max_rejected=0.01)
     made = time.perf_counter()
     preparation.store(prepared, cache)
     stored = time.perf_counter()

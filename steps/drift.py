@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from steps.chain import chosen_model
 from steps.chain.context import DRIFT, Result
 from steps.data import atomic, documents, prepared, sources, validation
 from steps.data.errors import UserError
-from steps.data.files import TARGET_COLUMN
+from steps.data.files import PERSON_COLUMN, TARGET_COLUMN
 from steps.measures import drift as drifting
 from steps.measures import evaluation_document
 from steps.measures.drift_performance import Standard
@@ -76,7 +76,7 @@ def _incoming(step: Context[Drift], located: Located, chosen: Chosen) -> driftin
         risk=risk,
         outcome=drifting.outcome_of(checked.valid, TARGET_COLUMN),
         problems=checked.problems,
-        person=raw.get(schema.person),
+        person=_people(raw),
         kind=located.kind,
         digest=located.digest,
     )
@@ -123,6 +123,14 @@ def _conclude(step: Context[Drift], report: DriftReport) -> Result:
     atomic.write_text(step.project / DRIFT, json.dumps(content, indent=1) + "\n")
     lines = [f"drift: {line}" for line in drift.summary(report)]
     return Result(lines=[*lines, f"drift: verdict in {DRIFT}, pictures in drift.html of run {step.run_id}"])
+
+
+def _people(raw: pd.DataFrame) -> pd.Series[Any] | None:
+    """A number for the person of each row, null where none is named; None if the schema names no column."""
+    if PERSON_COLUMN not in raw:
+        return None
+    people: pd.Series[Any] = raw[PERSON_COLUMN].astype("UInt64")
+    return people.mask(people == 0)
 
 
 if __name__ == "__main__":

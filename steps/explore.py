@@ -14,7 +14,7 @@ import numpy as np
 
 from steps.chain.context import Result
 from steps.chain.fingerprint import digest
-from steps.data import files, sources, validation
+from steps.data import readers, reading, sources, validation
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
 from steps.data.validation import ValidationError
 from steps.measures import exploration
@@ -66,8 +66,15 @@ def read_table(name: str, located: Located, schema: Schema) -> Table:
     extra = [
         column
         for file in located.files
-        for column in files.header(file)
-        if column not in (*schema.feature_names, located.target_column, *located.ignore)
+        for column in reading.plan(file, schema, located.target_column).renamed(readers.header(file))
+        if column
+        not in (
+            *schema.feature_names,
+            located.target_column,
+            *located.ignore,
+            schema.person,
+            schema.survey_weight,
+        )
     ]
     return exploration.Table(
         name=named(name, located),

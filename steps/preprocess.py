@@ -26,7 +26,7 @@ def work(step: Context[Preprocess]) -> Result:
     """Read, check, split and keep the data; the result is the digest of its three tables."""
     located = step.located
     try:
-        with closing(sources.chunks(located, progress=True)) as raw:
+        with closing(sources.chunks(located, step.schema, progress=True)) as raw:
             prepared = preparation.prepare(raw, step.schema, located, step.values.max_rejected)
     except preparation.TooManyRejectedError as error:
         where = preparation.store_rejected(error.rejected, step.cache)
@@ -45,6 +45,7 @@ def work(step: Context[Preprocess]) -> Result:
         step.client.log_artifacts(step.run_id, str(folder), "rows")
     counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     lines = [f"preprocess: {counts} rows of {located.kind} data"]
+    lines += [f"preprocess: {note}" for note in sources.notes(located, step.schema)]
     lines += [f"preprocess: {warning}" for warning in prepared.profile.warnings]
     if len(prepared.rejected):
         lines.append(f"preprocess: set apart, with reasons, in {folder / 'rejected.parquet'}:")

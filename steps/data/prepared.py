@@ -20,7 +20,7 @@ from steps.data import atomic, split, validation
 from steps.data.disclosure import FEW, is_small
 from steps.data.documents import to_json
 from steps.data.errors import UserError
-from steps.data.files import FILE_COLUMN, TARGET_COLUMN
+from steps.data.files import FILE_COLUMN, PERSON_COLUMN, TARGET_COLUMN, WEIGHT_COLUMN
 from steps.data.profile import Described, Profile, codes_in_words, describe
 from steps.data.validation import ValidationError
 
@@ -49,11 +49,11 @@ class TooManyRejectedError(ValidationError):
 class Prepared:
     """A data set ready to learn from.
 
-    `tables`: train, validation and test with the features in the schema's order, `__target__` (int8) and
-    `__file__`. `profile` holds aggregates only and may leave this machine; the rows and `problems`, which
-    counts the rows that break each rule exactly, may not. `digest`: 16 hex
-    digits over the labelled rows, the part of each, what the schema says of the columns, and the kind of
-    data.
+    `tables`: train, validation and test with the features in the schema's order, `__target__` (int8),
+    `__file__`, and where the schema names them `__person__` (a hash) and `__weight__`. `profile` holds
+    aggregates only and may leave this machine; the rows and `problems`, which counts the rows that break each
+    rule exactly, may not. `digest`: 16 hex digits over the labelled rows, the part of each, what the schema
+    says of the columns, and the kind of data.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -91,15 +91,18 @@ def prepare(
             f"no row has a value in the target column {located.target_column}: nothing to learn from"
         )
 
+    _require_person(valid, schema)
     keys = np.concatenate([split.row_keys(frame, schema) for frame in valid])
-    names = [*schema.feature_names, TARGET_COLUMN, FILE_COLUMN]
+    side = split.part(np.concatenate([split.group_keys(frame, schema) for frame in valid]))
+    own = [name for name in (PERSON_COLUMN, WEIGHT_COLUMN) if all(name in frame for frame in valid)]
+    names = [*schema.feature_names, TARGET_COLUMN, *own, FILE_COLUMN]
     columns = {name: _taken_out(valid, name) for name in names}
     target = columns[TARGET_COLUMN]
     _refuse_one_class(target, "the data", schema, located)
 
     # A row's place within its part follows from its values, so no file layout can change it.
     places = split.mix(keys + target.astype(np.uint64))
-    rows = {part: np.flatnonzero(split.part(keys) == number) for number, part in enumerate(split.PARTS)}
+    rows = {part: np.flatnonzero(side == number) for number, part in enumerate(split.PARTS)}
     rows = {part: index[np.argsort(places[index], kind="stable")] for part, index in rows.items()}
     for part, index in rows.items():
         _refuse_one_class(target[index], f"the {part} part", schema, located)
@@ -195,6 +198,15 @@ def _taken_out(frames: list[pd.DataFrame], name: str) -> Any:
     parts = [frame.pop(name) for frame in frames]
     values = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     return values.array if isinstance(values.dtype, pd.api.extensions.ExtensionDtype) else values.to_numpy()
+
+
+def _require_person(valid: Sequence[pd.DataFrame], schema: Schema) -> None:
+    if schema.person is not None and not all(PERSON_COLUMN in frame for frame in valid):
+        raise ValidationError(
+            f"the data lack the column {schema.person}, by which the schema recognises a person (its key "
+            f"person): "
+            "rows of one person would stand on both sides of the split"
+        )
 
 
 def _digest(

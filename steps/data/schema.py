@@ -37,8 +37,38 @@ Named = TypeVar("Named", bound=_HasName)
 
 
 @dataclass(frozen=True, slots=True)
+class Format:
+    """How tables of text are written; None where their first lines are to tell."""
+
+    separator: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How files write one column under one name: `recode` gives what a value stands for, None no answer."""
+
+    name: str
+    recode: Mapping[Code, Code | None] = field(default_factory=dict)
+    divide_by: float = 1.0
+    round_to: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Values stand as they are meant."""
+        return not self.recode and self.divide_by == 1.0 and self.round_to is None
+
+
+@dataclass(frozen=True, slots=True)
 class NumericColumn:
-    """A feature that is a number within a closed range."""
+    """A feature that is a number within a closed range.
+
+    `spellings`: the names that files may give it, its own first, and how they write it (none: its own name,
+    values as they are meant). `required`: a row without an answer is refused. `may_lack`: a file without the
+    column counts as one whose answers are all missing.
+    """
 
     name: str
     meaning: str
@@ -46,6 +76,9 @@ class NumericColumn:
     maximum: float
     unit: str | None = None
     missing: tuple[Code, ...] = ()
+    spellings: tuple[Spelling, ...] = ()
+    required: bool = False
+    may_lack: bool = False
 
     @property
     def kind(self) -> Literal["numeric"]:
@@ -60,7 +93,7 @@ class NumericColumn:
 
 @dataclass(frozen=True, slots=True)
 class LevelledColumn:
-    """A feature with a few values, each with a label, in the schema's order."""
+    """A feature with a few values, each with a label, in the schema's order; else as a numeric one."""
 
     name: str
     kind: LevelledKind
@@ -68,6 +101,9 @@ class LevelledColumn:
     levels: Mapping[Code, str]
     unit: str | None = None
     missing: tuple[Code, ...] = ()
+    spellings: tuple[Spelling, ...] = ()
+    required: bool = False
+    may_lack: bool = False
 
     @property
     def codes(self) -> tuple[Code, ...]:
@@ -91,6 +127,8 @@ class Target:
     meaning: str
     levels: Mapping[Code, str]
     positive: tuple[Code, ...]
+    missing: tuple[Code, ...] = ()
+    spellings: tuple[Spelling, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +144,7 @@ class Source:
     positive: tuple[Code, ...] | None = None
     ignore: tuple[str, ...] = ()
     note: str = ""
+    format: Format = Format()
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +380,14 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """What a drafted schema could not know: `about` is `target` or the name of a column."""
+
+    about: str
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
 class Schema:
     """Everything that is known about a data set before a row of it is read."""
 
@@ -360,6 +407,9 @@ class Schema:
     lacks: tuple[str, ...] = ()
     card: Card = Card()
     page: PersonPage = PersonPage()
+    format: Format = Format()
+    survey_weight: str | None = None
+    open_questions: tuple[OpenQuestion, ...] = ()
 
     @property
     def feature_names(self) -> tuple[str, ...]:

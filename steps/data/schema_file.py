@@ -1,19 +1,22 @@
-"""From a YAML file to a schema: what the file may hold, and every problem of it at once.
+"""From a YAML file to a schema: every problem of the file at once, in plain words.
 
-`load` is the entry. Nothing that it does not know is let through, so a slip in a key is found here.
+`steps.data.schema_keys` says what may stand in it, `steps.data.schema_rules` what must fit together. Nothing
+that they do not know is let through, so a slip in a key is found here.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import fields
+import difflib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
+from pydantic import ValidationError
+
+from steps.data import schema_keys as keys
+from steps.data import schema_rules as rules
 from steps.data.errors import UserError
 from steps.data.schema import (
     Card,
@@ -21,11 +24,11 @@ from steps.data.schema import (
     Code,
     Column,
     DriftLimits,
+    Format,
     Gates,
     LevelledColumn,
-    LevelledKind,
     NumericColumn,
-    Operation,
+    OpenQuestion,
     PersonPage,
     PointBand,
     PointItem,
@@ -34,11 +37,9 @@ from steps.data.schema import (
     Scenario,
     Schema,
     Source,
-    SourceKind,
+    Spelling,
     Subgroup,
-    Take,
     Target,
-    format_code,
 )
 
 # Keys of older schemas, and what is said about each.
@@ -47,200 +48,21 @@ _RETIRED_GATES: Mapping[str, str] = {
     "subgroup_gap_max": "gaps of ROC AUC move with the mix of cases; they limit nothing",
     "champion_loss_max": "the largest loss of ROC AUC against the champion is called roc_auc_margin",
 }
-_TEXT_KINDS = ("binary", "nominal")
-_KINDS = ("numeric", *get_args(LevelledKind))
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+# What the entries of each list are called.
+_NOUNS: Mapping[str, str] = {
+    "columns": "column",
+    "sources": "source",
+    "subgroups": "subgroup",
+    "point_scores": "point score",
+    "scenarios": "scenario",
+    "open_questions": "open question",
+    "items": "item",
+    "changes": "change",
+    "points": "band",
+    "aliases": "alias",
+}
 
-
-def parse(text: str, problems: list[str]) -> object:
-    """The document, with repeated keys as problems (YAML itself lets the last one win silently)."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    def construct_mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or mapping", key_node.start_mark
-                )
-            if key in seen:
-                problems.append(f"line {line}: the key {key!r} stands twice in one mapping")
-            seen.add(key)
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct_mapping)
-    return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader with one more check
-
-
-class Entry:
-    """One mapping of the file while it is read: takes its keys one by one and notes what is wrong with them.
-
-    A value that is absent or wrong comes back as None after its problem is noted, so reading goes on and the
-    person sees everything at once.
-    """
-
-    def __init__(self, content: object, where: str, problems: list[str]) -> None:
-        self.where = where
-        self.problems = problems
-        self.taken: set[object] = set()
-        self.content: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
-        self.is_mapping = isinstance(content, Mapping)
-        if not self.is_mapping:
-            self.problem(f"expected keys and values, found {_kind_of(content)}")
-
-    def problem(self, text: str) -> None:
-        """Note something to mend in this mapping."""
-        self.problems.append(f"{self.where}: {text}")
-
-    def has(self, key: str) -> bool:
-        """The key is there and is not null."""
-        return self.content.get(key) is not None
-
-    def take(self, key: str, expected: str, reads: Callable[[Any], bool], required: bool = True) -> Any:
-        """The value of a key, or None with a problem if it is absent though required, or not as expected."""
-        self.taken.add(key)
-        value = self.content.get(key)
-        if value is None:
-            if required and self.is_mapping:
-                self.problem(f"{key} is missing; it should be {expected}")
-            return None
-        if not reads(value):
-            self.problem(f"{key} should be {expected}, found {_kind_of(value)}")
-            return None
-        return value
-
-    def text(self, key: str, required: bool = True) -> str | None:
-        """Text, its white space reduced to single spaces."""
-        value = self.take(key, "text", lambda v: isinstance(v, str) and bool(v.strip()), required)
-        return None if value is None else " ".join(value.split())
-
-    def number(self, key: str, required: bool = True) -> float | None:
-        """A finite number."""
-        value = self.take(key, "a number", _is_number, required)
-        return None if value is None else float(value)
-
-    def whole(self, key: str) -> int | None:
-        """A whole number."""
-        return cast("int | None", self.take(key, "a whole number", is_whole))
-
-    def flag(self, key: str) -> bool:
-        """True or false; false where absent."""
-        return bool(self.take(key, "true or false", lambda v: isinstance(v, bool), required=False))
-
-    def choice(self, key: str, choices: Sequence[str]) -> str | None:
-        """One of the given words."""
-        return cast(
-            "str | None",
-            self.take(key, f"one of {', '.join(choices)}", lambda v: v in choices and isinstance(v, str)),
-        )
-
-    def codes(self, key: str, required: bool = False) -> tuple[Code, ...] | None:
-        """A list of values of levels."""
-        value = self.take(
-            key,
-            "a list of numbers or texts",
-            lambda v: isinstance(v, list) and bool(v) and all(is_code(item) for item in v),
-            required,
-        )
-        return None if value is None else tuple(as_code(item) for item in value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; empty where absent."""
-        value = self.take(
-            key,
-            "a list of texts",
-            lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v),
-            required=False,
-        )
-        return tuple(value or ())
-
-    def pair(self, key: str, required: bool = True) -> tuple[float, float] | None:
-        """Two numbers, the lower one first."""
-        value = self.take(
-            key,
-            "two numbers, lower and upper",
-            lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
-            required,
-        )
-        return None if value is None else (float(value[0]), float(value[1]))
-
-    def labels(self, key: str, required: bool) -> Mapping[Code, str] | None:
-        """Levels with their labels, in order."""
-        value = self.take(
-            key,
-            "levels with a label each",
-            lambda v: isinstance(v, Mapping) and len(v) >= 2 and all(map(is_code, v)),
-            required,
-        )
-        if value is None:
-            return None
-        for code, label in value.items():
-            if not isinstance(label, str) or not label.strip():
-                self.problem(f"the label of level {code!r} should be text, found {_kind_of(label)}")
-        if len({isinstance(code, str) for code in value}) == 2:
-            self.problem(f"{key} mixes numbers and texts")
-        return MappingProxyType({as_code(code): str(label) for code, label in value.items()})
-
-    def entries(self, key: str, noun: str, required: bool = False) -> list[Entry]:
-        """A list of mappings, each to be read in its turn."""
-        value = self.take(key, f"a list of {noun}s", lambda v: isinstance(v, list), required)
-        if value is not None and required and not value:
-            self.problem(f"{key} is empty")
-        found = []
-        for number, content in enumerate(value or [], start=1):
-            name = content.get("name") if isinstance(content, Mapping) else None
-            found.append(Entry(content, f"{noun} {name if isinstance(name, str) else number}", self.problems))
-        return found
-
-    def entry(self, key: str, required: bool = True) -> Entry | None:
-        """A mapping within this one."""
-        value = self.take(key, "keys and values", lambda v: isinstance(v, Mapping), required)
-        return None if value is None else Entry(value, key, self.problems)
-
-    def finish(self) -> None:
-        """Note every key that nobody took."""
-        for key in self.content:
-            if key not in self.taken:
-                known = ", ".join(sorted(str(name) for name in self.taken))
-                self.problem(f"unknown key {key!r}; known are {known}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_whole(value: object) -> bool:
-    """A whole number, and no truth value."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_code(value: object) -> bool:
-    """A number or text: what the value of a level may be."""
-    return _is_number(value) or isinstance(value, str)
-
-
-def as_code(value: float | str) -> Code:
-    """The value of a level: text, or a number as a float."""
-    return value if isinstance(value, str) else float(value)
-
-
-def _kind_of(value: object) -> str:
-    """What a value is, for a person who reads YAML rather than Python."""
-    if isinstance(value, bool):
-        return f"the truth value {str(value).lower()} (quote yes, no, on and off where text is meant)"
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return f"a mapping of {len(value)} keys"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return repr(value)
+Model = TypeVar("Model", bound=keys.Keys)
 
 
 class SchemaError(UserError):
@@ -267,456 +89,412 @@ def load(path: Path) -> Schema:
         raise SchemaError(path, [f"the file cannot be read: {type(error).__name__}"]) from None
     problems: list[str] = []
     try:
-        document = parse(text, problems)
+        document = _parse(text, problems)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise SchemaError(path, [f"this is no YAML: {getattr(error, 'problem', error)}{where}"]) from None
-    schema = _read_schema(Entry(document, "the file", problems))
-    if problems or schema is None:
-        raise SchemaError(path, problems)
-    return schema
-
-
-def _read_schema(entry: Entry) -> Schema | None:
-    name = entry.text("name")
-    if name is not None and not _NAME.fullmatch(name):
-        entry.problem(
-            f"name {name!r} should be small letters, digits and single hyphens, such as diabetes-risk"
-        )
-    title, disclaimer = entry.text("title"), entry.text("disclaimer")
-    found = [(item, _read_column(item)) for item in entry.entries("columns", "column", required=True)]
-    known = {str(item.content.get("name", "")): column for item, column in found}
-    columns = [column for _, column in found if column is not None]
-    _check_unique(entry, "column", [str(item.content.get("name", "")) for item, _ in found])
-    target_entry = entry.entry("target")
-    target = _read_target(target_entry, known) if target_entry else None
-    gates_entry = entry.entry("gates", required=False)
-    gates = _read_gates(gates_entry) if gates_entry else Gates()
-    sources = [_read_source(item, known) for item in entry.entries("sources", "source")]
-    _check_unique(entry, "source", [source.name for source in sources])
-    subgroups = [
-        group for item in entry.entries("subgroups", "subgroup") for group in _read_subgroup(item, known)
+    whole, places = None, set()
+    try:
+        whole = keys.SchemaKeys.model_validate(document)
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            sentence = _sentence(one, document)
+            if sentence is not None:
+                problems.append(sentence)
+                places.add("{}: {} ".format(*_place(one["loc"], document)))
+    # What is wrong by itself is told once, not again as missing.
+    problems += [
+        sentence
+        for sentence in _broken_rules(_valid_parts(document))
+        if not any(sentence.startswith(place) for place in places)
     ]
-    _check_unique(entry, "subgroup", [group.name for group in subgroups])
-    scores = [_read_point_score(item, known) for item in entry.entries("point_scores", "point score")]
-    _check_unique(entry, "point score", [score.name for score in scores])
-    scenarios = [_read_scenario(item, known) for item in entry.entries("scenarios", "scenario")]
-    _check_unique(entry, "scenario", [scenario.name for scenario in scenarios])
-    facts = entry.text("facts", required=False)
-    drift_entry = entry.entry("drift", required=False)
-    drift = _read_drift(drift_entry) if drift_entry else DriftLimits()
-    card_entry = entry.entry("card", required=False)
-    card = _read_card(card_entry) if card_entry else Card()
-    lacks = entry.texts("lacks")
-    person = entry.text("person", required=False)
-    if person is not None and (person in known or (target is not None and person == target.name)):
-        entry.problem(f"person {person!r} should name a column beside the features and the target")
-    page_entry = entry.entry("page", required=False)
-    page = _read_page(page_entry, known, subgroups) if page_entry else PersonPage()
-    entry.finish()
-    if entry.problems or target is None:
-        return None
-    return Schema(
-        name=name or "",
-        title=title or "",
-        disclaimer=disclaimer or "",
-        columns=tuple(columns),
-        target=target,
-        gates=gates,
-        sources=tuple(sources),
-        subgroups=tuple(subgroups),
-        point_scores=tuple(scores),
-        scenarios=tuple(scenarios),
-        facts=facts,
-        drift=drift,
-        person=person,
-        lacks=lacks,
-        card=card,
-        page=page,
-    )
+    if problems or whole is None:
+        raise SchemaError(path, list(dict.fromkeys(problems)))
+    return _schema(whole)
 
 
-def _check_unique(entry: Entry, noun: str, names: Sequence[str]) -> None:
-    for name in sorted({name for name in names if name and names.count(name) > 1}):
-        entry.problem(f"two {noun}s are called {name!r}")
+def _parse(text: str, problems: list[str]) -> object:
+    """The document, with repeated keys as problems (YAML itself lets the last one win silently)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def construct_mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = loader.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or mapping", key_node.start_mark
+                )
+            if key in seen:
+                problems.append(f"line {line}: the key {key!r} stands twice in one mapping")
+            seen.add(key)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct_mapping)
+    return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader with one more check
 
 
-def _read_column(entry: Entry) -> Column | None:
-    name = entry.text("name") or ""
-    if name.startswith("__"):
-        entry.problem("names that start with __ are the project's own")
-    kind = entry.choice("kind", _KINDS)
-    meaning, unit = entry.text("meaning") or "", entry.text("unit", required=False)
-    numeric = kind == "numeric"
-    minimum = entry.number("minimum", required=numeric)
-    maximum = entry.number("maximum", required=numeric)
-    levels = entry.labels("levels", required=kind is not None and not numeric)
-    missing = entry.codes("missing") or ()
-    entry.finish()
-    column: Column
-    if numeric:
-        if levels is not None:
-            entry.problem("a numeric column has minimum and maximum, no levels")
-        if minimum is None or maximum is None:
-            return None
-        if minimum >= maximum:
-            entry.problem("minimum should be below maximum")
-        column = NumericColumn(name, meaning, minimum, maximum, unit, missing)
-    else:
-        if kind is not None and (minimum is not None or maximum is not None):
-            entry.problem(f"a column of kind {kind} has levels, no minimum or maximum")
-        if kind is None or levels is None:
-            return None
-        column = LevelledColumn(name, cast(LevelledKind, kind), meaning, levels, unit, missing)
-        _check_levels(entry, column)
-    if any(isinstance(code, str) != column.is_text for code in missing):
-        entry.problem(
-            f"missing should hold {'texts' if column.is_text else 'numbers'} like the column itself"
-        )
-    return column
+# ---------------------------------------------------------------- what is wrong, in words
 
 
-def _check_levels(entry: Entry, column: LevelledColumn) -> None:
-    if column.kind == "binary" and len(column.levels) != 2:
-        entry.problem(f"a binary column has two levels, found {len(column.levels)}")
-    if column.is_text and column.kind not in _TEXT_KINDS:
-        entry.problem(f"levels of kind {column.kind} should be numbers: text has no order")
-    if column.kind == "ordinal" and not column.is_text:
-        codes = [code for code in column.codes if not isinstance(code, str)]
-        if codes != sorted(codes):
-            entry.problem("levels of an ordinal column should stand in ascending order")
-    for code in column.missing:
-        if code in column.codes:
-            entry.problem(f"{format_code(code)} is both a level and a value that means missing")
+def _sentence(error: Mapping[str, Any], document: object) -> str | None:
+    """One error of pydantic as a person reads it; None for a list whose entries are at fault themselves."""
+    where, key = _place(error["loc"], document)
+    kind, value, context = str(error["type"]), error.get("input"), error.get("ctx", {})
+    if kind == "missing":
+        return f"{where}: {key} is missing; it should be {_expected(error)}"
+    if kind == "extra_forbidden":
+        return f"{where}: {_unknown_key(key, error['loc'], document)}"
+    if kind in ("model_type", "model_attributes_type"):
+        what = f"{key} should be" if key else "expected"
+        return f"{where}: {what} keys and values, found {_kind_of(value)}"
+    if kind == "wrong":
+        return f"{where}: {key} {context['text']}"
+    if kind == "too_short":
+        return None if value else f"{where}: {key} is empty"
+    expected = context.get("expected", "a list" if kind.endswith("tuple_type") else "something else")
+    if kind == "literal_error":
+        expected = "one of " + str(expected).replace("'", "").replace(" or ", ", ")
+    if kind == "tuple_type":
+        expected = f"a list of {_NOUNS.get(key, 'entrie')}s"
+    return f"{where}: {key} should be {expected}, found {_kind_of(value)}"
 
 
-def _read_target(entry: Entry, columns: Mapping[str, Column | None]) -> Target:
-    name, meaning = entry.text("name") or "", entry.text("meaning") or ""
-    levels = entry.labels("levels", required=True) or {}
-    positive = entry.codes("positive", required=True) or ()
-    entry.finish()
-    if name in columns:
-        entry.problem(f"{name!r} is a column too: a model would be given the answer")
-    _check_codes(entry, "positive", positive, levels)
-    if levels and set(positive) >= set(levels):
-        entry.problem("every level is positive: at least one should not be")
-    return Target(name, meaning, levels, positive)
-
-
-def _check_codes(entry: Entry, key: str, codes: Sequence[Code], levels: Mapping[Code, Any]) -> None:
-    for code in codes:
-        if levels and code not in levels:
-            entry.problem(
-                f"{key} names {format_code(code)}, which is no level; levels are "
-                + ", ".join(format_code(level) for level in levels)
+def _place(location: Sequence[int | str], document: object) -> tuple[str, str]:
+    """What an entry is called, such as "column Age" or "wave change 2", and the key in it."""
+    where, key, content = "the file", "", document
+    parent = ""
+    for step in location:
+        if isinstance(step, int) and isinstance(content, list):
+            content = content[step] if step < len(content) else None
+            name = content.get("name") if isinstance(content, Mapping) else None
+            noun = _NOUNS.get(key, key)
+            where = (
+                f"{noun} {name}" if isinstance(name, str) and not parent else f"{parent} {noun} {step + 1}"
             )
+            where, key = where.strip(), ""
+            parent = name if isinstance(name, str) else where
+        elif isinstance(content, Mapping) and (step in content or step == location[-1]):
+            if key:
+                where, parent = key, ""
+            key, content = str(step), content.get(step)
+    return where, key
 
 
-def _read_gates(entry: Entry) -> Gates:
-    given: dict[str, Any] = {}
-    for key in ("roc_auc_min", "roc_auc_margin", "log_loss_margin", "subgroup_recall_margin"):
-        given[key] = entry.number(key, required=False)
-        if given[key] is not None and not 0 <= given[key] <= 1:
-            entry.problem(f"{key} should lie between 0 and 1")
-    for key in ("calibration_slope", "observed_expected", "subgroup_observed_expected"):
-        given[key] = entry.pair(key, required=False)
-    given["prevalence_change"] = entry.number("prevalence_change", required=False)
-    if given["prevalence_change"] is not None and given["prevalence_change"] <= 1:
-        entry.problem("prevalence_change is an odds ratio above 1")
-    ignored = []
-    for key, why in _RETIRED_GATES.items():
-        if entry.number(key, required=False) is not None:
-            ignored.append(f"{key} of the schema is ignored: {why}")
-    entry.finish()
-    return Gates(**{key: value for key, value in given.items() if value is not None}, ignored=tuple(ignored))
+def _expected(error: Mapping[str, Any]) -> str:
+    """What an absent key should hold, as its model describes it."""
+    model: type[keys.Keys] = keys.SchemaKeys
+    for step in error["loc"][:-1]:
+        field = model.model_fields.get(str(step))
+        inner = keys.model_of(field.annotation) if field is not None else None
+        model = inner or model
+    field = model.model_fields.get(str(error["loc"][-1]))
+    return keys.in_words(field) if field is not None else "there"
 
 
-def _read_source(entry: Entry, columns: Mapping[str, Column | None]) -> Source:
-    name = entry.text("name") or ""
-    kind = cast(SourceKind, entry.choice("kind", get_args(SourceKind)))
-    path, url = entry.text("path", required=False), entry.text("url", required=False)
-    if (path is None) == (url is None):
-        entry.problem("a source has either a path or a url")
-    if url is not None and not url.startswith(("https://", "http://")):
-        entry.problem("url should start with https:// or http://")
-    if path is not None and (Path(path).is_absolute() or ".." in Path(path).parts):
-        entry.problem("path should be relative to the project's folder and stay inside it")
-    sha256 = entry.text("sha256", required=False)
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
-        entry.problem("sha256 should be 64 small hexadecimal digits, in quotes")
-    target, positive = entry.text("target", required=False), entry.codes("positive")
-    ignore = entry.texts("ignore")
-    for column in ignore:
-        if column in columns:
-            entry.problem(f"ignore names {column!r}, which is a column of the schema")
-    note = entry.text("note", required=False) or ""
-    entry.finish()
-    return Source(name, kind, path, url, sha256, target, positive, ignore, note)
+def _unknown_key(key: str, location: Sequence[int | str], document: object) -> str:
+    model: type[keys.Keys] = keys.SchemaKeys
+    for step in location[:-1]:
+        field = model.model_fields.get(str(step))
+        inner = keys.model_of(field.annotation) if field is not None else None
+        model = inner or model
+    known = sorted(field.alias or name for name, field in model.model_fields.items())
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    hint = f" (is it {close[0]}?)" if close else ""
+    return f"unknown key {key!r}{hint}; known are {', '.join(known)}"
 
 
-def _read_subgroup(entry: Entry, columns: Mapping[str, Column | None]) -> list[Subgroup]:
-    """The subgroups of one entry: one for each level where only a column is named."""
-    name, column_name = entry.text("name", required=False), entry.text("column")
-    values = entry.codes("values")
-    minimum, maximum = entry.number("minimum", required=False), entry.number("maximum", required=False)
-    headline = entry.flag("headline")
-    entry.finish()
-    column = _find_column(entry, column_name, columns)
-    if column is None:
-        return []
-    bounded = minimum is not None or maximum is not None
-    if name is None:
-        if values is not None or bounded or isinstance(column, NumericColumn):
-            entry.problem(
-                "name is missing; only a column with levels and nothing else gives a subgroup a level"
-            )
-            return []
+def _kind_of(value: object) -> str:
+    """What a value is, for a person who reads YAML rather than Python."""
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()} (quote yes, no, on and off where text is meant)"
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return f"a mapping of {len(value)} keys"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return repr(value)
+
+
+# ---------------------------------------------------------------- what does not fit together
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a file that are valid by themselves, each with what it is called."""
+
+    whole: Mapping[str, Any]
+    columns: list[tuple[str, str, keys.ColumnKeys | None]]
+    target: keys.TargetKeys | None
+    sources: list[keys.SourceKeys]
+    subgroups: list[tuple[str, keys.SubgroupKeys]]
+    scores: list[keys.PointScoreKeys]
+    scenarios: list[keys.ScenarioKeys]
+    gates: keys.GateKeys | None
+    drift: keys.DriftKeys | None
+    page: keys.PageKeys | None
+
+
+def _valid_parts(document: object) -> _Parts:
+    whole = document if isinstance(document, Mapping) else {}
+
+    def listed(key: str, model: type[Model]) -> list[tuple[str, str, Model | None]]:
+        found = whole.get(key)
+        entries = found if isinstance(found, list) else []
         return [
-            Subgroup(f"{column.name}: {label}", column.name, (code,), headline=headline)
-            for code, label in column.levels.items()
+            (_place((key, place), document)[0], _name_of(content), _valid(model, content))
+            for place, content in enumerate(entries)
         ]
-    if (values is not None) == bounded:
-        entry.problem("a named subgroup has either values or minimum and maximum")
-    if bounded and isinstance(column, LevelledColumn):
-        entry.problem(f"{column.name} has levels: give values, no minimum or maximum")
-    if minimum is not None and maximum is not None and minimum > maximum:
-        entry.problem("minimum should not be above maximum")
-    if values is not None:
-        if isinstance(column, NumericColumn):
-            entry.problem(f"{column.name} is numeric: give minimum or maximum, no values")
-        else:
-            _check_codes(entry, "values", values, column.levels)
-    return [Subgroup(name, column.name, values, minimum, maximum, headline)]
 
-
-def _find_column(entry: Entry, name: str | None, columns: Mapping[str, Column | None]) -> Column | None:
-    if name is not None and name not in columns:
-        entry.problem(f"there is no column {name!r}")
-    return columns.get(name) if name is not None else None
-
-
-def _read_drift(entry: Entry) -> DriftLimits:
-    """The limits that are given, and the defaults of the others."""
-    given: dict[str, Any] = {}
-    for field in fields(DriftLimits):
-        is_range = isinstance(field.default, tuple)
-        read = entry.pair if is_range else entry.number
-        value = read(field.name, required=False)
-        if value is not None:
-            given[field.name] = value
-    entry.finish()
-    limits = DriftLimits(**given)
-    for name, (low, high) in (
-        ("observed_expected", limits.observed_expected),
-        ("calibration_slope", limits.calibration_slope),
-    ):
-        if not low < 1 < high:
-            entry.problem(f"{name} should be a range around 1, which is a model whose risks are right")
-    for name in ("evidence", "psi", "share", "roc_auc_loss", "calibration_error"):
-        if getattr(limits, name) <= 0:
-            entry.problem(f"{name} should be above 0")
-    if not 0.5 < limits.separability < 1:
-        entry.problem("separability should lie between 0.5, which is chance, and 1")
-    return limits
-
-
-def _read_page(
-    entry: Entry, columns: Mapping[str, Column | None], subgroups: Sequence[Subgroup]
-) -> PersonPage:
-    compare = entry.text("compare", required=False)
-    if compare is not None and compare not in {group.column for group in subgroups}:
-        entry.problem(f"compare {compare!r} should name a column that has subgroups")
-    example = entry.take("example", "answers by column", lambda v: isinstance(v, Mapping), required=False)
-    answers: dict[str, Code] = {}
-    for name, value in (example or {}).items():
-        column = _find_column(entry, str(name), columns)
-        if column is not None and is_code(value):
-            answers[column.name] = as_code(value)
-            _check_answer(entry, column, answers[column.name])
-    questions: dict[str, Question] = {}
-    asked = entry.entry("questions", required=False)
-    for name in asked.content if asked else ():
-        question = asked.entry(name) if asked else None
-        column = _find_column(entry, str(name), columns)
-        if question is not None and column is not None:
-            questions[column.name] = _read_question(question, column)
-    page = PersonPage(
-        title=entry.text("title", required=False),
-        outcome=entry.text("outcome", required=False),
-        compare=compare,
-        example=MappingProxyType(answers),
-        questions=MappingProxyType(questions),
+    return _Parts(
+        whole=whole,
+        columns=listed("columns", keys.ColumnKeys),
+        target=_valid(keys.TargetKeys, whole.get("target")),
+        sources=[one for *_, one in listed("sources", keys.SourceKeys) if one],
+        subgroups=[(where, one) for where, _, one in listed("subgroups", keys.SubgroupKeys) if one],
+        scores=[one for *_, one in listed("point_scores", keys.PointScoreKeys) if one],
+        scenarios=[one for *_, one in listed("scenarios", keys.ScenarioKeys) if one],
+        gates=_valid(keys.GateKeys, whole.get("gates")),
+        drift=_valid(keys.DriftKeys, whole.get("drift")),
+        page=_valid(keys.PageKeys, whole.get("page")),
     )
-    entry.finish()
-    return page
 
 
-def _check_answer(entry: Entry, column: Column, answer: Code) -> None:
-    if isinstance(column, LevelledColumn):
-        if answer not in column.levels:
-            entry.problem(f"example: {format_code(answer)} is no level of {column.name}")
-    elif isinstance(answer, str) or not column.minimum <= answer <= column.maximum:
-        entry.problem(f"example: {format_code(answer)} is outside the range of {column.name}")
+def _name_of(content: object) -> str:
+    return str(content.get("name", "")) if isinstance(content, Mapping) else ""
 
 
-def _read_question(entry: Entry, column: Column) -> Question:
-    parts = entry.texts("from")
-    if parts and (isinstance(column, LevelledColumn) or sorted(parts) != ["height", "weight"]):
-        entry.problem("from should be [height, weight], of a numeric column that is a body mass index")
-        parts = ()
-    question = Question(
-        ask=entry.text("ask", required=False),
-        short=entry.text("short", required=False),
-        group=entry.text("group", required=False),
-        help=entry.text("help", required=False),
-        built_from=cast("tuple[Literal['height', 'weight'], ...]", parts),
-        whole=entry.flag("whole"),
+def _valid(model: type[Model], content: object) -> Model | None:
+    """The mapping, without the keys that are wrong by themselves; None where it needs them."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        wrong = {one["loc"][0] for one in error.errors() if one["loc"]}
+    if not isinstance(content, Mapping) or not wrong & set(content):
+        return None
+    return _valid(model, {key: value for key, value in content.items() if key not in wrong})
+
+
+def _broken_rules(parts: _Parts) -> Iterator[str]:
+    """One sentence for each rule that the valid parts break together."""
+    columns: rules.Columns = {name: column for _, name, column in parts.columns}
+    name = parts.whole.get("name")
+    if isinstance(name, str):
+        yield from _at("the file", rules.of_name(name))
+    yield from _at("the file", rules.unique("column", [name for _, name, _ in parts.columns if name]))
+    for where, _, column in parts.columns:
+        if column is not None:
+            yield from _at(where, rules.of_column(column))
+    valid = [column for column in columns.values() if column is not None]
+    if parts.target is not None:
+        yield from _at("target", rules.of_target(parts.target, columns))
+    yield from _at("the file", rules.of_names_in_files(valid, parts.target))
+    for key in ("person", "survey_weight"):
+        if isinstance(parts.whole.get(key), str):
+            yield from _at("the file", rules.of_extra_column(key, parts.whole[key], columns, parts.target))
+    if parts.gates is not None:
+        yield from _at("gates", rules.of_gates(parts.gates))
+    if parts.drift is not None:
+        yield from _at("drift", rules.of_drift(parts.drift))
+    if parts.page is not None:
+        with_subgroups = {group.column for _, group in parts.subgroups}
+        yield from _at("page", rules.of_page(parts.page, columns, with_subgroups))
+        for name, question in parts.page.questions.items():
+            if (asked := columns.get(name)) is not None:
+                yield from _at(f"page question {name}", rules.of_page_question(question, asked))
+    yield from _broken_lists(parts, columns)
+
+
+def _broken_lists(parts: _Parts, columns: rules.Columns) -> Iterator[str]:
+    yield from _at("the file", rules.unique("source", [source.name for source in parts.sources]))
+    for source in parts.sources:
+        yield from _at(f"source {source.name}", rules.of_source(source, columns))
+    groups = [group.name for _, one in parts.subgroups for group in _subgroups(one, columns)]
+    yield from _at("the file", rules.unique("subgroup", groups))
+    for where, one in parts.subgroups:
+        yield from _at(where, rules.of_subgroup(one, columns))
+    yield from _at("the file", rules.unique("point score", [score.name for score in parts.scores]))
+    for score in parts.scores:
+        for number, item in enumerate(score.items, start=1):
+            yield from _at(f"{score.name} item {number}", rules.of_item(item, columns))
+    yield from _at("the file", rules.unique("scenario", [scenario.name for scenario in parts.scenarios]))
+    for scenario in parts.scenarios:
+        yield from _at(f"scenario {scenario.name}", rules.of_scenario(scenario, columns))
+        for number, change in enumerate(scenario.changes, start=1):
+            yield from _at(f"{scenario.name} change {number}", rules.of_change(change, columns))
+
+
+def _at(where: str, sentences: Iterable[str]) -> Iterator[str]:
+    return (f"{where}: {sentence}" for sentence in sentences)
+
+
+# ---------------------------------------------------------------- the schema itself
+
+
+def _schema(whole: keys.SchemaKeys) -> Schema:
+    by_name = {column.name: column for column in whole.columns}
+    return Schema(
+        name=whole.name,
+        title=whole.title,
+        disclaimer=whole.disclaimer or f"Estimated probability ({whole.target.meaning}); not a diagnosis.",
+        columns=tuple(_column(column) for column in whole.columns),
+        target=_target(whole.target),
+        gates=_gates(whole.gates or keys.GateKeys()),
+        sources=tuple(_source(source) for source in whole.sources),
+        subgroups=tuple(group for one in whole.subgroups for group in _subgroups(one, by_name)),
+        point_scores=tuple(_point_score(score) for score in whole.point_scores),
+        scenarios=tuple(_scenario(scenario) for scenario in whole.scenarios),
+        facts=whole.facts,
+        drift=DriftLimits(**_given(whole.drift)),
+        person=whole.person,
+        lacks=whole.lacks,
+        card=Card(**_given(whole.card)),
+        page=_page(whole.page or keys.PageKeys.model_validate({})),
+        format=_format(whole.format),
+        survey_weight=whole.survey_weight,
+        open_questions=tuple(OpenQuestion(one.about, one.question) for one in whole.open_questions),
     )
-    if question.whole and isinstance(column, LevelledColumn):
-        entry.problem("whole is for numeric columns; this one has levels")
-    entry.finish()
-    return question
 
 
-def _read_point_score(entry: Entry, columns: Mapping[str, Column | None]) -> PointScore:
-    name = entry.text("name") or ""
-    items = [
-        item
-        for item in (
-            _read_point_item(sub, columns) for sub in entry.entries("items", f"{name} item", required=True)
-        )
-        if item is not None
-    ]
-    cut = entry.whole("cut") or 0
-    made_for, lacks = entry.text("made_for") or "", entry.texts("lacks")
-    differs, because = entry.texts("differs"), entry.text("cut_because", required=False) or ""
-    entry.finish()
-    return PointScore(name, tuple(items), cut, made_for, lacks, differs, because)
-
-
-def _read_card(entry: Entry) -> Card:
-    texts = {
-        field.name: entry.text(field.name, required=False) or ""
-        for field in fields(Card)
-        if field.name != "cross_sectional"
+def _given(content: keys.Keys | None) -> dict[str, Any]:
+    """The keys that a mapping has, with their values."""
+    if content is None:
+        return {}
+    return {
+        name: value for name in type(content).model_fields if (value := getattr(content, name)) is not None
     }
-    card = Card(**texts, cross_sectional=entry.flag("cross_sectional"))
-    entry.finish()
-    return card
 
 
-def _read_point_item(entry: Entry, columns: Mapping[str, Column | None]) -> PointItem | None:
-    if entry.has("columns"):
-        names = entry.texts("columns")
-        if entry.content["columns"] == []:
-            entry.problem("columns is empty: name one or more")
-    else:
-        single = entry.text("column")
-        names = (single,) if single is not None else ()
-    found = [
-        column for column in (_find_column(entry, name, columns) for name in names) if column is not None
+def _column(column: keys.ColumnKeys) -> Column:
+    spellings = _spellings(column, column.divide_by, column.round_to)
+    shared: dict[str, Any] = {
+        "unit": column.unit,
+        "missing": column.missing or (),
+        "spellings": spellings,
+        "required": column.required,
+        "may_lack": column.may_lack,
+    }
+    if column.kind == "numeric":
+        assert column.minimum is not None and column.maximum is not None
+        return NumericColumn(column.name, column.meaning, column.minimum, column.maximum, **shared)
+    levels: Mapping[Code, str] = MappingProxyType(column.levels or {})
+    return LevelledColumn(column.name, column.kind, column.meaning, levels, **shared)
+
+
+def _spellings(
+    one: keys.ColumnKeys | keys.TargetKeys, divide_by: float | None = None, round_to: float | None = None
+) -> tuple[Spelling, ...]:
+    """How files write a column, by each name they give it; none where it stands as it is meant."""
+    own = Spelling(one.name, MappingProxyType(one.recode or {}), divide_by or 1.0, round_to)
+    others = [
+        Spelling(
+            alias.name,
+            own.recode if alias.recode is None else MappingProxyType(alias.recode),
+            alias.divide_by or own.divide_by,
+            round_to,
+        )
+        for alias in one.aliases
     ]
-    numeric = bool(found) and isinstance(found[0], NumericColumn)
-    points: Mapping[Code, int] | tuple[PointBand, ...] | None
-    if numeric:
-        points = _read_bands(entry)
-    else:
-        value = entry.take(
-            "points",
-            "levels with whole points each",
-            lambda v: (
-                isinstance(v, Mapping) and bool(v) and all(map(is_code, v)) and all(map(is_whole, v.values()))
-            ),
-        )
-        points = None if value is None else MappingProxyType({as_code(code): n for code, n in value.items()})
-    take: Take = "largest"
-    if entry.has("take"):
-        take = cast(Take, entry.choice("take", get_args(Take)) or "largest")
-        if len(names) < 2:
-            entry.problem("take chooses between the points of several columns: name them with columns")
-    entry.finish()
-    for column in found:
-        if isinstance(column, NumericColumn) != numeric:
-            entry.problem("columns of one item should all be numeric, or all have levels")
-        elif isinstance(column, LevelledColumn) and points is not None:
-            _check_codes(entry, "points", tuple(cast(Mapping[Code, int], points)), column.levels)
-            absent = [
-                format_code(code) for code in column.codes if code not in cast(Mapping[Code, int], points)
-            ]
-            if absent:
-                entry.problem(f"points say nothing for level {', '.join(absent)} of {column.name}")
-    return PointItem(names, points, take) if points is not None and found else None
+    return () if own.is_plain and not others else (own, *others)
 
 
-def _read_bands(entry: Entry) -> tuple[PointBand, ...] | None:
-    bands = []
-    for band in entry.entries("points", f"{entry.where} band", required=True):
-        lower, upper = band.number("from", required=False), band.number("to", required=False)
-        bands.append(PointBand(lower, upper, band.whole("points") or 0))
-        band.finish()
-    if not bands:
-        return None
-    inner = [(left.upper, right.lower) for left, right in itertools.pairwise(bands)]
-    ascending = [band for band in bands if band.lower is not None and band.upper is not None]
-    if (
-        bands[0].lower is not None
-        or bands[-1].upper is not None
-        or any(left is None or left != right for left, right in inner)
-        or any(cast(float, band.lower) >= cast(float, band.upper) for band in ascending)
-    ):
-        entry.problem(
-            "points of a numeric column should join without gap: the first band without from, the last "
-            "without to, each from equal to the to before it"
-        )
-    return tuple(bands)
-
-
-def _read_scenario(entry: Entry, columns: Mapping[str, Column | None]) -> Scenario:
-    name = entry.text("name") or ""
-    if name and not _NAME.fullmatch(name):
-        entry.problem("name should be small letters, digits and single hyphens")
-    title, description = entry.text("title") or "", entry.text("description") or ""
-    changes = [_read_change(item, columns) for item in entry.entries("changes", f"{name} change")]
-    starts = entry.number("starts", required=False) or 0.0
-    ramp = entry.number("ramp", required=False) or 0.0
-    if starts < 0 or ramp < 0:
-        entry.problem("starts and ramp are days, 0 or more")
-    drifts = entry.texts("drifts")
-    for column in drifts:
-        _find_column(entry, column, columns)
-    entry.finish()
-    return Scenario(
-        name, title, description, tuple(c for c in changes if c is not None), starts, ramp, drifts
+def _target(target: keys.TargetKeys) -> Target:
+    return Target(
+        target.name,
+        target.meaning,
+        MappingProxyType(target.levels),
+        target.positive,
+        target.missing or (),
+        _spellings(target),
     )
 
 
-def _read_change(entry: Entry, columns: Mapping[str, Column | None]) -> Change | None:
-    operations = [key for key in get_args(Operation) if entry.has(key)]
-    if len(operations) != 1:
-        entry.taken.update(get_args(Operation))
-        entry.problem(f"a change has exactly one of {', '.join(get_args(Operation))}")
-    values = {key: entry.number(key) for key in operations}
-    of_rows = bool(operations) and operations[0] in ("outcome_shift", "outcome_slope", "rate")
-    column_name = entry.text("column", required=bool(operations) and not of_rows)
-    share = entry.number("share", required=False)
-    entry.finish()
-    column = _find_column(entry, column_name, columns)
-    if share is not None and not 0 < share <= 1:
-        entry.problem("share should lie above 0 and not above 1")
-    if len(operations) != 1 or values[operations[0]] is None:
-        return None
-    operation, value = cast(Operation, operations[0]), cast(float, values[operations[0]])
-    if of_rows and (column_name is not None or share is not None):
-        entry.problem(f"{operation} concerns all rows: it has no column and no share")
-    if operation in ("missing", "garbage") and (not 0 < value <= 1 or share is not None):
-        entry.problem(f"{operation} is itself the share of the rows, above 0 and not above 1")
-    if operation in ("rate", "scale") and value <= 0:
-        entry.problem(f"{operation} should be above 0")
-    if operation in ("add", "scale") and column is not None and column.kind != "numeric":
-        entry.problem(f"{operation} needs a numeric column; {column.name} is {column.kind}")
-    if operation in ("shift", "replace") and column is not None and column.is_text:
-        entry.problem(f"{operation} needs a column of numbers; {column.name} is text")
-    if operation == "shift" and share is not None:
-        entry.problem("shift moves everybody: it has no share")
-    return Change(operation, value, column_name, 1.0 if share is None else share)
+def _gates(gates: keys.GateKeys) -> Gates:
+    given = _given(gates)
+    ignored = [
+        f"{key} of the schema is ignored: {why}"
+        for key, why in _RETIRED_GATES.items()
+        if given.pop(key, None) is not None
+    ]
+    return Gates(**given, ignored=tuple(ignored))
+
+
+def _format(content: keys.FormatKeys | None) -> Format:
+    return Format(**_given(content))
+
+
+def _source(source: keys.SourceKeys) -> Source:
+    return Source(**{**_given(source), "format": _format(source.format)})
+
+
+def _subgroups(group: keys.SubgroupKeys, columns: rules.Columns) -> list[Subgroup]:
+    """The subgroups of one entry: one for each level where only a column is named."""
+    if group.name is not None:
+        return [
+            Subgroup(group.name, group.column, group.values, group.minimum, group.maximum, group.headline)
+        ]
+    column = columns.get(group.column)
+    levels = (column.levels or {}) if column is not None else {}
+    return [
+        Subgroup(f"{group.column}: {label}", group.column, (code,), headline=group.headline)
+        for code, label in levels.items()
+    ]
+
+
+def _point_score(score: keys.PointScoreKeys) -> PointScore:
+    items = tuple(_item(item) for item in score.items)
+    return PointScore(
+        score.name, items, score.cut, score.made_for, score.lacks, score.differs, score.cut_because or ""
+    )
+
+
+def _item(item: keys.ItemKeys) -> PointItem:
+    points: Mapping[Code, int] | tuple[PointBand, ...]
+    if isinstance(item.points, tuple):
+        points = tuple(PointBand(band.from_, band.to, band.points) for band in item.points)
+    else:
+        points = MappingProxyType(item.points)
+    return PointItem(rules.item_columns(item), points, item.take or "largest")
+
+
+def _page(page: keys.PageKeys) -> PersonPage:
+    questions = {
+        name: Question(
+            one.ask,
+            one.short,
+            one.group,
+            one.help,
+            cast(tuple[Literal["height", "weight"], ...], one.from_),
+            one.whole,
+        )
+        for name, one in page.questions.items()
+    }
+    return PersonPage(
+        page.title,
+        page.outcome,
+        page.compare,
+        MappingProxyType(page.example or {}),
+        MappingProxyType(questions),
+    )
+
+
+def _scenario(scenario: keys.ScenarioKeys) -> Scenario:
+    changes = []
+    for change in scenario.changes:
+        ((operation, value),) = change.operations.items()
+        changes.append(Change(operation, value, change.column, 1.0 if change.share is None else change.share))
+    return Scenario(
+        scenario.name,
+        scenario.title,
+        scenario.description,
+        tuple(changes),
+        scenario.starts,
+        scenario.ramp,
+        scenario.drifts,
+    )

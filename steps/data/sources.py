@@ -6,26 +6,28 @@ the name of the file that each came from.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from steps.data import reading
 from steps.data.downloads import Patience, download
 from steps.data.files import (
     FILE_COLUMN,
     LocalFile,
     SourceError,
     check_sha256,
-    header,
     local_file,
     path_of,
-    tables,
 )
+from steps.data.readers import header, tables
+from steps.data.schema import Format
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 DataKind = Literal["synthetic", "public", "private"]
 CHUNK_ROWS = 250_000
-_SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".zip", ".parquet")
+_SUFFIXES = (
+    ".csv", ".csv.gz", ".csv.zip", ".zip", ".parquet", ".tsv", ".xpt", ".xlsx",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,13 @@ def locate(data: str, schema: Schema, cache: Path, base: Path, patience: Patienc
 
 
 def read(located: Located, schema: Schema) -> pd.DataFrame:
-    """All rows at once, as they stand: the schema's columns that are there, the target, the column that
-    identifies people where the schema names one, and `__file__`.
+    """All rows at once: the schema's columns that are there, the target, `__file__`, and, where the schema
+    names them, `__person__` and `__weight__`.
     """
     import pandas as pd
 
-    wanted = {*schema.feature_names, located.target_column}
-    if schema.person is not None:
-        wanted.add(schema.person)
-    frames = list(chunks(located, columns=wanted))
+    wanted = [*schema.feature_names, located.target_column]
+    frames = list(chunks(located, schema, columns=wanted))
     if len(frames) == 1:
         return frames[0]
     names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
@@ -98,15 +100,17 @@ def read(located: Located, schema: Schema) -> pd.DataFrame:
 
 def chunks(
     located: Located,
+    schema: Schema,
     rows: int = CHUNK_ROWS,
     *,
     columns: Collection[str] | None = None,
     progress: bool = False,
 ) -> Generator[pd.DataFrame, None, None]:
-    """Rows as they stand, at most `rows` at a time and never of two files, with the column `__file__`.
+    """Rows, at most `rows` at a time and never of two files, with the column `__file__`.
 
-    Text of a CSV file comes as categories of text. `columns` limits which are read; those absent are left
-    out. Raises SourceError, for a damaged file possibly after some of its rows.
+    The schema's columns have its names and mean what it says (see `steps.data.reading`), all else is as it
+    stands; text comes as categories. `columns` limits which are read, by the schema's names; those absent are
+    left out. Raises SourceError, for a damaged file possibly after some of its rows.
     """
     import numpy as np
     import pandas as pd
@@ -117,8 +121,9 @@ def chunks(
     with tqdm(unit=" rows", unit_scale=True, desc="reading", mininterval=every, disable=not progress) as bar:
         for file in located.files:
             count = 0
-            for table in tables(file, rows, columns):
-                frame = frame_of(table, file)
+            how = reading.plan(file, schema, located.target_column)
+            for table in tables(file, rows, None if columns is None else how.names(list(columns))):
+                frame = reading.meant(frame_of(table, file), how)
                 place = np.full(len(frame), names.categories.get_loc(file.name), dtype=np.int32)
                 frame[FILE_COLUMN] = pd.Categorical.from_codes(place, dtype=names)
                 count += len(frame)
@@ -126,6 +131,15 @@ def chunks(
                 yield frame
             if count == 0:
                 raise SourceError(f"{file.name} has a header but no rows: is the file complete?")
+
+
+def notes(located: Located, schema: Schema) -> list[str]:
+    """What was found out about how the files are written, a line for each thing."""
+    return [
+        line
+        for file in located.files
+        for line in reading.notes(file, reading.plan(file, schema, located.target_column))
+    ]
 
 
 def frame_of(table: pa.Table, file: LocalFile) -> pd.DataFrame:
@@ -152,7 +166,9 @@ def _matching(wanted: Path) -> list[Path]:
     """The data files at a path: itself, those of a folder by name, or those of a glob; sorted."""
     if wanted.is_dir():
         paths = [
-            path for path in wanted.iterdir() if path.is_file() and path.name.lower().endswith(_SUFFIXES)
+            path
+            for path in wanted.iterdir()
+            if path.is_file() and path.name.lower().rstrip().endswith(_SUFFIXES)
         ]
         return sorted(path for path in paths if not path.name.startswith("."))
     if wanted.exists():
@@ -225,6 +241,7 @@ def _from_source(source: Source, cache: Path, base: Path, patience: Patience) ->
 def _described(files: list[LocalFile], named: Source | None, schema: Schema) -> Located:
     """The files with what the schema's sources say of them."""
     by_content = {source.sha256: source for source in schema.sources if source.sha256 is not None}
+    files = [_with_format(file, named or by_content.get(file.sha256), schema) for file in files]
     kinds: set[DataKind] = {
         by_content[file.sha256].kind if file.sha256 in by_content else "private" for file in files
     }
@@ -246,8 +263,23 @@ def _described(files: list[LocalFile], named: Source | None, schema: Schema) -> 
         list(positive),
         sorted(ignore),
     ]
+    formats = sorted(
+        [file.name, *map(str, astuple(file.format))] for file in files if file.format != Format()
+    )
+    if formats:
+        content.append(formats)
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return Located(tuple(files), kind, target_column, positive, ignore, digest)
+
+
+def _with_format(file: LocalFile, source: Source | None, schema: Schema) -> LocalFile:
+    """The file with what its source, or else the schema, says of how it is written."""
+    said = {
+        field.name: (getattr(source.format, field.name) if source else None)
+        or getattr(schema.format, field.name)
+        for field in fields(Format)
+    }
+    return replace(file, format=Format(**said))
 
 
 def _coding(source: Source | None, schema: Schema) -> tuple[str, tuple[Code, ...], tuple[str, ...]]:
@@ -262,7 +294,8 @@ def _source_by_target(file: LocalFile, schema: Schema) -> Source | None:
     if not candidates:
         return None
     names = header(file)
-    if schema.target.name in names:
+    own = [schema.target.name, *(spelling.name for spelling in schema.target.spellings)]
+    if any(name in names for name in own):
         return None
     found = [source for target, source in candidates.items() if target in names]
     return found[0] if len(found) == 1 else None
@@ -282,7 +315,7 @@ def _series(table: pa.Table, name: str, file: LocalFile) -> pd.Series[Any]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 values = values.cast(kind)
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            values = values.cast(pa.string()).dictionary_encode()
+            values = as_text(values).dictionary_encode()
         series: pd.Series[Any] = values.to_pandas()
     except pa.ArrowException:
         raise SourceError(
@@ -290,6 +323,23 @@ def _series(table: pa.Table, name: str, file: LocalFile) -> pd.Series[Any]:
             "leave it out or convert it"
         ) from None
     return series
+
+
+def as_text(values: Any) -> Any:
+    """An Arrow column as text; kinds that Arrow itself cannot write, such as UUIDs, as Python writes them.
+
+    Raises pyarrow.ArrowException for nested values, which are no text.
+    """
+    import pyarrow as pa
+
+    kind = values.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return values.cast(pa.string())
+    if not isinstance(kind, pa.BaseExtensionType):
+        with contextlib.suppress(pa.ArrowNotImplementedError):
+            return values.cast(pa.string())
+    words = [None if value is None else str(value) for value in values.to_pylist()]
+    return pa.chunked_array([pa.array(words, pa.string())])
 
 
 def _joined(parts: list[pd.Series[Any]]) -> pd.Series[Any]:

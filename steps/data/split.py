@@ -1,4 +1,5 @@
-"""Training, validation and test rows, told apart by a hash of each row's canonical feature values.
+"""Training, validation and test rows, told apart by a hash of each row's canonical feature values, or of its
+person where the schema names a column for that.
 
 So exact repeats of a row never straddle two parts, and a row never changes sides when the data grows, is
 reordered, or writes 1 as 1.0 or "1". The target has no part in it.
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steps.data import values as canonical
+from steps.data.files import PERSON_COLUMN
 from steps.data.schema import LevelledColumn
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _MISSING = np.uint64(0x7FF8_0000_0000_0000)  # the one NaN that stands for all
 
 def assign(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int8]:
     """Part of each row as an index into PARTS (0 train, 1 validation, 2 test), shape (rows,)."""
-    return part(row_keys(frame, schema))
+    return part(group_keys(frame, schema))
 
 
 def part(keys: NDArray[np.uint64]) -> NDArray[np.int8]:
@@ -57,6 +59,18 @@ def row_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
             bits[np.isnan(number)] = _MISSING
         total += mix(bits ^ np.uint64(_word_bits(column.name)))
     return mix(total)
+
+
+def group_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
+    """What decides a row's side, shape (rows,): its person where the data name one, else its own key.
+
+    All rows of a person are then on one side, and two people of equal answers may be on two.
+    """
+    keys = row_keys(frame, schema)
+    if PERSON_COLUMN not in frame:
+        return keys
+    person = np.asarray(frame[PERSON_COLUMN], dtype=np.uint64)
+    return np.where(person != 0, mix(person), keys)
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -7,6 +7,7 @@ with its reasons; messages and counts name columns and rules, never a value.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ import pandas as pd
 from steps.data import values as canonical
 from steps.data.disclosure import in_words
 from steps.data.errors import UserError
-from steps.data.files import FILE_COLUMN, REASON_COLUMN, TARGET_COLUMN
-from steps.data.schema import LevelledColumn, NumericColumn
+from steps.data.files import FILE_COLUMN, PERSON_COLUMN, REASON_COLUMN, TARGET_COLUMN, WEIGHT_COLUMN
+from steps.data.schema import LevelledColumn, NumericColumn, format_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,10 +28,23 @@ if TYPE_CHECKING:
     from steps.data.schema import Code, Column, Schema
 
 NOT_A_NUMBER = "not a number"
+DECIMAL_COMMA = "a number with a decimal comma"
+GROUPED_DIGITS = "a number with a sign that groups its digits"
+OTHER_CASE = "a level that differs only in upper and lower case"
+NO_ANSWER = "no answer, where one is required"
 OUT_OF_RANGE = "out of range"
 UNKNOWN_LEVEL = "unknown level"
 UNKNOWN_TARGET = "unknown target value"
 UNLABELLED = "unlabelled"
+# What to do about a rule that a whole file breaks.
+_REMEDIES = {
+    DECIMAL_COMMA: 'say so with the schema\'s key format: {decimal: ","}',
+    GROUPED_DIGITS: 'say which sign with the schema\'s key format: {thousands: ","}',
+    OTHER_CASE: "write the levels as the schema has them, or name the others with the column's key recode",
+}
+_MOST_LEVELS = 12
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,(\d{1,2}|\d{4,})")
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")
 
 
 class ValidationError(UserError):
@@ -130,15 +144,24 @@ def check(
     if require_target and not labelled.all():
         broken.append((target_column, UNLABELLED, ~labelled & ~unknown))
 
-    if FILE_COLUMN in raw:
-        valid[FILE_COLUMN] = raw[FILE_COLUMN].array
+    for name in (PERSON_COLUMN, WEIGHT_COLUMN, FILE_COLUMN):
+        if name in raw:
+            valid[name] = raw[name].array
     good = ~(faulty | bare)
     frame = pd.DataFrame(valid, copy=False)
     if not good.all():
         frame = frame[good]
     if require_target:
         frame[TARGET_COLUMN] = frame[TARGET_COLUMN].astype(np.int8)
-    known = {*needed, target_column, *ignore, schema.person}
+    known = {
+        *needed,
+        target_column,
+        *ignore,
+        PERSON_COLUMN,
+        WEIGHT_COLUMN,
+        schema.person,
+        schema.survey_weight,
+    }
     return Checked(
         frame,
         _rejected(raw, np.flatnonzero(~good), broken, schema),
@@ -166,28 +189,60 @@ def described(problems: Sequence[Problem], schema: Schema, *, exact: bool = Fals
 
     A log or a summary may be read by anybody, so a few rows are not counted; `exact` does, for a terminal.
     """
-    return "\n".join(
-        f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}: "
+    lines = [
+        f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}"
+        f"{_allowed(problem, schema)}: "
         + (f"{problem.rows:,} row{'s' if problem.rows != 1 else ''}" if exact else in_words(problem.rows))
         for problem in problems
-    )
+    ]
+    rules = {problem.rule for problem in problems}
+    return "\n".join([*lines, *(f"  {rule}: {_REMEDIES[rule]}" for rule in _REMEDIES if rule in rules)])
 
 
 def _feature(
     values: pd.Series[Any], column: Column
 ) -> tuple[NDArray[np.float64] | pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
     """Canonical values of a feature and the masks of the rows that break each rule."""
-    if isinstance(column, LevelledColumn) and column.is_text:
-        index, words = canonical.texts(values, column.codes, column.missing)
-        known = np.isin(np.array([*words, ""], dtype=object), np.array(column.codes, dtype=object))
-        named = pd.array([*words, None], dtype="str")
-        return pd.Series(named.take(index)), [(UNKNOWN_LEVEL, (index >= 0) & ~known[index])]
+    found, faults = _text_feature(values, column) if column.is_text else _number_feature(values, column)
+    if column.required:
+        lacking = np.asarray(pd.isna(found)) & ~np.logical_or.reduce([mask for _, mask in faults])
+        faults.append((NO_ANSWER, lacking))
+    return found, faults
+
+
+def _text_feature(
+    values: pd.Series[Any], column: Column
+) -> tuple[pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
+    codes = column.codes if isinstance(column, LevelledColumn) else ()
+    index, words = canonical.texts(values, codes, column.missing)
+    known = np.isin(np.array([*words, ""], dtype=object), np.array(codes, dtype=object))
+    lower = {str(code).lower() for code in codes}
+    alike = np.array([*(word.lower() in lower for word in words), False])
+    unknown = (index >= 0) & ~known[index]
+    named = pd.array([*words, None], dtype="str")
+    faults = [(UNKNOWN_LEVEL, unknown & ~alike[index]), (OTHER_CASE, unknown & alike[index])]
+    return pd.Series(named.take(index)), faults
+
+
+def _number_feature(
+    values: pd.Series[Any], column: Column
+) -> tuple[NDArray[np.float64], list[tuple[str, NDArray[np.bool_]]]]:
     number, wrong = canonical.numbers(values, column.missing)
+    faults = _no_numbers(values, wrong) if wrong.any() else []
     if isinstance(column, NumericColumn):
-        outside = (number < column.minimum) | (number > column.maximum)
-        return number, [(NOT_A_NUMBER, wrong), (OUT_OF_RANGE, outside)]
+        return number, [*faults, (OUT_OF_RANGE, (number < column.minimum) | (number > column.maximum))]
     unknown = ~np.isin(number, np.array(column.codes, dtype=np.float64)) & ~np.isnan(number)
-    return number, [(NOT_A_NUMBER, wrong), (UNKNOWN_LEVEL, unknown)]
+    return number, [*faults, (UNKNOWN_LEVEL, unknown)]
+
+
+def _no_numbers(values: pd.Series[Any], wrong: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Which values that are no numbers would be with another decimal sign, or without groups of digits."""
+    index, distinct = canonical.distinct(values)
+    words = [*(str(value).strip() for value in distinct), ""]
+    comma = np.array([bool(_DECIMAL_COMMA.fullmatch(word)) for word in words])[index] & wrong
+    grouped = np.array([bool(_GROUPED.fullmatch(word)) for word in words])[index] & wrong & ~comma
+    rest = wrong & ~comma & ~grouped
+    return [(NOT_A_NUMBER, rest), (DECIMAL_COMMA, comma), (GROUPED_DIGITS, grouped)]
 
 
 def _target(
@@ -198,13 +253,14 @@ def _target(
     negative = [code for code in schema.target.levels if code not in schema.target.positive]
     same = set(positive) == set(schema.target.positive)
     known = list(schema.target.levels) if same else [*negative, *positive]
+    missing = schema.target.missing
     if any(isinstance(code, str) for code in known):
-        index, words = canonical.texts(values, known)
+        index, words = canonical.texts(values, known, missing)
         labels = {canonical.text(code): float(code in positive) for code in known}
         table = np.array([labels.get(word, np.nan) for word in words] + [np.nan])
         outcome = table[index]
         return outcome, np.isnan(outcome) & (index >= 0)
-    number, wrong = canonical.numbers(values)
+    number, wrong = canonical.numbers(values, missing)
     outcome = np.isin(number, np.array(positive, dtype=np.float64)).astype(np.float64)
     unknown = wrong | (~np.isin(number, np.array(known, dtype=np.float64)) & ~np.isnan(number))
     outcome[unknown | np.isnan(number)] = np.nan
@@ -243,6 +299,20 @@ def _rule_text(name: str, rule: str, schema: Schema) -> str:
     return f"{rule} {column.minimum:g} to {column.maximum:g}"
 
 
+def _allowed(problem: Problem, schema: Schema) -> str:
+    """The levels of a column, for a person who has others."""
+    column = next((column for column in schema.columns if column.name == problem.column), None)
+    if not isinstance(column, LevelledColumn) or problem.rule not in (
+        UNKNOWN_LEVEL,
+        NOT_A_NUMBER,
+        OTHER_CASE,
+    ):
+        return ""
+    levels = [format_code(code) for code in column.codes]
+    more = f", ... ({len(levels)} in all)" if len(levels) > _MOST_LEVELS else ""
+    return f" (the schema has {', '.join(levels[:_MOST_LEVELS])}{more})"
+
+
 def _file_of(raw: pd.DataFrame) -> str:
     if FILE_COLUMN not in raw or len(raw) == 0:
         return "the data"
@@ -255,6 +325,14 @@ def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence
     if not missing:
         return
     extra = [name for name in present if name not in known]
+    if len(missing) == len(needed) and len(needed) > 1:
+        # Without a header the first person's answers stand here: no name is shown.
+        raise ValidationError(
+            f"none of the {len(present)} names in the first line of {file} is a column that the schema needs "
+            f"({len(needed)} of them, first {', '.join(needed[:3])}). If the file has no header, add one; "
+            f"if it "
+            "has other names, give them to the schema's columns as aliases"
+        )
     lines = [f"{file} lacks {len(missing)} of the {len(needed)} columns that the schema needs:"]
     for name in missing:
         close = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.7)
@@ -265,6 +343,8 @@ def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence
         lines += [f"  + {name}" for name in extra[:30]]
         lines += [f"  ... and {len(extra) - 30} more"] if len(extra) > 30 else []
     lines.append(
-        "Rename the columns in the file, or describe the file with a schema of its own (-P schema=)."
+        "Rename the columns in the file, give the schema's columns these names as aliases, or describe "
+        "the file "
+        "with a schema of its own (-P schema=)."
     )
     raise ValidationError("\n".join(lines))

@@ -36,12 +36,12 @@ def numbers(
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
         plain = values.to_numpy()
         if dtype == np.float32:
-            distinct, index = np.unique(plain, return_inverse=True)
-            plain = np.array([float(str(value)) for value in distinct])[index]
+            singles, index = np.unique(plain, return_inverse=True)
+            plain = np.array([float(str(value)) for value in singles])[index]
         result = plain.astype(np.float64)  # always a copy: missing codes are written into it
         wrong = np.isinf(result)
     else:
-        index, found = _distinct(values)
+        index, found = distinct(values)
         read = [_number(value, words) for value in found]
         # One more entry at the end: index -1 means null and picks it.
         table = np.array([0.0 if value is None else value for value in read] + [math.nan])
@@ -65,10 +65,10 @@ def texts(
     known = {text(level) for level in levels}
     codes = {text(code) for code in missing}
     nothing = (MISSING_TEXT - known) | codes
-    index, distinct = _distinct(values)
+    index, found = distinct(values)
     positions: dict[str, int] = {}
-    table = np.full(len(distinct) + 1, -1, dtype=np.int64)
-    for place, value in enumerate(distinct):
+    table = np.full(len(found) + 1, -1, dtype=np.int64)
+    for place, value in enumerate(found):
         word = text(value)
         whole = re.sub(r"\.0+$", "", word)
         if word not in known | codes and whole in known | codes:
@@ -103,7 +103,7 @@ def _number(value: object, words: frozenset[str]) -> float | None:
     return None if math.isinf(number) or (math.isnan(number) and isinstance(value, str)) else number
 
 
-def _distinct(values: pd.Series) -> tuple[NDArray[Any], pd.Index]:
+def distinct(values: pd.Series) -> tuple[NDArray[Any], pd.Index]:
     """Index of each row's value (-1 where null) and the distinct values it points into."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values.cat.codes.to_numpy(), values.cat.categories

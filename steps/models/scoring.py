@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from steps.data import atomic, files, sources, validation
+from steps.data import atomic, files, readers, reading, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
 from steps.models.reasons import Explained, Explainer
@@ -144,11 +144,12 @@ def _layout(
     features = set(schema.feature_names)
     types: dict[str, list[Any]] = {}
     for file in located.files:
-        found = files.column_types(file)
+        found = readers.column_types(file)
+        names = reading.plan(file, schema, located.target_column).renamed(list(found))
         known = [*schema.feature_names, located.target_column, *located.ignore]
-        validation.check_columns(list(found), schema.feature_names, known, file.name)
-        for name, kind in found.items():
-            if beside == "all" or name not in (*features, located.target_column):
+        validation.check_columns(names, schema.feature_names, known, file.name)
+        for (name, kind), meant in zip(found.items(), names, strict=False):  # what lacks stands at the end
+            if beside == "all" or meant not in (*features, located.target_column):
                 types.setdefault(name, []).append(kind)
     taken = [name for name in (RISK, REASON, FILE, *(one.name for one in reasons)) if name in types]
     if taken:
@@ -168,7 +169,8 @@ def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:
     raw = [kind for kind in own if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
     nested = [kind for kind in own if pa.types.is_nested(kind)]
     into_csv = not out.name.endswith(".parquet")
-    if len(set(kinds)) == 1 and not (into_csv and (raw or nested)):
+    newer = [kind for kind in own if not _is_writable(kind)]
+    if len(set(kinds)) == 1 and not newer and not (into_csv and (raw or nested)):
         return kinds[0]
     if nested:
         why = "CSV cannot hold" if into_csv else "another file has otherwise"
@@ -179,12 +181,23 @@ def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:
     return pa.string()
 
 
+def _is_writable(kind: pa.DataType) -> bool:
+    """Whether every writer knows a kind of values; UUIDs, views of text and the like become text."""
+    import pyarrow as pa
+
+    tests = (
+        pa.types.is_primitive, pa.types.is_string, pa.types.is_large_string, pa.types.is_decimal,
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_nested, pa.types.is_null,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
 def _tables(
     located: Located, layout: _Layout, schema: Schema, rows: int
 ) -> Iterator[tuple[LocalFile, pa.Table]]:
-    wanted = {*schema.feature_names, *layout.kept}
     for file in located.files:
-        for table in files.tables(file, rows, wanted):
+        plan = reading.plan(file, schema, located.target_column)
+        for table in readers.tables(file, rows, {*plan.names(schema.feature_names), *layout.kept}):
             yield file, table
 
 
@@ -200,7 +213,9 @@ def _score_table(
     import pyarrow as pa
 
     names = list(schema.feature_names)
-    frame = sources.frame_of(table.select(names), file)
+    plan = reading.plan(file, schema, located.target_column)
+    stored = [name for name in table.column_names if name in plan.names(names)]
+    frame = reading.meant(sources.frame_of(table.select(stored), file), plan)
     checked = validation.check(frame, schema, located.target_column, located.positive, require_target=False)
     risk = np.full(len(frame), np.nan)
     valid = np.asarray(checked.valid.index)
@@ -220,7 +235,7 @@ def _score_table(
         wanted = layout.schema.field(name).type
         try:
             columns.append(
-                table.column(name).cast(wanted)
+                _kept(table.column(name), wanted)
                 if name in table.column_names
                 else pa.nulls(len(frame), wanted)
             )
@@ -243,6 +258,12 @@ def _explained(predict: Predict | Explainer, valid: pd.DataFrame) -> Explained:
     if isinstance(predict, Explainer):
         return predict(valid)
     return Explained(predict(valid) if len(valid) else np.zeros(0), {})
+
+
+def _kept(values: Any, wanted: pa.DataType) -> Any:
+    import pyarrow as pa
+
+    return sources.as_text(values) if wanted == pa.string() else values.cast(wanted)
 
 
 @contextlib.contextmanager
@@ -276,7 +297,7 @@ def _bar(located: Located, shown: bool) -> Any:
 
     from tqdm import tqdm
 
-    counts = [files.row_count(file) for file in located.files]
+    counts = [readers.row_count(file) for file in located.files]
     total = sum(count for count in counts if count is not None) if None not in counts else None
     every = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(

@@ -8,11 +8,11 @@ output must be on storage that all of them see.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.data import atomic, files, validation
+from steps.data import atomic, files, readers, reading, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
 from steps.models import families, saved, scoring
@@ -21,8 +21,11 @@ from steps.models.scoring import Beside, Scored
 if TYPE_CHECKING:
     import pandas as pd
 
+    from steps.data.files import LocalFile
+    from steps.data.reading import Plan
     from steps.data.schema import Schema
     from steps.data.sources import Located
+    from steps.data.validation import Checked
     from steps.models.families import Model
 
 ROW = "row"
@@ -53,13 +56,12 @@ def score(
 
     started = time.monotonic()
     loaded = saved.load(model)
-    for file in located.files:
-        if files.file_format(file.path, file.name) != "parquet":
-            raise UserError(
-                f"{file.name} is not Parquet: engine=spark reads Parquet only (engine=local reads CSV)"
-            )
-        known = [*schema.feature_names, located.target_column, *located.ignore]
-        validation.check_columns(list(files.column_types(file)), schema.feature_names, known, file.name)
+    plans = [_plan(file, located, schema) for file in located.files]
+    if any(plan != plans[0] for plan in plans):
+        raise UserError(
+            "the files name their columns in different ways: engine=spark reads files of one kind"
+        )
+    stored = plans[0].names([*schema.feature_names, located.target_column])
     rows = spark.read.option("mergeSchema", "true").parquet(*(str(file.path) for file in located.files))
     rows = rows.select(
         f.col("_metadata.file_name").alias(scoring.FILE),
@@ -69,9 +71,7 @@ def score(
     kept = [
         field
         for field in rows.schema.fields
-        if field.name in (scoring.FILE, ROW)
-        or beside == "all"
-        or field.name not in (*schema.feature_names, located.target_column)
+        if field.name in (scoring.FILE, ROW) or beside == "all" or field.name not in stored
     ]
     own = [t.StructField(scoring.RISK, t.DoubleType()), t.StructField(scoring.REASON, t.StringType())]
     names = [field.name for field in kept]
@@ -80,7 +80,9 @@ def score(
 
     def score_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            yield scored_batch(batch, sent.value, schema, target, positive, names)
+            meant = reading.meant(batch.reset_index(drop=True), plans[0])
+            found = validation.check(meant, schema, target, positive, require_target=False)
+            yield scored_batch(batch, found, sent.value, schema.feature_names, names)
 
     scored = rows.mapInPandas(score_batches, t.StructType([*kept, *own]))
     with atomic.filling(out) as fresh:
@@ -92,13 +94,19 @@ def score(
     return Scored(int(total), int(broken), float(risk_sum), time.monotonic() - started)
 
 
+def _plan(file: LocalFile, located: Located, schema: Schema) -> Plan:
+    if files.kind(file) != "parquet":
+        raise UserError(
+            f"{file.name} is not Parquet: engine=spark reads Parquet only (engine=local reads CSV)"
+        )
+    plan = reading.plan(file, schema, located.target_column)
+    known = [*schema.feature_names, located.target_column, *located.ignore]
+    validation.check_columns(plan.renamed(readers.header(file)), schema.feature_names, known, file.name)
+    return plan
+
+
 def scored_batch(
-    batch: pd.DataFrame,
-    model: Model,
-    schema: Schema,
-    target: str,
-    positive: tuple[Any, ...],
-    kept: list[str],
+    batch: pd.DataFrame, found: Checked, model: Model, features: Sequence[str], kept: list[str]
 ) -> pd.DataFrame:
     """The kept columns with each row's risk, or the reason why it gets none; runs on executors."""
     import numpy as np
@@ -106,12 +114,11 @@ def scored_batch(
     from threadpoolctl import threadpool_limits
 
     batch = batch.reset_index(drop=True)
-    found = validation.check(batch, schema, target, positive, require_target=False)
     result = batch[kept].copy()
     risk = np.full(len(batch), None, dtype=object)
     if len(found.valid):
         with threadpool_limits(1):
-            risk[found.valid.index] = families.predict_risk(model, found.valid[list(schema.feature_names)])
+            risk[found.valid.index] = families.predict_risk(model, found.valid[list(features)])
     result[scoring.RISK] = risk
     reasons = pd.Series(None, index=batch.index, dtype=object)
     if len(found.rejected):

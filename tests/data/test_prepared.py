@@ -74,7 +74,7 @@ def test_the_same_rows_make_the_same_tables_however_they_arrive(schema: Schema, 
     whole = sources.locate("whole.parquet", schema, tmp_path / "cache", tmp_path)
     parts = sources.locate("parts", schema, tmp_path / "cache", tmp_path)
     first = preparation.prepare(sources.read(whole, schema), schema, whole, 0)
-    second = preparation.prepare(sources.chunks(parts, rows=60), schema, parts, 0)
+    second = preparation.prepare(sources.chunks(parts, schema, rows=60), schema, parts, 0)
     third = preparation.prepare(sources.read(parts, schema), schema, parts, 0)
     assert first.digest == second.digest == third.digest
     for part, table in first.tables.items():
@@ -137,7 +137,7 @@ def test_past_the_tolerated_share_the_data_are_refused(schema: Schema) -> None:
     assert str(caught.value).splitlines() == [
         "fewer than 10 of 200 rows break the schema readmission, more than max_rejected allows (2.40%):",
         "  glucose: out of range 2 to 40: fewer than 10 rows",
-        "  ward: unknown level: fewer than 10 rows",
+        "  ward: unknown level (the schema has A1, B2, NA): fewer than 10 rows",
         "Mend the data or the schema, or allow more with -P max_rejected=.",
     ]
     assert caught.value.rejected["glucose"].tolist()[0] == "987654.0"
@@ -355,7 +355,7 @@ def test_the_real_survey_is_valid_and_evenly_split(survey_path: Path) -> None:
 
     schema = load(Path(__file__).resolve().parents[2] / "data" / "brfss2015.yaml")
     located = sources.locate(str(survey_path), schema, survey_path.parent, survey_path.parent)
-    prepared = preparation.prepare(sources.chunks(located), schema, located, 0)
+    prepared = preparation.prepare(sources.chunks(located, schema), schema, located, 0)
     assert prepared.profile.rows.valid == 253_680
     assert prepared.profile.repeats.rows_repeating_features == 25_772
     for part in prepared.profile.parts.values():

@@ -132,9 +132,10 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         .replace("{column: ward, missing: 0.5}", "{column: wart, missing: 0.5}")
     )
     problems = _problems(read, text)
-    assert [problem.split(":")[0] for problem in problems] == [
+    assert {problem.split(":")[0] for problem in problems} == {
         "column dose", "column grade", "target", "gates", "wave change 2",
-    ]  # fmt: skip
+    }  # fmt: skip
+    assert len(problems) == 5
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,6 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         ("minimum: 0.5", "minimum: true", "minimum should be a number"),
         ("{1: mild, 2: moderate, 3: severe}", "{a: mild, b: severe}", "text has no order"),
         ("{1: mild, 2: moderate, 3: severe}", "{2: mild, 1: severe}", "ascending"),
-        ('missing: ["?"]', "missing: [9]", "missing should hold texts"),
         ('missing: ["?"]', "missing: [A]", "both a level and a value that means missing"),
         ("name: smoker", "name: grade", "two columns are called 'grade'"),
         ("name: smoker", "name: __smoker", "the project's own"),
@@ -174,7 +174,7 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         ("{column: ward}", "{column: dose}", "name is missing"),
         ("name: Ill", "name: High dose", "two subgroups"),
         ("slope: [0.8, 1.2]", "slope: [1.2, 0.8]", "two numbers, lower and upper"),
-        ("roc_auc_margin: 0.01", "roc_auc_margin: 1.5", "roc_auc_margin should lie between 0 and 1"),
+        ("roc_auc_margin: 0.01", "roc_auc_margin: 1.5", "roc_auc_margin should be a number between 0 and 1"),
         ("roc_auc_margin: 0.01", "prevalence_change: 0.9", "an odds ratio above 1"),
         ("{from: 10, to: 50", "{from: 11, to: 50", "join without gap"),
         ("points: {A: 1, B: 0, C: 0}", "points: {A: 1, B: 0}", "say nothing for level C of ward"),

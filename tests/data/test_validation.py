@@ -78,7 +78,7 @@ def test_a_text_level_may_be_written_as_a_number(tmp_path: Any) -> None:
     assert _check(_frame(ward=["1.5", "3", "x.0"]), schema).problems == (Problem("ward", "unknown level", 3),)
 
 
-@pytest.mark.parametrize("value", ["1_0", "ten", "1,5", "inf", "0x5", "5 mmol", pd.Timestamp("2020-01-01")])
+@pytest.mark.parametrize("value", ["1_0", "ten", "1,5,0", "inf", "0x5", "5 mmol", pd.Timestamp("2020-01-01")])
 def test_what_is_no_number_is_rejected(schema: Schema, value: object) -> None:
     """Text that Python might take for a number, but nobody means as one, is none."""
     assert _check(_frame(glucose=[value, 5]), schema).problems == (Problem("glucose", "not a number", 1),)
@@ -90,7 +90,8 @@ def test_what_is_no_number_is_rejected(schema: Schema, value: object) -> None:
         ("glucose", 1.99, "out of range"),
         ("glucose", "40.01", "out of range"),
         ("glucose", -1, "out of range"),
-        ("ward", "a1", "unknown level"),
+        ("ward", "a1", "a level that differs only in upper and lower case"),
+        ("ward", "a9", "unknown level"),
         ("ward", 7, "unknown level"),
         ("stage", 4, "unknown level"),
         ("stage", 1.5, "unknown level"),
@@ -197,7 +198,10 @@ def test_missing_columns_are_shown_as_a_difference(schema: Schema) -> None:
         "and has what the schema does not know:",
         "  + Glucose",
         "  + station",
-        "Rename the columns in the file, or describe the file with a schema of its own (-P schema=).",
+        (
+            "Rename the columns in the file, give the schema's columns these names as aliases, or describe "
+            "the file with a schema of its own (-P schema=)."
+        ),
     ]
 
 
@@ -219,7 +223,7 @@ def test_problems_of_chunks_add_up(schema: Schema) -> None:
     assert sum(len(part.valid) for part in parts) == len(whole.valid)
     assert validation.described(validation.merged(whole.problems), schema).splitlines() == [
         "  glucose: out of range 2 to 40: 43 rows",
-        "  ward: unknown level: 28 rows",
+        "  ward: unknown level (the schema has A1, B2, NA): 28 rows",
     ]
 
 
