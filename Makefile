@@ -14,7 +14,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
 ARGS ?=
 
-.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release image pack image-test deploy \
+.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release page image pack image-test deploy \
         rollback stack stack-test digests propose-digests simulate pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
@@ -83,6 +83,9 @@ serve: .venv/installed  ## The champion behind its sidecar on loopback, without 
 
 release: .venv/installed  ## Export the champion into build/release (ARGS="--version 3" for another)
 	@python -m steps.ops.release $(ARGS)
+
+page: .venv/installed  ## One person's page of the champion, opened in a browser
+	@python -m steps.ops.release --open $(ARGS)
 
 image: release pack  ## Images of the champion and of its sidecar, from mlflow models build-docker
 

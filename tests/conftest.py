@@ -10,9 +10,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from steps.data.schema import Schema
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,11 +125,11 @@ def check_out(folder: Path) -> Checkout:
     return Checkout(folder)
 
 
-# A chain that takes a minute: few trials of the fast families.
+# A chain that takes a minute: few trials, and a glass box among them.
 QUICK: dict[str, Any] = {
     "max_evals": 4,
     "parallelism": 2,
-    "families": "logistic_regression,histogram_gradient_boosting",
+    "families": "logistic_regression,explainable_boosting",
     "replicates": 200,
 }
 
@@ -142,6 +145,13 @@ class Champion:
     run_id: str
     model: Path
     reference: Path
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that it was trained with."""
+        from steps.data.schema_file import load
+
+        return load(ROOT / "data" / "brfss2015.yaml")
 
 
 @pytest.fixture(scope="session")

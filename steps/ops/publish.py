@@ -22,6 +22,7 @@ from steps.chain import pipeline
 from steps.data.errors import UserError
 from steps.data.release_facts import RELEASE, read_facts
 from steps.ops.keep_store import Gh
+from steps.ops.release import PAGE
 from steps.reports import job_summary
 
 ATTACHED = ("release.json", "reference.json", "evaluation.json", "report.html", "model_card.md")
@@ -168,7 +169,8 @@ def _release(tag: str, told: Mapping[str, Any], commit: str, folder: Path, call:
     packed = folder.with_name(f"{tag}.tar.gz")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(folder / "model", "model")
-    files = [str(packed), *(str(folder / name) for name in ATTACHED)]
+    page = [PAGE] if (folder / PAGE).exists() else []  # an older version has none
+    files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *page])]
     kind = "synthetic people: for trying out only" if told["synthetic"] else f"{told['data_kind']} data"
     notes = (
         f"Version {told['version']} of {told['name']}, trained on {kind}. "

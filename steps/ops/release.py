@@ -1,16 +1,20 @@
 """Export a registered model version, ready to be packed: `make release` puts it into `build/release`.
 
 The folder holds the MLflow model, `reference.json` with version and floors filled in, report, model card,
-evaluation, and `release.json`, which says what it is. Images are built from this folder alone, so whoever
-builds and pushes them needs no access to the tracking store, and what was tested is what is pushed.
+evaluation, one person's page (`risk.html`), and `release.json`, which says what it is. Images are built from
+this folder alone, so whoever builds and pushes them needs no access to the tracking store, and what was
+tested is what is pushed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+import webbrowser
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +23,21 @@ from steps.chain.context import VERDICT
 from steps.chain.values import Main
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import FACTS, RELEASE
+from steps.data.release_facts import FACTS, RELEASE, read_facts
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
+from steps.measures import evaluation_document
 from steps.models import saved
+from steps.models.served_model import TERMS_FILE
+from steps.reports.person_page import PageFacts, render_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+log = logging.getLogger("steps.ops")
+
+PAGE = "risk.html"
 
 _COMMIT_TAG = "mlflow.source.git.commit"
 
@@ -83,8 +94,10 @@ _METRICS = (
 )
 
 
-def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[str, Any]:
+def export(client: MlflowClient, name: str, version: str, folder: Path, schema: Schema) -> dict[str, Any]:
     """Write a version's release into `folder`, whole or not at all; returns what `release.json` says.
+
+    Where one person's page cannot be made, as for a version of an older release, a warning says why.
 
     Raises:
         UserError: there is no such version, it was registered by something else than promote, or its model
@@ -96,7 +109,12 @@ def export(client: MlflowClient, name: str, version: str, folder: Path) -> dict[
     if not {"evaluate_run_id", "promote_run_id"} <= found.tags.keys():
         raise UserError(f"version {version} of {name} was not registered by this project's promote")
     with atomic.filling(folder) as fresh:
-        return _fill(client, found, fresh)
+        told = _fill(client, found, fresh)
+        try:
+            write_page(fresh, schema)
+        except UserError as error:
+            log.warning("release: no page for one person (%s): %s", PAGE, error)
+        return told
 
 
 def _fill(client: MlflowClient, found: ModelVersion, folder: Path) -> dict[str, Any]:
@@ -124,6 +142,34 @@ def _fill(client: MlflowClient, found: ModelVersion, folder: Path) -> dict[str, 
     return told
 
 
+def write_page(folder: Path, schema: Schema) -> None:
+    """Write one person's page of the release in a folder.
+
+    Raises:
+        UserError: the release was evaluated by a version whose figures this one does not read, or it was
+            trained on other columns than the schema has.
+    """
+    told = read_facts(folder)
+    evaluation = evaluation_document.from_json(
+        json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    )
+    if sorted(feature.name for feature in evaluation.features) != sorted(schema.feature_names):
+        raise UserError(
+            f"version {told['version']} of {told['name']} asks for other columns than the schema "
+            f"{schema.name} has: name the schema that it was trained with (--schema)"
+        )
+    model = saved.check(folder / "model")
+    is_additive = model.name == TERMS_FILE
+    facts = PageFacts(
+        name=str(told["name"]),
+        version=str(told["version"]),
+        synthetic=bool(told["synthetic"]),
+        terms=json.loads(model.read_text(encoding="utf-8")) if is_additive else None,
+        made=datetime.now(UTC),
+    )
+    atomic.write_text(folder / PAGE, render_page(schema, evaluation, facts))
+
+
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -134,15 +180,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--schema", help="the schema's file (default: MLProject's)")
     parser.add_argument("--name", default="", help="a registered model (default: that of the last verdict)")
     parser.add_argument("--version", default="", help="a version of it (default: the champion)")
+    parser.add_argument("--open", action="store_true", help="open one person's page in a browser")
     given = parser.parse_args(argv)
     try:
         path = given.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
         client = tracking.connect()
-        name = given.name or chosen_name(client, load(pipeline.PROJECT / path), pipeline.PROJECT)
+        schema = load(pipeline.PROJECT / path)
+        name = given.name or chosen_name(client, schema, pipeline.PROJECT)
         version = given.version or registry.alias_version(client, name, registry.CHAMPION)
         if version is None:
             raise UserError(f"{name} has no champion: `make run` makes one")
-        told = export(client, name, version, pipeline.PROJECT / RELEASE)
+        told = export(client, name, version, pipeline.PROJECT / RELEASE, schema)
     except UserError as error:
         print(f"release: error: {error}", file=sys.stderr)
         return 1
@@ -150,7 +198,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"release: version {told['version']} of {told['name']} in {RELEASE}, "
         f"ROC AUC {told['metrics']['roc_auc']}"
     )
+    if given.open:
+        _open_page(pipeline.PROJECT / RELEASE / PAGE)
     return 0
+
+
+def _open_page(page: Path) -> None:
+    is_open = page.exists() and webbrowser.open(page.as_uri())
+    if page.exists():
+        print(f"page:    {RELEASE / PAGE}" + ("" if is_open else "; open it in a browser"))
 
 
 if __name__ == "__main__":

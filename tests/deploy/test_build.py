@@ -28,7 +28,7 @@ def built(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("image") / "release"
     client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
-    release.export(client, champion.name, champion.version, folder)
+    release.export(client, champion.name, champion.version, folder, champion.schema)
     build.build(folder)
     return folder
 

@@ -21,7 +21,7 @@ def test_the_champion_is_served_with_its_version_and_stops(champion: Any, tmp_pa
 
     client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
     folder = tmp_path / "release"
-    release.export(client, champion.name, champion.version, folder)
+    release.export(client, champion.name, champion.version, folder, champion.schema)
     known = json.loads((folder / "reference.json").read_text())
     rows = check_images.made_rows(known, 5, seed=2)
     ports = free_port(), free_port(), free_port()

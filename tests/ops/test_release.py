@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monitoring.deploy import build, check_images, rollout
 from steps.chain.fingerprint import digest
 from steps.data import release_facts
 from steps.data.errors import UserError
+from steps.models import saved
 from steps.ops import keep_store, publish, release, retrain
 
 TOLD: dict[str, Any] = {
@@ -47,7 +49,7 @@ def exported(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("build") / "release"
     client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
-    release.export(client, champion.name, champion.version, folder)
+    release.export(client, champion.name, champion.version, folder, champion.schema)
     return folder
 
 
@@ -67,6 +69,29 @@ def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     assert "## Gates" in (exported / "model_card.md").read_text(encoding="utf-8")
 
 
+def test_a_release_has_one_persons_page_of_its_model(exported: Path, champion: Any) -> None:
+    """With the model's own tables, its version, and the banner of made-up people."""
+    page = (exported / release.PAGE).read_text(encoding="utf-8")
+    told = json.loads(page.split('<script type="application/json" id="page">')[1].split("</script>")[0])
+    assert told["terms"] == json.loads((exported / "model" / "artifacts" / "terms.json").read_text())
+    assert f"{champion.name}, version {champion.version}" in page
+    assert 'class="banner"' in page
+
+
+def test_a_release_that_cannot_have_a_page_goes_without(
+    champion: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here for a schema with other columns; the reason is a warning."""
+    import mlflow
+
+    client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
+    fewer = replace(champion.schema, columns=champion.schema.columns[1:])
+    release.export(client, champion.name, champion.version, tmp_path / "release", fewer)
+    assert (tmp_path / "release" / "release.json").exists()
+    assert not (tmp_path / "release" / release.PAGE).exists()
+    assert "asks for other columns than the schema" in caplog.text
+
+
 def test_a_model_is_known_by_what_it_does_and_by_what_serves_it(exported: Path, champion: Any) -> None:
     """An updated package makes another model of it, which a container then gets."""
     import mlflow
@@ -74,9 +99,10 @@ def test_a_model_is_known_by_what_it_does_and_by_what_serves_it(exported: Path, 
     client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
     tags = client.get_model_version(champion.name, champion.version).tags
     pins = (exported / "model" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert any(pin.startswith("scikit-learn==") for pin in pins)
-    assert tags["model_digest"] == digest([tags["behaviour_digest"], pins])
-    assert tags["model_digest"] != digest([tags["behaviour_digest"], [*pins[:-1], "uvloop==99"]])
+    code = saved.serving_code()
+    assert any(pin.startswith("numpy==") for pin in pins)
+    assert tags["model_digest"] == digest([tags["behaviour_digest"], pins, code])
+    assert tags["model_digest"] != digest([tags["behaviour_digest"], [*pins[:-1], "uvloop==99"], code])
 
 
 def test_a_release_s_reference_names_its_version(exported: Path, champion: Any) -> None:
@@ -94,7 +120,7 @@ def test_the_floors_are_those_that_promote_judged_by(champion: Any, tmp_path: Pa
     judged = client.get_model_version(champion.name, champion.version).tags["roc_auc_min"]
     client.set_model_version_tag(champion.name, champion.version, "roc_auc_min", "0.7777")
     try:
-        release.export(client, champion.name, champion.version, tmp_path / "release")
+        release.export(client, champion.name, champion.version, tmp_path / "release", champion.schema)
     finally:
         client.set_model_version_tag(champion.name, champion.version, "roc_auc_min", judged)
     assert reference.load(tmp_path / "release" / "reference.json").floors["roc_auc"] == 0.7777
@@ -106,7 +132,7 @@ def test_a_version_that_is_not_there_is_named(champion: Any, tmp_path: Path) -> 
 
     client = mlflow.MlflowClient(champion.checkout.tracking_uri, champion.checkout.tracking_uri)
     with pytest.raises(UserError, match="has no version 99"):
-        release.export(client, champion.name, "99", tmp_path / "release")
+        release.export(client, champion.name, "99", tmp_path / "release", champion.schema)
     assert list(tmp_path.iterdir()) == []
 
 
