@@ -15,8 +15,9 @@ from steps.data.files import TARGET_COLUMN
 from steps.measures import evaluation, evaluation_document
 from steps.measures.evaluation_document import ModelFacts
 from steps.models import families, saved
+from steps.models.served_model import Terms
 from steps.reports import evaluation as report
-from steps.reports import plots
+from steps.reports import model_terms, plots
 
 if TYPE_CHECKING:
     from steps.chain.context import Context
@@ -56,6 +57,10 @@ def work(step: Context[Evaluate]) -> Result:
     step.log_json("evaluation.json", content)
     step.log_text("report.html", report.render_report([measured]))
     step.log_text("model_card.md", report.render_card(measured))
+    if isinstance(model, Terms):
+        page = model_terms.render(model, step.schema, name=about["name"], synthetic=about["synthetic"])
+        step.log_text("terms.html", page)
+        step.log_text("terms.csv", model_terms.table(model))
     step.log_text("figures/calibration.svg", plots.calibration(measured))
     step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
     step.log_text("figures/roc.svg", plots.roc(measured))

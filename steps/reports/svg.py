@@ -390,6 +390,71 @@ def ticks(end: float, start: float = 0.0, most: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, int(np.floor(end / step + 1e-9)) + 1)]
 
 
+def term_curve(
+    labels: Sequence[str],
+    effects: Sequence[float],
+    band: Sequence[float],
+    people: Sequence[float],
+    *,
+    ordered: bool,
+    alt: str,
+) -> str:
+    """The effect of each level as a step with its band, and how many people stand behind it as bars below.
+
+    The first level is a missing answer and stands apart. Steps of ordered levels are joined.
+    """
+    step, left, top, plot, bars = max(16, min(64, 560 // len(labels))), 44, 10, 150, 30
+    low = min(0.0, *(e - b for e, b in zip(effects, band, strict=True)))
+    high = max(0.0, *(e + b for e, b in zip(effects, band, strict=True)))
+    scale = plot / max(high - low, 1e-6)
+    places = [left + step * at + (0 if at == 0 else step * 0.5) for at in range(len(labels))]
+    width, bottom = places[-1] + step + 90, top + plot
+
+    def y(value: float) -> float:
+        return top + (high - value) * scale
+
+    parts = [_text(left - 6, y(tick) + 4, number(tick, 1), MUTED, "end", 9.5) for tick in ticks(high, low)]
+    parts += [_line(left, y(tick), width - 90, y(tick), GRID) for tick in ticks(high, low)]
+    parts.append(_line(left, y(0), width - 90, y(0), MUTED))
+    most = max(*people, 1.0)
+    for at, (x, label) in enumerate(zip(places, labels, strict=True)):
+        effect, half = effects[at], band[at]
+        parts.append(_rect(x, y(effect + half), step, max(2 * half * scale, 0.5), _blend(FIRST, 0.25)))
+        colour = MUTED if at == 0 else FIRST
+        parts.append(_line(x, y(effect), x + step, y(effect), colour, 2.2))
+        if ordered and at > 1:
+            parts.append(_line(x, y(effects[at - 1]), x, y(effect), colour, 1.2))
+        tall = bars * people[at] / most
+        parts.append(_rect(x + 1, bottom + 8 + bars - tall, step - 2, tall, BAR))
+        parts.append(_tilted(x + step / 2, bottom + bars + 20, _short(label, 28), 35))
+    hanging = 4 * max(len(_short(label, 28)) for label in labels)
+    return _svg(width, bottom + bars + 30 + hanging, alt, parts, fixed=True)
+
+
+def term_table(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    effects: Sequence[Sequence[float]],
+    seen: Sequence[Sequence[bool]],
+    alt: str,
+) -> str:
+    """The effect of each pair of levels, orange below 0 and blue above; grey where nobody gave the pair."""
+    cell, left, top = (22 if len(columns) <= 20 else 16), 180, 100
+    largest = max([abs(value) for row in effects for value in row] or [1.0]) or 1.0
+    parts = []
+    for j, label in enumerate(columns):
+        parts.append(_tilted(left + cell * (j + 0.5) + 3, top - 6, _short(label, 22), -45))
+    for i, label in enumerate(rows):
+        y = top + cell * i
+        parts.append(_text(left - 7, y + cell / 2 + 4, _short(label, 28), INK, "end", 10))
+        for j, value in enumerate(effects[i]):
+            colour = _shade(value / largest) if seen[i][j] else GRID
+            parts.append(_rect(left + cell * j + 0.5, y + 0.5, cell - 1, cell - 1, colour))
+    width, height = left + cell * len(columns) + 90, top + cell * len(rows) + 34
+    parts.append(_text(left, height - 8, f"strongest: {number(largest, 2)} in log odds", MUTED, "start", 10))
+    return _svg(width, height, alt, parts, fixed=True)
+
+
 def _svg(width: float, height: float, alt: str, parts: Sequence[str], fixed: bool = False) -> str:
     size = f'width="{width:.0f}" height="{height:.0f}"' if fixed else f'style="max-width:{width:.0f}px"'
     head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" {size} role="img" font-family="inherit"'

@@ -1,0 +1,138 @@
+"""A glass box, whole: the curve of each term with its band, pairs as heat maps, and all of it as a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steps.data.schema import LevelledColumn
+from steps.reports import svg
+from steps.reports.html import environment
+
+if TYPE_CHECKING:
+    from steps.data.schema import Schema
+    from steps.models.served_model import Term, Terms
+
+# 95 % of what other samples of as many people would give, if it were normal.
+_BAND = 1.96
+# So many terms stand in the picture of importances; the pages below have all.
+_LISTED = 25
+READS = ("templates/terms.html", "templates/report.css")
+
+
+@dataclass(frozen=True)
+class TermView:
+    """One term as the page shows it. `importance` is the mean size of its effect over the training rows."""
+
+    title: str
+    meanings: tuple[str, ...]
+    importance: float
+    lowest: tuple[str, float]
+    highest: tuple[str, float]
+    picture: str
+
+
+def render(terms: Terms, schema: Schema, *, name: str, synthetic: bool) -> str:
+    """The page: every term by importance, in one file that loads nothing."""
+    views = [_view(terms, term, schema) for term in terms.terms]
+    views.sort(key=lambda view: (-view.importance, view.title))
+    return (
+        environment()
+        .get_template("terms.html")
+        .render(
+            views=views,
+            schema=schema,
+            name=name,
+            synthetic=synthetic,
+            baseline=1 / (1 + math.exp(-terms.baseline)),
+            baseline_log_odds=terms.baseline,
+            calibration=terms.calibration,
+            pairs=sum(len(term.columns) == 2 for term in terms.terms),
+            listed=min(len(views), _LISTED),
+            bars=svg.bars([(v.title, v.importance) for v in views[:_LISTED]], "Mean effect of each term"),
+        )
+    )
+
+
+def table(terms: Terms) -> str:
+    """Every entry of every term as CSV: levels, log odds (calibrated), spread, factor on the odds, people."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["column", "level", "second_column", "second_level", "log_odds", "spread", "odds_factor", "people"]
+    )
+    slope = terms.calibration.slope
+    for term in terms.terms:
+        columns = [terms.columns[place] for place in term.columns]
+        for cell in np.ndindex(*term.effects.shape):
+            named = [
+                part
+                for column, at in zip(columns, cell, strict=True)
+                for part in (column.name, column.label(at))
+            ]
+            effect = slope * term.effects[cell]
+            people = term.people[cell]
+            writer.writerow(
+                [
+                    *(*named, "", "")[:4],
+                    f"{effect:.6f}",
+                    f"{abs(slope) * term.spread[cell]:.4f}",
+                    f"{math.exp(effect):.4f}",
+                    "" if math.isnan(people) else f"{people:.0f}",
+                ]
+            )
+    return text.getvalue()
+
+
+def importance(term: Term, slope: float) -> float:
+    """Mean absolute effect over the training rows, in log odds: what the term moves a risk by, on average."""
+    people = np.nan_to_num(term.people)
+    return float(abs(slope) * np.average(np.abs(term.effects), weights=people)) if people.sum() else 0.0
+
+
+def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
+    columns = [terms.columns[place] for place in term.columns]
+    title = " and ".join(column.name for column in columns)
+    effects = terms.calibration.slope * term.effects
+    spread = abs(terms.calibration.slope) * term.spread
+    labels = [[column.label(place) for place in range(column.size)] for column in columns]
+    seen = np.nan_to_num(term.people) > 0
+
+    def extreme(cell: Sequence[int]) -> tuple[str, float]:
+        return ", ".join(axis[at] for axis, at in zip(labels, cell, strict=True)), float(effects[tuple(cell)])
+
+    order = sorted(
+        (cell for cell in np.ndindex(*effects.shape) if seen[cell]), key=lambda cell: effects[cell]
+    )
+    nothing = ("", 0.0)
+    if len(columns) == 1:
+        picture = svg.term_curve(
+            labels[0],
+            effects.tolist(),
+            (_BAND * spread).tolist(),
+            np.nan_to_num(term.people).tolist(),
+            ordered=_is_ordered(schema, columns[0].name),
+            alt=f"Effect of {title} on the log odds, by level, with the band of other samples",
+        )
+    else:
+        alt = f"Effect of {title} on the log odds, by both levels"
+        picture = svg.term_table(labels[0], labels[1], effects.tolist(), seen.tolist(), alt)
+    return TermView(
+        title,
+        tuple(schema.column(column.name).meaning for column in columns),
+        importance(term, terms.calibration.slope),
+        extreme(order[0]) if order else nothing,
+        extreme(order[-1]) if order else nothing,
+        picture,
+    )
+
+
+def _is_ordered(schema: Schema, name: str) -> bool:
+    column = schema.column(name)
+    return not (isinstance(column, LevelledColumn) and column.kind == "nominal")
