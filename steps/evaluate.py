@@ -5,6 +5,7 @@ It reads no alias, so that its result depends on the model and the rows alone an
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -67,16 +68,14 @@ def work(step: Context[Evaluate]) -> Result:
     numbers = evaluation_document.scalars(measured)
     step.log_metrics(numbers)
     step.log_datasets({"test": (data.result_digest, len(test))})
-    line = (
-        f"evaluate {step.values.model}: ROC AUC {numbers['roc_auc']:.4f} "
-        f"({numbers['roc_auc_low']:.4f} to {numbers['roc_auc_high']:.4f}) on {len(test):,} test rows"
-    )
+    roc_auc, low, high = (numbers.get(f"roc_auc{end}", math.nan) for end in ("", "_low", "_high"))
+    summary = f"ROC AUC {roc_auc:.4f} ({low:.4f} to {high:.4f}) on {len(test):,} test rows"
     tags = {
         "synthetic": data.tags["synthetic"],
         "data_kind": data.tags["data_kind"],
         "model": step.values.model,
     }
-    return Result(digest(content), tags, [line])
+    return Result(digest(content), tags, summary=summary)
 
 
 if __name__ == "__main__":

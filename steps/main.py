@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from steps.chain.context import Context, StepRun
     from steps.chain.values import Main, Role
 
+# Metrics of an evaluation that the chain shows, and their names.
+_FIGURES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "calibration_slope": "calibration slope",
+    "observed_expected": "observed / expected",
+    "recall": "recall at the threshold",
+    "flagged": "share flagged",
+}
+
 
 def work(step: Context[Main]) -> Result:
     """Bring every step's result about, reusing what is there; let promote judge; print what came of it."""
@@ -44,20 +55,9 @@ def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> dict[str, Any
 
 
 def _summary(step: Context[Main], compared: Mapping[Role, StepRun], verdict: Mapping[str, Any]) -> list[str]:
-    columns = (
-        "roc_auc",
-        "average_precision",
-        "brier",
-        "calibration_slope",
-        "observed_expected",
-        "recall",
-        "flagged",
-    )
-    lines = ["", f"{'model':10}" + "".join(f"{name.replace('_', ' '):>19}" for name in columns)]
-    for role, evaluated in sorted(compared.items(), reverse=True):
-        found = step.client.get_run(evaluated.run_id).data.metrics
-        lines.append(f"{role:10}" + "".join(f"{found[name]:19.4f}" for name in columns))
-    lines.append("")
+    roles: tuple[Role, ...] = ("tuned", "baseline")
+    figures = {role: step.client.get_run(compared[role].run_id).data.metrics for role in roles}
+    lines = ["", *_table(figures), ""]
     if any(run.tags["synthetic"] == "true" for run in compared.values()):
         lines.append("These figures are of synthetic people: they say nothing of anybody's health.")
     report = step.client.get_run(verdict["report_run_id"]).info.artifact_uri
@@ -66,6 +66,21 @@ def _summary(step: Context[Main], compared: Mapping[Role, StepRun], verdict: Map
         f"report:  {tracking.shown_location(report, step.project)}/report.html, model card beside it"
     )
     lines.append("look:    `make ui`, then http://127.0.0.1:5000")
+    return lines
+
+
+def _table(figures: Mapping[Role, Mapping[str, float]]) -> list[str]:
+    """A line for each figure, a column for each model; what is undefined is a dash."""
+
+    def cell(metrics: Mapping[str, float], name: str) -> str:
+        value, low, high = (metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))
+        interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+        return "–" if value is None else f"{value:.4f}{interval}"
+
+    lines = [f"{'on the test rows':26}" + "".join(f"{role:28}" for role in figures).rstrip()]
+    for name, shown in _FIGURES.items():
+        cells = "".join(f"{cell(metrics, name):28}" for metrics in figures.values())
+        lines.append(f"{shown:26}{cells}".rstrip())
     return lines
 
 

@@ -44,8 +44,7 @@ def work(step: Context[Preprocess]) -> Result:
     if located.kind != "private" or step.values.publish_rows:
         step.client.log_artifacts(step.run_id, str(folder), "rows")
     counts = ", ".join(f"{count:,} {name}" for name, count in rows.items())
-    lines = [f"preprocess: {counts} rows of {located.kind} data"]
-    lines += [f"preprocess: {note}" for note in sources.notes(located, step.schema)]
+    lines = [f"preprocess: {note}" for note in sources.notes(located, step.schema)]
     lines += [f"preprocess: {warning}" for warning in prepared.profile.warnings]
     if len(prepared.rejected):
         lines.append(f"preprocess: set apart, with reasons, in {folder / 'rejected.parquet'}:")
@@ -55,7 +54,7 @@ def work(step: Context[Preprocess]) -> Result:
         "synthetic": str(located.kind == "synthetic").lower(),
         "data_digest": located.digest,
     }
-    return Result(prepared.digest, tags, lines)
+    return Result(prepared.digest, tags, lines, f"{counts} rows of {located.kind} data")
 
 
 if __name__ == "__main__":

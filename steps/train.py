@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from steps.chain.context import Result
@@ -24,6 +25,7 @@ def work(step: Context[Train]) -> Result:
     family = step.values.family
     given = families.check_params(family, step.values.hyperparameters)
     tables = prepared.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
+    problems: list[str] = []
     fitted = fitting.fit_model(
         family,
         given,
@@ -32,23 +34,35 @@ def work(step: Context[Train]) -> Result:
         step.schema,
         recall=step.values.recall,
         seed=step.values.seed,
-        while_fitting=_autologged(),
+        while_fitting=_autologged(problems),
     )
-    return package(step, fitted, tables["train"], tables["validation"])
+    result = package(step, fitted, tables["train"], tables["validation"])
+    if not problems:
+        return result
+    step.log.warning(
+        "the fit did not converge, so its figures may change with more iterations: %s", problems[0]
+    )
+    return replace(result, tags={**result.tags, "converged": "false"})
 
 
 @contextlib.contextmanager
-def _autologged() -> Iterator[None]:
-    """Autologging of one fit. Left on, it would log every fit of the calibration as well, at seconds each."""
+def _autologged(problems: list[str]) -> Iterator[None]:
+    """Autologging of one fit; why it did not converge is added to `problems`.
+
+    Left on, it would log every fit of the calibration as well, at seconds each.
+    """
     import mlflow.sklearn
+    from sklearn.exceptions import ConvergenceWarning
 
     # It warns of versions newer than those it was tested with; the chain tests these pins.
     logging.getLogger("mlflow.utils.autologging_utils").setLevel(logging.ERROR)
     mlflow.sklearn.autolog(log_models=False, log_datasets=False, log_input_examples=False, silent=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             yield
+        unfinished = (one for one in caught if issubclass(one.category, ConvergenceWarning))
+        problems += [str(one.message).splitlines()[0] for one in unfinished]
     finally:
         mlflow.sklearn.autolog(disable=True)
 

@@ -67,10 +67,6 @@ def work(step: Context[Tune], draw: Draw) -> Result:
             )
     else:
         found = search.search(make_objective, space, **limits, done=done, on_trial=record, progress=True)
-    step.log.info(
-        f"tune: {len(found.trials)} trials in {found.seconds:.0f} s, ended by {found.stopped_by}; best is "
-        f"trial {found.best.number}, {found.best.family.replace('_', ' ')}, log loss {found.best.loss:.5f}"
-    )
     for name, picture in draw(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))
@@ -87,7 +83,6 @@ def work(step: Context[Tune], draw: Draw) -> Result:
         for family, trial in found.best_of_each.items()
     }
     preference = preferring.prefer(finalists)
-    step.log.info(f"tune: {preference.sentence}")
     fitted, trial = finalists[preference.kept], found.best_of_each[preference.kept]
     step.log_json(
         "best.json",
@@ -106,7 +101,10 @@ def work(step: Context[Tune], draw: Draw) -> Result:
         "preference": preference.sentence,
         "reproducible": str(values.engine == "local" and found.stopped_by != "timeout").lower(),
     }
-    return replace(result, tags={**result.tags, **tags})
+    summary = f"{len(found.trials)} trials, ended by {found.stopped_by}; {result.summary}"
+    return replace(
+        result, tags={**result.tags, **tags}, summary=summary, lines=[f"tune: {preference.sentence}"]
+    )
 
 
 def _search_key(step: Context[Tune]) -> str:

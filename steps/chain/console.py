@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 
+# Back to the start of a terminal's line, which is then empty.
+_CLEAR = "\r\x1b[2K"
+
 
 class _Console(logging.Handler):
     """Writes to the standard streams of the moment, each line at once."""
@@ -17,7 +20,8 @@ class _Console(logging.Handler):
         text = record.getMessage()
         if record.levelno > logging.INFO:
             text = f"{record.name.rpartition('.')[2]}: {record.levelname.lower()}: {text}"
-        print(text, file=sys.stderr if record.levelno >= logging.ERROR else sys.stdout, flush=True)
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        print(f"{_CLEAR}{text}" if stream.isatty() else text, file=stream, flush=True)
 
 
 def configure() -> None:
@@ -27,3 +31,9 @@ def configure() -> None:
         logger.addHandler(_Console())
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+def show_progress(text: str) -> None:
+    """What is going on, on a terminal only: the next line takes its place."""
+    if sys.stdout.isatty():
+        print(f"{_CLEAR}{text}", end="", flush=True)

@@ -59,11 +59,17 @@ class StepRun:
 
 @dataclass(frozen=True)
 class Result:
-    """What a step's work comes to: the digest of its result, tags for its run, lines for the person."""
+    """What a step's work comes to.
+
+    digest: of its result. tags: for its run. lines: what a person should know beside the result.
+    summary: its result in one line, without the step's name. It is kept as a tag and shown again where the
+    result is reused, so it holds nothing that the store must not.
+    """
 
     digest: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     lines: Sequence[str] = ()
+    summary: str = ""
     exit_code: int = 0
 
 

@@ -71,10 +71,10 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     step.log_datasets(
         {"train": (data.result_digest, len(train)), "validation": (data.result_digest, len(validation))}
     )
-    line = (
-        f"{step.name}: {fitted.family.replace('_', ' ')}, fitted in {fitted.fit_seconds:.1f} s, calibration "
-        f"{fitted.calibration}, threshold {fitted.threshold:.4f} for a recall of {step.values.recall:g}, "
-        f"validation ROC AUC {reference['validation']['roc_auc']:.4f}"
+    summary = (
+        f"{fitted.family.replace('_', ' ')}, calibration {fitted.calibration}, threshold "
+        f"{fitted.threshold:.4f} for a recall of {step.values.recall:g}; ROC AUC "
+        f"{reference['validation']['roc_auc']:.4f} on validation rows"
     )
     tags = {
         "synthetic": data.tags["synthetic"],
@@ -83,7 +83,7 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
         "calibration": fitted.calibration,
         "behaviour_digest": behaviour,
     }
-    return Result(model_digest, tags, [line])
+    return Result(model_digest, tags, summary=summary)
 
 
 def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
@@ -105,8 +105,8 @@ def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
     reference["model"] |= {"run_id": step.run_id}
     step.log_json("reference.json", reference)
     step.log_metrics(step.client.get_run(earlier.run_id).data.metrics)
-    line = f"{step.name}: the model of run {earlier.run_id[:8]} packed again; nothing was fitted"
-    return Result(model_digest, {**kept, "packed_from": earlier.run_id}, [line])
+    summary = f"the model of run {earlier.run_id[:8]} packed again; nothing was fitted"
+    return Result(model_digest, {**kept, "packed_from": earlier.run_id}, summary=summary)
 
 
 def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool) -> str:

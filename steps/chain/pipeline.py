@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.chain import fingerprint, parameters, tracking, values
+from steps.chain import console, fingerprint, parameters, tracking, values
 from steps.chain.context import DRIFT, FITTED_BY, VERDICT, StepRun
 from steps.chain.values import Evaluate, Promote, Reusable, Values
 from steps.data.errors import UserError
@@ -272,15 +272,14 @@ class Chain:
         else:
             decision = self.decide(step, values, needs)
             if decision.reusable is not None:
-                log.info("%s: reused from run %s", key, decision.reusable.run_id[:8])
+                _tell(key, "reused", decision.reusable)
                 self._known[key] = decision.reusable
                 return decision.reusable
             reasons = decision.reasons
-        log.info("%s: runs, because %s", key, listed(reasons))
+        console.show_progress(f"{key} runs, because {listed(reasons)} ...")
         started = time.monotonic()
-        run = self.launch(step, values, needs)
-        log.info("%s: done in %.0f s, run %s", key, time.monotonic() - started, run.info.run_id[:8])
-        self._known[key] = _step_run(step, run)
+        self._known[key] = _step_run(step, self.launch(step, values, needs))
+        _tell(key, f"{time.monotonic() - started:.0f} s", self._known[key], reasons)
         return self._known[key]
 
     def launch(self, step: str, values: Values, needs: Mapping[str, StepRun]) -> Run:
@@ -337,6 +336,12 @@ class Chain:
 def label(step: str, values: Values) -> str:
     """What a step is called where a person reads it: evaluate has two results in a chain."""
     return f"evaluate {values.model}" if step == "evaluate" and isinstance(values, Evaluate) else step
+
+
+def _tell(key: str, how: str, run: StepRun, reasons: Sequence[str] = ()) -> None:
+    """One line about a step: its name, its time or that it is reused, its result, why it ran again."""
+    because = f"; it ran because {listed(reasons)}" if reasons and tuple(reasons) != (_NEVER,) else ""
+    log.info("%s", f"{key:17} {how:>6}  {run.tags.get('summary', '')} (run {run.run_id[:8]}{because})")
 
 
 def listed(reasons: Sequence[str], most: int = 4) -> str:

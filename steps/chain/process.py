@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,10 +36,16 @@ def execute(step: str, work: Work, argv: Sequence[str] | None = None) -> int:
     Exit codes: 0 done or reused; 1 a person can mend it and was told how; 130 stopped by Ctrl-C. Any other
     error is a fault of ours and shows its traceback.
     """
+    return command(step, partial(_execute, step, work, argv))
+
+
+def command(name: str, work: Callable[[], int]) -> int:
+    """Exit code of a command's work, its messages shown: an error that a person can mend is one sentence."""
     console.configure()
-    told = logging.getLogger(f"steps.{step}")
+    tracking.set_defaults()
+    told = logging.getLogger(f"steps.{name}")
     try:
-        return _execute(step, work, argv)
+        return work()
     except UserError as error:
         told.error("%s", error)
         return 1
@@ -74,6 +81,8 @@ def _execute(step: str, work: Work, argv: Sequence[str] | None) -> int:
         result = _reuse_or_work(context, chain, work) if STEPS[step].results else work(context)
     for line in result.lines:
         context.log.info(line)
+    if result.summary and depth == 0:  # the chain shows that of a nested run, with its time
+        context.log.info("%s: %s", step, result.summary)
     return result.exit_code
 
 
@@ -109,7 +118,7 @@ def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result
     if decision.reusable is not None and not fresh:
         earlier = decision.reusable.run_id
         context.tag({"reused_from": earlier})
-        return Result(lines=[f"{step}: nothing to do, run {earlier[:8]} has this result already"])
+        return Result(summary=f"nothing to do, run {earlier[:8]} has this result already")
     because = "fresh=true" if fresh else listed(decision.reasons, most=20)
     context.tag({"because": because[:500]})
     active = replace(context, upstream=upstream, fingerprint=decision.fingerprint)
@@ -119,6 +128,7 @@ def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result
         result = keep_model.pack_again(cast("Context[Fit]", active), decision.same_fit)
     else:
         result = work(active)
+    told = {"summary": result.summary[:500]} if result.summary else {}
     # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
-    context.tag({"result_digest": result.digest, **result.tags, **decision.fingerprint.tags()})
+    context.tag({"result_digest": result.digest, **told, **result.tags, **decision.fingerprint.tags()})
     return result

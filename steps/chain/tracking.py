@@ -40,14 +40,19 @@ _AWAY = re.compile(
 )
 
 
+def set_defaults() -> None:
+    """Settings of MLflow that the environment leaves open; they count only before MLflow is imported."""
+    for name, value in _MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
 def connect() -> MlflowClient:
     """A client of the store that the environment names, known to answer.
 
     Raises:
         UserError: the store cannot be reached, refuses the credentials or cannot be opened.
     """
-    for name, value in _MLFLOW_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

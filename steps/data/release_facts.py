@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def project_version(project: Path) -> str:
     if heading is None or not re.fullmatch(r"\d+\.\d+\.\d+", heading[1]):
         raise UserError("the first `## ` heading of CHANGELOG.md should begin with a version such as 1.2.3")
     return heading[1]
+
+
+def roc_auc(facts: Mapping[str, Any]) -> str:
+    """A release's ROC AUC in words; it is undefined where the test rows hold one outcome only."""
+    value = facts["metrics"].get("roc_auc")
+    return "no ROC AUC" if value is None else f"ROC AUC {value:.4f}"
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

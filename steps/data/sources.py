@@ -11,7 +11,6 @@ import glob
 import hashlib
 import json
 import os
-import sys
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -117,8 +116,8 @@ def chunks(
     from tqdm import tqdm
 
     names = pd.CategoricalDtype([file.name for file in located.files])
-    every = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(unit=" rows", unit_scale=True, desc="reading", mininterval=every, disable=not progress) as bar:
+    hidden = None if progress else True  # None hides it unless this is a terminal
+    with tqdm(unit=" rows", unit_scale=True, desc="reading", disable=hidden, leave=False) as bar:
         for file in located.files:
             count = 0
             how = reading.plan(file, schema, located.target_column)

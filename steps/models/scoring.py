@@ -293,13 +293,15 @@ def _one_thread_each() -> None:
 
 
 def _bar(located: Located, shown: bool) -> Any:
-    import sys
-
     from tqdm import tqdm
 
     counts = [readers.row_count(file) for file in located.files]
     total = sum(count for count in counts if count is not None) if None not in counts else None
-    every = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
-        total=total, unit=" rows", unit_scale=True, desc="scoring", mininterval=every, disable=not shown
+        total=total,
+        unit=" rows",
+        unit_scale=True,
+        desc="scoring",
+        disable=None if shown else True,
+        leave=False,
     )

@@ -424,5 +424,7 @@ class _Bar:
 def _bar(total: int, shown: bool) -> Iterator[_Bar]:
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="trial", disable=not shown, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, unit="trial", disable=None if shown else True, dynamic_ncols=True, leave=False
+    ) as bar:
         yield _Bar(bar)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from steps.chain import parameters, pipeline, tracking
+from steps.chain import parameters, pipeline, process, tracking
 from steps.chain.values import Preprocess
 from steps.data.documents import from_json
 from steps.data.errors import UserError
@@ -82,15 +82,18 @@ def _report(out: job_summary.Out, folder: Path, text: str) -> None:
 def main() -> int:
     """Check the data that `DATA_URI` or `-P data=` names; exit code 1 with the reason if they are refused."""
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
-    try:
-        given = parameters.from_words(sys.argv[1:])
-        if os.environ.get("DATA_URI"):
-            given["data"] = os.environ["DATA_URI"]
-        return check(given, out, pipeline.PROJECT)
-    except UserError as error:
-        print(f"data-check: error: {error}", file=sys.stderr)
-        out.add(f"## Data: refused\n\n{error}\n")
-        return 1
+
+    def work() -> int:
+        try:
+            given = parameters.from_words(sys.argv[1:])
+            if os.environ.get("DATA_URI"):
+                given["data"] = os.environ["DATA_URI"]
+            return check(given, out, pipeline.PROJECT)
+        except UserError as error:
+            out.add(f"## Data: refused\n\n{error}\n")
+            raise
+
+    return process.command("data-check", work)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from steps.chain import pipeline, tracking
+from steps.chain import pipeline, process, tracking
 from steps.data import atomic
 from steps.data.errors import UserError
 
@@ -36,6 +37,8 @@ _PLACES = {
     "model_versions": ("source", "storage_location"),
     "logged_models": ("artifact_location",),
 }
+
+log = logging.getLogger("steps.ops")
 
 TAG = "tracking-store"
 KEPT = 3
@@ -192,12 +195,12 @@ def main() -> int:
     if action not in ("restore", "save"):
         print("usage: python -m steps.ops.keep_store restore|save", file=sys.stderr)
         return 2
-    try:
-        print(f"store-{action}: {act(action, os.environ, github, pipeline.PROJECT)}")
-    except UserError as error:
-        print(f"store-{action}: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def work() -> int:
+        log.info("store-%s: %s", action, act(action, os.environ, github, pipeline.PROJECT))
+        return 0
+
+    return process.command(f"store-{action}", work)
 
 
 if __name__ == "__main__":

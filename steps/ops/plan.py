@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from steps.chain import parameters, pipeline, tracking
+from steps.chain import parameters, pipeline, process, tracking
 from steps.chain.context import OTHER, StepRun
 from steps.chain.values import Main
-from steps.data.errors import UserError
 from steps.data.schema_file import load
 
 
@@ -57,12 +56,12 @@ def _step(
 
 def main() -> int:
     """Print the plan; exit code 1 with the reason if it cannot be made."""
-    try:
+
+    def work() -> int:
         print("\n".join(plan(sys.argv[1:])))
-    except UserError as error:
-        print(f"plan: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return process.command("plan", work)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,26 @@ being published, with no file changed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steps.chain import pipeline
+from steps.chain import pipeline, process
+from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import RELEASE, read_facts
+from steps.data.release_facts import RELEASE, read_facts, roc_auc
 from steps.ops.keep_store import Gh
 from steps.ops.release import PAGE
 from steps.reports import job_summary
+
+log = logging.getLogger("steps.ops")
 
 ATTACHED = ("release.json", "reference.json", "evaluation.json", "report.html", "model_card.md")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -174,7 +179,7 @@ def _release(tag: str, told: Mapping[str, Any], commit: str, folder: Path, call:
     kind = "synthetic people: for trying out only" if told["synthetic"] else f"{told['data_kind']} data"
     notes = (
         f"Version {told['version']} of {told['name']}, trained on {kind}. "
-        f"ROC AUC {told['metrics']['roc_auc']:.4f} on the test split; model card and report are attached."
+        f"{roc_auc(told)} on the test split; model card and report are attached."
     )
     try:
         call(["gh", "release", "view", tag])
@@ -201,26 +206,24 @@ def main() -> int:
     if action not in ("plan", "publish"):
         print("usage: python -m steps.ops.publish plan|publish", file=sys.stderr)
         return 2
+    return process.command("publish", partial(_act, action))
+
+
+def _act(action: str) -> int:
     folder = pipeline.PROJECT / RELEASE
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
-    try:
-        told = read_facts(folder)
-        commit = run(["git", "-C", str(pipeline.PROJECT), "rev-parse", "HEAD"]).stdout.strip()
-        wanted = plan(told, commit, os.environ)
-        for notice in wanted.notices:
-            print(f"::notice::{notice}" if os.environ.get("GITHUB_ACTIONS") else f"notice: {notice}")
-        if action == "plan":
-            out.add(described(wanted))
-            (folder.parent / "publish.json").write_text(
-                json.dumps(wanted.document(), indent=1) + "\n", encoding="utf-8"
-            )
-            return 0
-        digests = publish(wanted, told, commit, os.environ, folder, run)
-    except UserError as error:
-        print(f"publish: error: {error}", file=sys.stderr)
-        return 1
+    told = read_facts(folder)
+    commit = run(["git", "-C", str(pipeline.PROJECT), "rev-parse", "HEAD"]).stdout.strip()
+    wanted = plan(told, commit, os.environ)
+    for notice in wanted.notices:
+        print(f"::notice::{notice}" if os.environ.get("GITHUB_ACTIONS") else f"notice: {notice}")
+    if action == "plan":
+        out.add(described(wanted))
+        atomic.write_text(folder.parent / "publish.json", json.dumps(wanted.document(), indent=1) + "\n")
+        return 0
+    digests = publish(wanted, told, commit, os.environ, folder, run)
     for name, digest in sorted(digests.items()):
-        print(f"publish: {name}@{digest}")
+        log.info("publish: %s@%s", name, digest)
     for part, key in ((str(told["name"]), "model"), (f"{told['name']}-exporter", "exporter")):
         name = next((n for n in sorted(digests) if n.startswith("ghcr.io/") and n.endswith(f"/{part}")), "")
         out.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})

@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, pipeline, registry, tracking
+from steps.chain import parameters, pipeline, process, registry, tracking
 from steps.chain.context import VERDICT
 from steps.chain.values import Main
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import FACTS, RELEASE, read_facts
+from steps.data.release_facts import FACTS, RELEASE, read_facts, roc_auc
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
 from steps.measures import evaluation_document
@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", default="", help="a version of it (default: the champion)")
     parser.add_argument("--open", action="store_true", help="open one person's page in a browser")
     given = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         path = given.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
         client = tracking.connect()
         schema = load(pipeline.PROJECT / path)
@@ -191,16 +192,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if version is None:
             raise UserError(f"{name} has no champion: `make run` makes one")
         told = export(client, name, version, pipeline.PROJECT / RELEASE, schema)
-    except UserError as error:
-        print(f"release: error: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"release: version {told['version']} of {told['name']} in {RELEASE}, "
-        f"ROC AUC {told['metrics']['roc_auc']}"
-    )
-    if given.open:
-        _open_page(pipeline.PROJECT / RELEASE / PAGE)
-    return 0
+        shown = f"version {told['version']} of {told['name']} in {RELEASE}, {roc_auc(told)}"
+        log.info("release: %s", shown)
+        if given.open:
+            _open_page(pipeline.PROJECT / RELEASE / PAGE)
+        return 0
+
+    return process.command("release", work)
 
 
 def _open_page(page: Path) -> None:

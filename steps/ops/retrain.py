@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, pipeline, tracking
+from steps.chain import parameters, pipeline, process, tracking
 from steps.chain.context import DRIFT, VERDICT
 from steps.chain.values import Main
 from steps.data import documents
@@ -30,6 +30,7 @@ from steps.measures.drift_document import DriftReport
 from steps.measures.evaluation_document import from_json
 from steps.ops import keep_store
 from steps.ops import publish as publishing
+from steps.ops.init_store import EXPERIMENT
 from steps.reports import job_summary
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 NOTHING_NEW = "no new labelled data; nothing trained"
 _TRAINED = ("promoted", "unchanged", "refused")
 # As the Makefile has it: all words land in one experiment.
-MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "diabetes-risk")
+MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT)
 CANDIDATE = Path("build") / "candidate"
 
 
@@ -194,12 +195,15 @@ def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) 
 def main() -> int:
     """Retrain as the environment says; exit code 1 with the reason if the chain crashes."""
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
-    try:
-        return retrain(parameters.from_words(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
-    except UserError as error:
-        print(f"retrain: error: {error}", file=sys.stderr)
-        out.add(f"## Nothing could be trained\n\n{error}\n")
-        return 1
+
+    def work() -> int:
+        try:
+            return retrain(parameters.from_words(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
+        except UserError as error:
+            out.add(f"## Nothing could be trained\n\n{error}\n")
+            raise
+
+    return process.command("retrain", work)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,20 @@ def test_the_chain_ends_with_a_promoted_champion_and_says_so(champion: Champion)
     assert all(gate["passed"] for gate in verdict["gates"])
 
 
+def test_a_chain_prints_a_line_for_each_step_and_a_table(champion: Champion) -> None:
+    """45 lines at most; none of MLflow's about nested runs, and no bar where nobody looks."""
+    output = champion.output
+    for step in ("preprocess", "train", "tune", "evaluate baseline", "evaluate tuned"):
+        assert len(re.findall(rf"^{step} +\d+ s  .+ \(run [0-9a-f]{{8}}\)$", output, re.MULTILINE)) == 1, step
+    assert re.search(r"^on the test rows +tuned +baseline$", output, re.MULTILINE)
+    interval = r"0\.\d{4} \(0\.\d{4} to 0\.\d{4}\)"
+    assert re.search(rf"^ROC AUC +{interval} +{interval}$", output, re.MULTILINE)
+    assert len(output.splitlines()) <= 45
+    assert output.count("=== Running command") == 1  # of the outer `mlflow run`, which `make` quietens
+    assert "trial/s" not in output
+    assert "reading:" not in output
+
+
 def test_the_promoted_models_report_and_card_show_the_gates(champion: Champion) -> None:
     """Promotion knows what evaluate cannot: the verdict of each gate, and the baseline beside the model."""
     verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
@@ -136,7 +150,7 @@ def test_the_same_again_reuses_every_step_but_promote(copy: Checkout) -> None:
     code, output = copy.mlflow_run(**QUICK)
     assert code == 0, output
     for step in ("preprocess", "train", "tune", "evaluate baseline", "evaluate tuned"):
-        assert f"{step}: reused from run" in output
+        assert re.search(rf"^{step} +reused  ", output, re.MULTILINE)
     new = [run for run in client_of(copy).search_runs(["0"], "") if run.info.run_id not in before]
     assert sorted(run.data.tags["step"] for run in new) == ["main", "promote"]
     assert champion_version(copy) == "1"
@@ -285,7 +299,7 @@ def test_a_step_that_runs_again_with_the_same_result_stops_there(copy: Checkout)
     edit(copy, "steps/preprocess.py", "def work(", "A_CHANGE = True\n\n\ndef work(")
     code, output = copy.mlflow_run("tune", **{k: v for k, v in QUICK.items() if k != "replicates"})
     assert code == 0, output
-    assert "preprocess: runs, because steps/preprocess.py changed" in output
+    assert "it ran because steps/preprocess.py changed" in output
     assert "tune: nothing to do" in output
 
 
@@ -297,8 +311,28 @@ def test_a_deleted_cached_result_is_made_again_by_the_step_that_made_it(
     assert plan()["preprocess"].startswith("run     the results of run")
     code, output = copy.mlflow_run("train")
     assert code == 0, output
-    assert "preprocess: runs, because the results of run" in output
+    assert "it ran because the results of run" in output
     assert "train: nothing to do" in output
+
+
+def test_a_baseline_that_did_not_converge_says_so(copy: Checkout) -> None:
+    """A warning, and a tag of its run."""
+    edit(copy, "steps/models/pipelines.py", "max_iter=1000", "max_iter=2")
+    code, output = copy.mlflow_run("train")
+    assert code == 0, output
+    assert "train: warning: the fit did not converge" in output
+    runs = client_of(copy).search_runs(["0"], "tags.step = 'train' and tags.converged = 'false'")
+    assert len(runs) == 1
+
+
+def test_a_project_may_stand_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    """A blank, an apostrophe, an umlaut, a number sign: steps run, and are reused."""
+    checkout = check_out(tmp_path / "it's für #1")
+    for expected in ("17,938 train", "nothing to do, run"):
+        code, output = checkout.mlflow_run("preprocess")
+        assert code == 0, output
+        assert expected in output
+    assert [path.name for path in tmp_path.iterdir()] == ["it's für #1"]
 
 
 def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout) -> None:
@@ -307,7 +341,7 @@ def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout
     other = {"model": "baseline", "family": "histogram_gradient_boosting", "hyperparameters": "max_iter=60"}
     code, output = copy.mlflow_run(**QUICK, **other)
     assert code != 0
-    assert "evaluate tuned: reused from run" in output  # a change of the gates changes no figure
+    assert "evaluate tuned    reused  " in output  # a change of the gates changes no figure
     assert "Traceback" not in output
     assert "promote: refused. ROC AUC" in output
     assert "version 1 stays @champion" in output
@@ -412,7 +446,7 @@ def test_a_step_alone_on_a_fresh_checkout_makes_what_it_needs(
     checkout = check_out(tmp_path / "project")
     code, output = checkout.mlflow_run(step, **values)
     assert code == 0, output
-    assert "preprocess: runs, because it has not run before" in output
+    assert re.search(r"^preprocess +\d+ s  17,938 train", output, re.MULTILINE)
     runs = client_of(checkout).search_runs(["0"], f"tags.step = '{step}'")
     assert [run.info.status for run in runs] == ["FINISHED"]
 

@@ -182,8 +182,8 @@ def test_a_server_that_dies_in_mid_chain_loses_nothing(
         server.dies_at, server.dead = None, False
         code, output = remote.mlflow_run(**QUICK)
         assert code == 0, output
-        assert "preprocess: reused" in output
-        assert "train: reused" in output
+        assert "preprocess        reused  " in output
+        assert "train             reused  " in output
         assert json.loads((checkout.folder / "verdict.json").read_text())["verdict"] == "promoted"
 
 
