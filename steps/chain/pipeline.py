@@ -40,6 +40,7 @@ _MODEL_PARTS = ("name", "disclaimer", "columns", "target")
 
 _UPSTREAM = "CHAIN_UPSTREAM"
 _NEVER = "it has not run before"
+_OTHERWISE = "it has not run since fingerprints are computed in another way"
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,13 @@ class Chain:
         if STEPS[step].pins:
             same_fit, _ = self._first_usable(step, self._finished({"fingerprint.fit": current.fit_digest}))
         earlier = self._earlier(step, values)
-        reasons = current.changes_since(earlier[0]) if earlier else [_NEVER]
+        reasons = current.changes_since(earlier[0]) if earlier else [self._never(step)]
         return Decision(step, current, same_fit=same_fit, reasons=tuple(reasons))
+
+    def _never(self, step: str) -> str:
+        """Why no earlier run of a step can be compared with."""
+        ran = tracking.finished_runs(self.client, {"step": step, "schema": self.schema.name}, limit=1)
+        return _OTHERWISE if ran else _NEVER
 
     def _finished(self, tags: Mapping[str, str]) -> list[Run]:
         return tracking.finished_runs(self.client, tags, limit=20)
@@ -234,7 +240,7 @@ class Chain:
         current = self.fingerprint_of(step, values, {})
         earlier = self._earlier(step, values)
         changes = [replace(current, inputs=one.inputs).changes_since(one) for one in earlier]
-        return () if [] in changes else tuple(changes[0]) if changes else (_NEVER,)
+        return () if [] in changes else tuple(changes[0]) if changes else (self._never(step),)
 
     def _earlier(self, step: str, values: Values) -> list[fingerprint.Fingerprint]:
         """Fingerprints of a step's finished runs, newest first."""
