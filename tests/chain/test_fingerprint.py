@@ -138,7 +138,8 @@ def test_every_template_is_code_of_a_step() -> None:
 NO_NUMBERS = {
     "joblib": "runs work side by side",
     "mlflow": "keeps what a run leaves; it counts as a pin where it serves a model",
-    "pydantic": "reads documents and refuses those that do not fit",
+    "pydantic": "checks documents and schemas and refuses those that do not fit",
+    "pydantic_core": "tells how",
     "pyspark": "runs trials or scores elsewhere, and is not among the pins of the runtime",
     "requests": "fetches files, which are known by their digest",
     "skops": "writes and reads a fitted model; it counts as a pin where it serves one",
@@ -146,7 +147,6 @@ NO_NUMBERS = {
     "tqdm": "draws bars",
     "urllib3": "fetches files, which are known by their digest",
     "yaml": "reads the schema, whose content counts by itself",
-    "openpyxl": "reads a sheet, whose values count once they are read",
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "interpret": "interpret-core"}
 
