@@ -71,6 +71,7 @@ class StepSpec:
 
 _TABLES = ("python", "numpy", "pandas", "pyarrow")
 _FITS = (*_TABLES, "scikit-learn", "scipy", "interpret-core")
+_READS = ("openpyxl",)  # where it is installed
 _SERVES = ("httptools", "mlflow", "skops", "uvloop")
 
 STEPS: Mapping[str, StepSpec] = {
@@ -78,7 +79,7 @@ STEPS: Mapping[str, StepSpec] = {
         values.Preprocess,
         own=("max_rejected", "publish_rows"),
         reads_data=True,
-        packages=(*_TABLES, "scipy"),
+        packages=(*_TABLES, *_READS, "scipy"),
         results=("profile.json",),
     ),
     "train": StepSpec(
@@ -117,7 +118,7 @@ STEPS: Mapping[str, StepSpec] = {
         own=("seed",),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups"),
         reads_data=True,
-        packages=(*_FITS, "jinja2"),
+        packages=(*_FITS, *_READS, "jinja2"),
         results=("exploration.json", "explore.html"),
     ),
     "score": StepSpec(values.Score),
