@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from scipy import special
 
 from monitoring.prometheus import __main__ as generate
+from monitoring.prometheus import drift, performance, promql
 from monitoring.sidecar.metrics import Metrics
-from steps.measures import evidence
+from steps.measures import evidence, selection
 from tests.conftest import require
 
 FOLDER = generate.RULES.parent
@@ -85,15 +87,16 @@ class Scenario:
         self.checks.append({"expr": expr, "eval_time": at, "exp_samples": [{"labels": "{}", "value": 1}]})
 
     def run(
-        self, promtool: str, folder: Path, group: str, evaluation: str, without: Sequence[str] = ()
+        self, promtool: str, folder: Path, groups: str, evaluation: str, without: Sequence[str] = ()
     ) -> None:
-        """Compute the named group of rules over the series, without some windows for speed, and compare."""
+        """Compute the named groups of rules over the series, without some windows for speed, and compare."""
+        names = [name for group in groups.split() for name in (group, f"{group}_days")]
         chosen = [
             one._replace(rules=[rule for rule in one.rules if rule.labels.get("window") not in without])
             for one in generate.groups()
-            if one.name == group
+            if one.name in names
         ]
-        (folder / "rules.yml").write_text(generate.as_yaml(chosen), encoding="utf-8")
+        (folder / "rules.yml").write_text(promql.as_yaml(chosen), encoding="utf-8")
         document = {
             "rule_files": ["rules.yml"],
             "evaluation_interval": evaluation,
@@ -127,15 +130,17 @@ def test_generator_says_so_when_the_file_is_out_of_date(tmp_path, monkeypatch, c
 
 
 def test_generator_and_numpy_use_the_same_constants():
-    for name in (
-        "SMOOTHING", "TYPICAL_PSI", "PSI_FLOOR", "CALIBRATION_CONCENTRATION", "CALIBRATION_FLOOR",
-        "SMALLEST_PRIOR", "LOOKS_A_YEAR", "Z_999",
-    ):  # fmt: skip
-        assert getattr(generate, name) == getattr(evidence, name), name
+    for ours, theirs, names in (
+        (drift, evidence, ("SMOOTHING", "TYPICAL_PSI", "PSI_FLOOR", "LOOKS_A_YEAR", "Z_999")),
+        (performance, evidence, ("CALIBRATION_CONCENTRATION", "CALIBRATION_FLOOR", "SMALLEST_PRIOR")),
+        (performance, selection, ("POPULATED_ROWS", "FEWEST_EFFECTIVE")),
+    ):
+        for name in names:
+            assert getattr(ours, name) == getattr(theirs, name), name
 
 
 def test_log_gamma_in_promql_is_exact_to_a_millionth():
-    expression = generate.log_gamma("x").replace("^", "**").replace("\n", " ").replace("ln(", "log(")
+    expression = promql.log_gamma("x").replace("^", "**").replace("\n", " ").replace("ln(", "log(")
     for x in (1e-9, 0.01, 0.5, 1.0, 2.5, 30.0, 1e3, 1.5e5, 1e7):
         found = eval(expression, {"log": np.log, "x": x})
         assert found == pytest.approx(float(special.gammaln(x)), abs=1e-6, rel=1e-13)
@@ -252,7 +257,7 @@ def test_psi_and_evidence_with_two_replicas_a_restart_and_an_empty_bin(promtool,
 
 
 @pytest.mark.real
-def test_windows_of_days_are_summed_from_recorded_hours(promtool, tmp_path):
+def test_windows_of_days_are_summed_from_recorded_days(promtool, tmp_path):
     scenario = Scenario(step=30)
     days = 15
     _reference(scenario, 48 * days, "a")
@@ -286,7 +291,7 @@ def test_windows_of_days_are_summed_from_recorded_hours(promtool, tmp_path):
     fates = 'fate_feature_window:model_feature_values:{}{{feature="age",window="1d",fate="missing"}}'
     scenario.close(fates.format("ratio"), "360h", share, 0.005)
     rows = 48 * (2 + sum(SHIFTED["age"]))
-    z = generate.Z_999
+    z = drift.Z_999
     lower = share + z**2 / 2 / rows - z * np.sqrt(share * (1 - share) / rows + z**2 / 4 / rows**2)
     scenario.close(fates.format("ratio_lower"), "360h", lower / (1 + z**2 / rows), 0.01)
     scenario.close('max(fate_feature_window:model_feature_values:ratio{fate="unknown_level"})', "360h", 0, 0)
@@ -334,64 +339,237 @@ def test_two_models_of_the_same_version_are_kept_apart(promtool, tmp_path):
     scenario.run(promtool, tmp_path, "features", "1m", without=["6h", "12h", "1d", "3d", "14d"])
 
 
-def _score_table(rows: int, seed: int, slope: float = 1.0) -> dict[str, np.ndarray]:
-    """Rows of a model by score bin: counts, sums of risk and of its square, each by outcome, (20, 2)."""
+def _score_table(rows: int, seed: int, slope: float = 1.0, bins: int = 20) -> dict[str, np.ndarray]:
+    """Rows of a model by score bin: counts, sums of risk and of its square, each by outcome, (bins, 2)."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(-1.5, 1.3, rows)
     risk = special.expit(logit)
     outcome = (rng.random(rows) < special.expit(slope * logit)).astype(int)
-    index = np.searchsorted(np.quantile(risk, np.arange(1, 20) / 20), risk, side="right")
+    index = np.searchsorted(np.quantile(risk, np.arange(1, bins) / bins), risk, side="right")
     cell = 2 * index + outcome
     return {
-        name: np.bincount(cell, weights, minlength=40).reshape(20, 2)
+        name: np.bincount(cell, weights, minlength=2 * bins).reshape(bins, 2)
         for name, weights in (("rows", None), ("risks", risk), ("squares", risk**2))
     } | {"row": np.stack([risk, outcome])}
 
 
-@pytest.mark.real
-def test_statistics_from_late_labels(promtool, tmp_path):
-    scenario = Scenario(step=30)
-    table = _score_table(4000, 3, slope=0.6)
-    samples, days = 48 * 8, 8
-    for index, label in enumerate(BINS):
+def _feed(scenario: Scenario, scored: Mapping[str, Any], share: Any, samples: int, steps: int) -> None:
+    """Counters of scores, and of the share of them (by bin) that is labelled, over `steps` of `samples`."""
+    for index, rows in enumerate(scored["rows"]):
+        model = {"bin": f"{index:02d}", "model_name": "risk", "model_version": "3"}
+        scenario.counter("model_scores_total", model, [rows.sum() / steps], samples)
+        scenario.counter("model_score_sum_total", model, [scored["risks"][index].sum() / steps], samples)
+        scenario.gauge("model_score_reference_rows", model, 100, samples)
+        scenario.gauge("model_score_bin_lower_edge", model, index / len(scored["rows"]), samples)
         for outcome in (0, 1):
-            labels = {"bin": label, "outcome": str(outcome), "model_name": "risk", "model_version": "3"}
+            labels = {**model, "outcome": str(outcome)}
             for name, key in (("", "rows"), ("_risk_sum", "risks"), ("_squared_risk_sum", "squares")):
-                amount = float(table[key][index, outcome]) / 48 / 7
+                amount = float(scored[key][index, outcome]) * share[index] / steps
                 scenario.counter(f"model_feedback{name}_total", labels, [amount], samples)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("bins", [20, 25])
+def test_late_labels_of_a_selection_are_weighted_as_numpy_does(promtool, tmp_path, bins):
+    """Nine of ten labels for those whom the model flags, one of four for the others; any number of bins."""
+    scenario = Scenario(step=60)
+    table = _score_table(6000, 3, bins=bins)
+    days, flagged = 8, bins - 6
+    share = np.where(np.arange(bins) >= flagged, 0.9, 0.25)
+    _feed(scenario, table, share, 24 * days, 24 * 7)
+    model = {"model_name": "risk", "model_version": "3"}
+    scenario.gauge("model_decision_threshold", model, flagged / bins, 24 * days)
     at = f"{24 * days}h"
-    rows, risks, squares = table["rows"], table["risks"], table["squares"]
+    rows, positives = table["rows"].sum(1), table["rows"][:, 1] * share
+    labels = rows * share
+    level = "window:model_feedback"
+    for window, part in (("7d", 1.0), ("1d", 1 / 7)):
+        where = f'{{window="{window}"}}'
+        n, known, k = part * rows, part * labels, part * positives
+        scenario.close(f"{level}:labels{where}", at, known.sum(), 0.03 * known.sum())
+        effective = min(selection.effective(n, known, k))
+        if effective < performance.FEWEST_EFFECTIVE:
+            scenario.absent(f"{level}:roc_auc{where}", at)
+            continue
+        scenario.close(f"{level}:effective_labels{where}", at, effective, 0.03 * effective)
+        for name, estimate in (
+            ("roc_auc", selection.roc_auc(n, known, k)),
+            ("recall", selection.recall(n, known, k, flagged)),
+            (
+                "observed_expected_ratio",
+                selection.observed_expected(n, known, k, part * table["risks"].sum(1)),
+            ),
+        ):
+            scenario.close(f"{level}:{name}{where}", at, float(estimate.value), 0.001)
+            stderr = float(estimate.stderr)
+            scenario.close(f"{level}:{name}_stderr{where}", at, stderr, 0.04 * stderr)
+        precision = float(selection.precision(n, known, k, flagged).value)
+        scenario.close(f"{level}:precision{where}", at, precision, 0.001)
+    # The figure of the labelled rows alone would be another.
+    naive = evidence.roc_auc(positives, labels - positives)
+    assert abs(float(naive) - float(selection.roc_auc(rows, labels, positives).value)) > 0.005
+    scenario.run(promtool, tmp_path, "scores_days labels", "2h", without=["3d", "14d", "30d", "90d"])
+
+
+@pytest.mark.real
+def test_calibration_from_late_labels_is_judged_as_numpy_does(promtool, tmp_path):
+    """Bin by bin and pooled; labels of versions that nobody tells apart are left out."""
+    scenario = Scenario(step=60)
+    table = _score_table(4000, 3, slope=0.6)
+    days = 8
+    _feed(scenario, table, np.ones(20), 24 * days, 24 * 7)
+    at = f"{24 * days}h"
+    rows, risks = table["rows"], table["risks"]
     for window, share in (("7d", 1.0), ("1d", 1 / 7)):
         where = f'{{window="{window}"}}'
-        counted = share * rows, share * risks, share * squares
-        level = "window:model_feedback"
-        scenario.close(f"{level}:labels{where}", at, share * rows.sum(), 0.03 * share * rows.sum())
-        scenario.close(f"{level}:positive_ratio{where}", at, rows[:, 1].sum() / rows.sum(), 0.001)
-        auc = evidence.roc_auc(rows[:, 1], rows[:, 0])
-        scenario.close(f"{level}:roc_auc{where}", at, auc, 0.0005)
-        stderr = evidence.roc_auc_stderr(auc, share * rows[:, 1].sum(), share * rows[:, 0].sum())
-        scenario.close(f"{level}:roc_auc_stderr{where}", at, stderr, 0.03 * stderr)
-        for name in ("brier", "calibration_bias", "calibration_error"):
-            estimate = getattr(evidence, name)(*counted)
-            scenario.close(f"{level}:{name}{where}", at, estimate.value, 0.0005)
-            scenario.close(f"{level}:{name}_stderr{where}", at, estimate.stderr, 0.03 * estimate.stderr)
-        if_calibrated = evidence.calibration_error_if_calibrated(*counted)
-        scenario.close(f"{level}:calibration_error_if_calibrated{where}", at, if_calibrated, 0.001)
-        ratio = rows[:, 1].sum() / risks.sum()
-        scenario.close(f"{level}:observed_expected_ratio{where}", at, ratio, 0.001)
+        error = float(evidence.calibration_error(share * rows, share * risks, share * table["squares"]).value)
+        scenario.close(f"window:model_feedback:calibration_error{where}", at, error, 0.0005)
         found = evidence.calibration_evidence(share * rows[:, 1], share * rows.sum(1), share * risks.sum(1))
-        for aspect, value in (("by_bin", found.by_bin), ("pooled", found.pooled)):
-            selector = f'{{window="{window}",aspect="{aspect}"}}'
-            expr = f"aspect_window:model_calibration:evidence{selector}"
-            scenario.close(expr, at, value, 0.05 + 0.03 * abs(value))
-        scenario.close(
-            f"window:model_calibration:evidence{where}", at, found.larger, 0.05 + 0.03 * abs(found.larger)
-        )
+        larger = float(found.larger)
+        scenario.close(f"window:model_calibration:evidence{where}", at, larger, 0.05 + 0.03 * abs(larger))
     mixed = {"bin": "00", "outcome": "1", "model_name": "risk", "model_version": "other"}
-    scenario.counter("model_feedback_total", mixed, [5], samples)
+    scenario.counter("model_feedback_total", mixed, [5], 24 * days)
     scenario.absent('window:model_feedback:labels{model_version="other"}', at)
     scenario.holds("version:model_calibration:alarm > 5", at)
-    scenario.run(promtool, tmp_path, "labels", "1h", without=["30d", "90d"])
+    scenario.run(promtool, tmp_path, "scores_days labels", "2h", without=["3d", "14d", "30d", "90d"])
+
+
+@pytest.mark.real
+def test_two_labels_say_nothing(promtool, tmp_path):
+    """One positive below one negative is a ROC AUC of 0 without a standard error: there is no figure."""
+    scenario = Scenario(step=30)
+    table = _score_table(2000, 3)
+    share = np.zeros(20)
+    _feed(scenario, table, share, 96, 96)
+    for index, outcome in ((3, "1"), (10, "0")):
+        for name, risk in (("", 1.0), ("_risk_sum", 0.3), ("_squared_risk_sum", 0.09)):
+            labels = {"bin": f"{index:02d}", "outcome": outcome, "model_name": "risk", "model_version": "3"}
+            series = next(
+                one for one in scenario.series
+                if one["series"].startswith(f"model_feedback{name}_total{{")
+                and f'bin="{index:02d}"' in one["series"] and f'outcome="{outcome}"' in one["series"]
+            )  # fmt: skip
+            series["values"] = f"0x20 {risk}x80"
+            assert labels
+    scenario.close('window:model_feedback:labels{window="1d"}', "20h", 2, 0.1)
+    for name in ("roc_auc", "recall", "observed_expected_ratio", "brier", "effective_labels"):
+        scenario.absent(f"window:model_feedback:{name}", "20h")
+    scenario.close("version:model_calibration:alarm", "20h", 0, 0.5)
+    scenario.run(promtool, tmp_path, "scores_days labels", "1h", without=["3d", "7d", "14d", "30d", "90d"])
+
+
+@pytest.mark.real
+def test_a_populated_bin_without_labels_silences_the_figures(promtool, tmp_path):
+    """Nobody knows of those people."""
+    scenario = Scenario(step=60)
+    table = _score_table(6000, 3)
+    share = np.ones(20)
+    share[4] = 0
+    _feed(scenario, table, share, 48, 24)
+    scenario.holds('window:model_feedback:labels{window="1d"} > 1000', "48h")
+    scenario.absent("window:model_feedback:roc_auc", "48h")
+    scenario.run(promtool, tmp_path, "scores_days labels", "2h", without=["3d", "7d", "14d", "30d", "90d"])
+
+
+@pytest.mark.real
+def test_windows_hold_what_was_counted_while_prometheus_was_away(promtool, tmp_path):
+    """Ten labels a minute; nothing is scraped for two hours and twenty minutes, and the counter goes on."""
+    scenario = Scenario(step=10)
+    labels = {"bin": "00", "outcome": "1", "model_name": "risk", "model_version": "3"}
+    two_days = 2 * 144
+    scenario.add(
+        "model_feedback_total", labels, f"0+100x{two_days} _x13 {100 * (two_days + 14)}+100x{144 + 100}"
+    )
+    for at, window, wanted in (("72h", "1d", 14_400), ("82h", "7d", 6 * 10 * 82 * 10)):
+        where = f'{{window="{window}"}}'
+        scenario.close(
+            f"sum(window:model_feedback:labels{where})", at, min(wanted, 10 * 60 * 82), 0.01 * wanted
+        )
+    scenario.run(promtool, tmp_path, "labels", "30m", without=["30d", "90d"])
+
+
+@pytest.mark.real
+def test_a_broken_scale_that_was_mended_ends_within_26_hours(promtool, tmp_path):
+    """1,000 rows a day, one day of doubled values: it rings in the fault, and not 26 hours after it.
+
+    The window of 14 days says drift for two more weeks; a drift that goes on keeps ringing all the time.
+    """
+    scenario = Scenario(step=60)
+    reference = np.array([2000, 3000, 2500, 1500, 700, 300])
+    usual = reference / reference.sum() * 1000 / 24
+    broken = usual[::-1]
+    sound_days, after_days = 13, 3
+    for name, faulty in (
+        ("mended", [0] * sound_days + [1] + [0] * after_days),
+        ("drifts", [0] * sound_days + [1] * 4),
+    ):
+        for index, count in enumerate(reference):
+            labels = {"feature": name, "bin": f"b{index}", "model_name": "risk", "model_version": "3"}
+            scenario.gauge("model_feature_reference_rows", labels, count, 24 * 17)
+            amounts = [float(broken[index] if day else usual[index]) for day in faulty]
+            scenario.counter("model_feature_values_total", labels, amounts, 24)
+    fault_ends = 24 * (sound_days + 1)
+    alarm = "feature:model_feature_values:drift_alarm"
+    limit = evidence.evidence_limit(4)
+    for hours, name, rings in (
+        (fault_ends - 26, "mended", False),
+        (fault_ends, "mended", True),
+        (fault_ends + 26, "mended", False),
+        (fault_ends + 26, "drifts", True),
+        (fault_ends + 70, "drifts", True),
+    ):
+        scenario.holds(f'{alarm}{{feature="{name}"}} {">=" if rings else "<"} {limit}', f"{hours}h")
+    long = 'feature_window:model_feature_values:drift_evidence{feature="mended",window="14d"}'
+    scenario.holds(f"{long} > {limit}", f"{fault_ends + 26}h")
+    scenario.run(promtool, tmp_path, "features", "2h", without=["1h", "6h", "12h"])
+
+
+@pytest.mark.real
+def test_a_calibration_that_was_mended_ends_after_600_labels(promtool, tmp_path):
+    """200 labels a day; for 14 days outcomes come 1.6 times as often as the risks say, then as they say."""
+    scenario = Scenario(step=120)
+    table = _score_table(20_000, 3)
+    shares = table["rows"].sum(1) / table["rows"].sum()
+    mean_risk = table["risks"].sum(1) / table["rows"].sum(1)
+    bad_days, good_days = 14, 5
+    for index in range(20):
+        for outcome in (0, 1):
+            labels = {
+                "bin": f"{index:02d}",
+                "outcome": str(outcome),
+                "model_name": "risk",
+                "model_version": "3",
+            }
+            amounts = []
+            for factor, days in ((1.6, bad_days), (1.0, good_days)):
+                rate = min(mean_risk[index] * factor, 0.95)
+                amounts += [200 / 12 * shares[index] * (rate if outcome else 1 - rate)] * days
+            for name, power in (("", 0), ("_risk_sum", 1), ("_squared_risk_sum", 2)):
+                scaled = [amount * mean_risk[index] ** power for amount in amounts]
+                scenario.counter(f"model_feedback{name}_total", labels, scaled, 12)
+        model = {"bin": f"{index:02d}", "model_name": "risk", "model_version": "3"}
+        scenario.counter("model_scores_total", model, [200 / 12 * shares[index]], 12 * (bad_days + good_days))
+        scenario.gauge("model_score_reference_rows", model, 100, 12 * (bad_days + good_days))
+    limit = evidence.evidence_limit(23)
+    scenario.holds(f"version:model_calibration:alarm >= {limit}", f"{24 * bad_days}h")
+    scenario.holds(f"version:model_calibration:alarm < {limit}", f"{24 * (bad_days + 3) + 4}h")
+    scenario.holds(
+        f'window:model_calibration:evidence{{window="30d"}} > {limit}', f"{24 * (bad_days + 3) + 4}h"
+    )
+    scenario.run(promtool, tmp_path, "scores_days labels", "4h", without=["90d"])
+
+
+@pytest.mark.real
+def test_no_psi_of_no_rows(promtool, tmp_path):
+    """Smoothed shares of nothing are uniform, which a skewed reference is far from: 1.46 once."""
+    scenario = Scenario(step=1)
+    for index, count in enumerate([50, 3000, 20_000, 70_000, 6930]):
+        labels = {"feature": "levels", "bin": f"b{index}", "model_name": "risk", "model_version": "3"}
+        scenario.gauge("model_feature_reference_rows", labels, count, 90)
+        scenario.counter("model_feature_values_total", labels, [0], 90)
+    scenario.absent("feature_window:model_feature_values:psi", "90m")
+    scenario.close("feature:model_feature_values:drift_alarm", "90m", 0, 0)
+    scenario.run(promtool, tmp_path, "features", "2m", without=["3d", "14d"])
 
 
 @pytest.mark.real
@@ -402,7 +580,7 @@ def test_without_labels_there_is_no_performance_and_no_calibration_alarm(promtoo
             for name in ("", "_risk_sum", "_squared_risk_sum"):
                 labels = {"bin": label, "outcome": outcome, "model_name": "risk", "model_version": "3"}
                 scenario.counter(f"model_feedback{name}_total", labels, [0], 20)
-    for name in ("roc_auc", "brier", "calibration_error", "calibration_bias"):
+    for name in ("roc_auc", "brier", "calibration_error", "observed_expected_ratio"):
         scenario.absent(f"window:model_feedback:{name}", "5h")
     scenario.close("max(window:model_calibration:evidence)", "5h", 0, 0)
     scenario.close("version:model_calibration:alarm", "5h", 0, 0)

@@ -1,0 +1,142 @@
+"""What all recording rules are written with: rules and groups, windows, and formulas that PromQL lacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from textwrap import indent
+from typing import NamedTuple
+
+# What every series about a model keeps.
+MODEL = "model_name, model_version"
+LN_10 = math.log(10)
+
+
+class Rule(NamedTuple):
+    """One recording rule; rules may share a name if their labels differ."""
+
+    record: str
+    expr: str
+    labels: Mapping[str, str]
+
+
+class Group(NamedTuple):
+    """Rules that are evaluated in this order, so that a later one sees an earlier one's fresh result.
+
+    interval: how often. At most 4m: an instant query looks back five minutes.
+    """
+
+    name: str
+    rules: Sequence[Rule]
+    interval: str
+
+
+class Counted(NamedTuple):
+    """A counter to be read in windows: the recorded names, its selector, and the labels that are left.
+
+    name: of the increases by window; days: of the increase in one day, from which longer windows are summed;
+    absent: what counts for a series that nobody exported.
+    """
+
+    name: str
+    days: str
+    counter: str
+    by: str = ""
+    absent: str = ""
+
+
+def rule(record: str, expr: str, **labels: str) -> Rule:
+    """A recording rule."""
+    return Rule(record, expr.strip(), labels)
+
+
+def block(expr: str) -> str:
+    """The expression in brackets, on lines of its own."""
+    return "(\n" + indent(expr.strip(), "  ") + "\n)"
+
+
+def log_gamma(x: str) -> str:
+    """PromQL for ln Gamma(x), x > 0, within 1e-6: Stirling's series at x + 4, and back by four factors."""
+    z = f"({x} + 4)"
+    return (
+        f"({z} - 0.5) * ln({z}) - {z} + {math.log(2 * math.pi) / 2}\n"
+        f"+ 1 / (12 * {z}) - 1 / (360 * {z} ^ 3)\n"
+        f"- ln({x} * ({x} + 1) * ({x} + 2) * ({x} + 3))"
+    )
+
+
+def increase(counted: Counted, window: str) -> str:
+    """Increase of a counter in a window of at most a day, summed over replicas."""
+    total = f"sum by ({counted.by}) (increase({counted.counter}[{window}]))"
+    return f"{total}\nor {counted.absent}" if counted.absent else total
+
+
+def sum_of_days(counted: Counted, days: int) -> str:
+    """Increase in the last `days` days, from what was recorded of each: raw samples would be millions.
+
+    The increase of one day is read from the counters, so it holds what they counted while Prometheus was
+    away; where Prometheus was away when a day ended, the last record within six hours before stands in.
+    """
+    earlier = [
+        f'or label_replace(last_over_time({counted.days}[6h] offset {day}d), "day", "{day}", "", "")'
+        for day in range(1, days)
+    ]
+    return f"sum by ({counted.by}) {block(chr(10).join([counted.days, *earlier]))}"
+
+
+def short_windows(counted: Counted, windows: Sequence[str]) -> list[Rule]:
+    """Increases in windows of less than a day."""
+    return [rule(counted.name, increase(counted, window), window=window) for window in windows]
+
+
+def day_windows(counted: Counted, windows: Sequence[str]) -> list[Rule]:
+    """The increase of a day, and those in windows of days such as `1d` and `14d`."""
+    return [
+        rule(counted.days, increase(counted, "1d")),
+        *(
+            rule(
+                counted.name,
+                counted.days if window == "1d" else sum_of_days(counted, int(window.removesuffix("d"))),
+                window=window,
+            )
+            for window in windows
+        ),
+    ]
+
+
+def below(series: str, by: str) -> str:
+    """PromQL for the sum of `series` over all lower bins, by bin and `by` (which the series has too).
+
+    PromQL has no running sum over a label. A bin is two digits, so what lies below it is what has a smaller
+    first digit, and what has the same first and a smaller second: two joins, whatever the number of bins.
+    """
+    split = (
+        f'label_replace(label_replace({series}, "ten", "$1", "bin", "(.).+"), "one", "$1", "bin", ".+(.)")'
+    )
+    tens = "\nor ".join(
+        f'label_replace(sum by ({by}) ({series}{{bin=~"[0-{ten - 1}]."}}), "ten", "{ten}", "", "")'
+        for ten in range(1, 10)
+    )
+    ones = "\nor ".join(
+        f'label_replace(sum by (ten, {by}) (label_replace({series}{{bin=~".[0-{one - 1}]"}},'
+        f' "ten", "$1", "bin", "(.).+")), "one", "{one}", "", "")'
+        for one in range(1, 10)
+    )
+    nothing = block(f"0 * {split}")
+    lower_tens = f"{nothing} + on (ten, {by}) group_left () {block(tens)} or {nothing}"
+    lower_ones = f"{nothing} + on (ten, one, {by}) group_left () {block(ones)} or {nothing}"
+    return block(f"sum by (bin, {by}) {block(lower_tens)}\n+ sum by (bin, {by}) {block(lower_ones)}")
+
+
+def as_yaml(rule_groups: Sequence[Group]) -> str:
+    """A Prometheus rule file."""
+    lines = ["groups:"]
+    for group in rule_groups:
+        lines += [f"  - name: {group.name}", f"    interval: {group.interval}", "    rules:"]
+        for one in group.rules:
+            lines += [f"      - record: {one.record}"]
+            if one.labels:
+                pairs = ", ".join(f'{name}: "{value}"' for name, value in one.labels.items())
+                lines += [f"        labels: {{{pairs}}}"]
+            lines += ["        expr: |-", indent(one.expr, " " * 10)]
+    return "\n".join(lines) + "\n"
