@@ -26,6 +26,7 @@ PLACEHOLDERS: Mapping[str, str | None] = {
     "smtp_password": "",
     "alert_slack_url": "http://127.0.0.1:9/unset",
     "alert_webhook_url": "grafana://noop",
+    "alert_watchdog_url": "grafana://noop",
     "retrain_token": "unset",
 }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from monitoring.grafana.alerts import rules as alerts
-from monitoring.grafana.boards import data, model, runbook, service
+from monitoring.grafana.boards import data, model, people, runbook, service
 from monitoring.grafana.style import Panel, link
 
 FOLDER = Path(__file__).resolve().parent
@@ -38,7 +38,7 @@ def panel_id(boards: Sequence[Panel], uid: str, title: str) -> int:
 
 def files() -> dict[Path, str]:
     """Every generated file and its text."""
-    boards = [service.board(), data.board(), model.board()]
+    boards = [service.board(), data.board(), model.board(), people.board()]
     boards.append(runbook.board(runbook.RUNBOOK.read_text(encoding="utf-8")))
 
     def runbook_url(title: str) -> str:

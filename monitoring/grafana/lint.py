@@ -341,8 +341,8 @@ def _rules(files: Files) -> Iterator[str]:
         for key, states in _STATES.items():
             if rule.get(key) not in states:
                 yield f"{where}: {key} should be one of {', '.join(states)}, found {rule.get(key)!r}"
-        if (rule.get("labels") or {}).get("severity") not in ("critical", "warning", "info"):
-            yield f"{where}: the label severity should be critical, warning or info"
+        if (rule.get("labels") or {}).get("severity") not in ("critical", "warning", "action", "watchdog"):
+            yield f"{where}: the label severity should be critical, warning, action or watchdog"
         notes = rule.get("annotations") or {}
         for key in ("summary", "description", "runbook_url", "__dashboardUid__", "__panelId__"):
             if not isinstance(notes.get(key), str):

@@ -463,17 +463,16 @@ def _joined(names: list[str], by: str, labels: tuple[str, ...] = ()) -> list[Pan
     ]
 
 
-def alert_list(
-    title: str, description: str, *, width: int = 24, height: int = 6, matching: str = ""
-) -> Panel:
-    """Alerts of this folder that are firing or about to."""
+def alert_list(title: str, description: str, *, severity: str, width: int = 12, height: int = 7) -> Panel:
+    """Alerts of a severity that are firing or about to."""
     return {
         "type": "alertlist",
         "title": title,
         "description": description,
         "gridPos": {"w": width, "h": height},
         "options": {
-            "alertName": matching,
+            "alertName": "",
+            "alertInstanceLabelFilter": f'{{severity="{severity}"}}',
             "dashboardAlerts": False,
             "groupMode": "default",
             "groupBy": [],
@@ -481,7 +480,7 @@ def alert_list(
             "sortOrder": 3,
             "viewMode": "list",
             "showInactiveAlerts": False,
-            "showInstances": False,
+            "showInstances": True,
             "stateFilter": {
                 "recovering": True,
                 "firing": True,

@@ -229,13 +229,17 @@ def realised_rules() -> list[Rule]:
             [
                 (
                     "1",
-                    f"(({negatives_below}) / {per_window} {negatives} - {per_window} {auc})\n"
-                    f"/ {per_window} {positives}",
+                    (
+                        f"(({negatives_below}) / {per_window} {negatives} - {per_window} {auc})\n"
+                        f"/ {per_window} {positives}"
+                    ),
                 ),
                 (
                     "0",
-                    f"(1 - ({positives_above}) / {per_window} {positives} - {per_window} {auc})\n"
-                    f"/ {per_window} {negatives}",
+                    (
+                        f"(1 - ({positives_above}) / {per_window} {positives} - {per_window} {auc})\n"
+                        f"/ {per_window} {negatives}"
+                    ),
                 ),
             ],
         ),
@@ -245,8 +249,10 @@ def realised_rules() -> list[Rule]:
             [
                 (
                     "1",
-                    f'(0 * {weighted}{{outcome="1"}} + {flagged} - {per_window} {recall})\n'
-                    f"/ {per_window} {positives}",
+                    (
+                        f'(0 * {weighted}{{outcome="1"}} + {flagged} - {per_window} {recall})\n'
+                        f"/ {per_window} {positives}"
+                    ),
                 ),
                 ("0", f'0 * {weighted}{{outcome="0"}}'),
             ],

@@ -23,6 +23,7 @@ from typing import Any
 from monitoring import reference as reader
 from monitoring.grafana import lint
 from monitoring.prometheus import __main__ as generate
+from monitoring.prometheus.promql import Rule
 from monitoring.simulation import expected, people, world
 from monitoring.simulation import traffic as live
 from monitoring.simulation.alert_states import final_state, seconds
@@ -72,10 +73,17 @@ def backfill(
         store,
         generate.levels(),
         grids,
-        lambda rule: not labelled and ("feedback" in rule.record or "calibration" in rule.record),
+        lambda rule: _may_be_empty(rule, labelled),
         (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr)),
     )
     return history
+
+
+def _may_be_empty(rule: Rule, labelled: bool) -> bool:
+    """Rules on labels without labels, on what needs more of them than came, and on days that are to come."""
+    on_labels = "feedback" in rule.record or "calibration" in rule.record
+    needs_many = rule.record.startswith("window:model_feedback:") or "influence" in rule.record
+    return (on_labels and not labelled) or needs_many or rule.labels.get("window") == "90d"
 
 
 def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expected.Alerts:

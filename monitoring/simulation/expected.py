@@ -6,20 +6,20 @@ and alerts say otherwise, one of the two is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.grafana.alerts import rules, thresholds
-from monitoring.prometheus import __main__ as generate
-from monitoring.prometheus.__main__ import LABEL_WINDOWS, TRAFFIC_WINDOWS
+from monitoring.prometheus import drift, performance, service
 from monitoring.reference import Feature, Reference
 from monitoring.sidecar.metrics import STATUSES, score_bin_label
 from monitoring.simulation.alert_states import seconds
 from monitoring.simulation.history import History, series_text
 from monitoring.simulation.world import TARGETS, VERSION
-from steps.measures import evidence
+from steps.measures import evidence, selection
+from steps.measures.evidence import Estimate
 
 Floats = NDArray[np.float64]
 # Alert title -> the features that it names; an empty set where it names none.
@@ -51,37 +51,60 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
     counts = _Counts(history, at, reference)
     limit = evidence.evidence_limit(len(reference.features) + 2)
     drifted = frozenset(
-        feature.name for feature in reference.features if _feature_drift(counts, feature) >= limit
+        feature.name
+        for feature in reference.features
+        if _drift_alarm({w: counts.feature(feature, w) for w in drift.WINDOWS}, feature.counts) >= limit
     )
-    score = np.asarray(reference.score.counts, dtype=np.float64)
     score_drifts = (
-        max(float(evidence.drift_alarm(counts.scores(w)[0], score)) for w in TRAFFIC_WINDOWS) >= limit
+        _drift_alarm({w: counts.scores(w)[0] for w in drift.WINDOWS}, reference.score.counts) >= limit
     )
-    validation, floor = reference.validation["roc_auc"], reference.floors.get("roc_auc", 0.0)
-    expected = _least([_expected(counts, window) for window in ("1d", "14d")])
-    realised = _least([_realised(counts, window) for window in ("7d", "30d")])
-    drop = max([validation - best for best in (expected, realised) if best is not None], default=0.0)
     found: Alerts = {
         title: frozenset(f.name for f in reference.features if _share(counts, f, title) > _allowed(f, title))
         for title in _FATES
     }
     found["Feature drift"] = drifted
     found = {title: names for title, names in found.items() if names}
+    miscalibrated = _miscalibration(counts) >= limit
+    losses = _losses(counts, reference, bool(drifted) or score_drifts)
+    sound = not any(title in found for title in _FATES)
+    retrain = sound and (losses["Realised ROC AUC below floor"] or losses["Drift with harm"])
     for title, holds in (
         ("Score drift", score_drifts),
-        ("Drift with harm", (bool(drifted) or score_drifts) and drop > thresholds.ROC_AUC_DROP),
-        ("Expected ROC AUC below floor", expected is not None and expected < floor),
-        ("Realised ROC AUC below floor", realised is not None and realised < floor),
-        ("Calibration", _miscalibration(counts) >= limit),
+        *losses.items(),
+        ("Calibration", miscalibrated),
+        ("Retraining asked for", retrain),
+        ("Recalibration asked for", sound and miscalibrated and not retrain),
         ("Error budget burns fast", _burns(counts, _availability, "availability", "page")),
         ("Error budget burns slowly", _burns(counts, _availability, "availability", "ticket")),
         ("Latency budget burns fast", _burns(counts, _promptness, "latency", "page")),
         ("Latency budget burns slowly", _burns(counts, _promptness, "latency", "ticket")),
-        ("Overload", counts.plain("sidecar_requests_refused_total", "5m", reason="overload") > 0),
+        ("Overload", _overloaded(counts)),
+        ("Watchdog", True),
     ):
         if holds:
             found[title] = frozenset()
     return found
+
+
+def _losses(counts: _Counts, reference: Reference, drifts: bool) -> dict[str, bool]:
+    """The three alerts on ROC AUC, of which at most one holds."""
+    validation, floor = reference.validation["roc_auc"], reference.floors.get("roc_auc", 0.0)
+    expected = _best(_expected(counts, "1d"), _expected(counts, "14d"), floor)
+    realised = _best(_realised(counts, "7d"), _realised(counts, "30d"), floor)
+    loss = realised is not None and realised < floor
+    harm = drifts and not loss and expected is not None and validation - expected > thresholds.ROC_AUC_DROP
+    below = expected is not None and expected < floor and not loss and not harm
+    return {
+        "Drift with harm": harm,
+        "Realised ROC AUC below floor": loss,
+        "Expected ROC AUC below floor": below,
+    }
+
+
+def _overloaded(counts: _Counts) -> bool:
+    refused = counts.plain("sidecar_requests_refused_total", "5m", reason="overload")
+    share = refused / max(counts.requests("5m"), 1.0)
+    return refused >= thresholds.FEWEST_REFUSED and share >= thresholds.REFUSED_SHARE
 
 
 class _Counts:
@@ -129,10 +152,27 @@ class _Counts:
         return labels, risks
 
 
-def _feature_drift(counts: _Counts, feature: Feature) -> float:
-    reference = np.asarray(feature.counts, dtype=np.float64)
-    alarms = [evidence.drift_alarm(counts.feature(feature, window), reference) for window in TRAFFIC_WINDOWS]
-    return float(np.max(alarms))
+def _drift_alarm(rows: Mapping[str, Floats], reference: Sequence[float]) -> float:
+    """The most evidence of a window in which the effect is large enough and no newer window says mended."""
+    known = np.asarray(reference, dtype=np.float64)
+    mended = {
+        longer
+        for newer, longer in drift.NEWER
+        if _mended_evidence(rows[newer], rows[longer], known) >= drift.MENDED_LOG10
+    }
+    return max(
+        (
+            float(evidence.drift_alarm(now, known))
+            for window, now in rows.items()
+            if window not in mended and now.sum()
+        ),
+        default=0.0,
+    )
+
+
+def _mended_evidence(newer: Floats, longer: Floats, reference: Floats) -> float:
+    """log10 of how much better training explains the newer rows than the longer window's own shares do."""
+    return float((newer * np.log(evidence.shares(reference) / evidence.shares(longer))).sum() / np.log(10))
 
 
 def _share(counts: _Counts, feature: Feature, title: str) -> float:
@@ -153,39 +193,68 @@ def _allowed(feature: Feature, title: str) -> float:
     return thresholds.MISSING_SHARE + feature.missing / (feature.missing + sum(feature.counts))
 
 
-def _best_case(positives: Floats, negatives: Floats) -> float | None:
-    if positives.sum() <= 0 or negatives.sum() <= 0:
-        return None
-    auc = evidence.roc_auc(positives, negatives)
-    error = evidence.roc_auc_stderr(auc, positives.sum(), negatives.sum())
-    return float(auc + thresholds.STANDARD_ERRORS * error)
-
-
-def _expected(counts: _Counts, window: str) -> float | None:
+def _expected(counts: _Counts, window: str) -> Estimate | None:
     rows, sums = counts.scores(window)
-    return _best_case(sums, np.maximum(rows - sums, 0))
+    if rows.sum() < performance.FEWEST_ROWS:
+        return None
+    positives, negatives = sums, np.maximum(rows - sums, 0)
+    auc = evidence.roc_auc(positives, negatives)
+    return evidence.Estimate(auc, evidence.roc_auc_stderr(auc, positives.sum(), negatives.sum()))
 
 
-def _realised(counts: _Counts, window: str) -> float | None:
-    labels, _ = counts.labels(window)
-    return _best_case(labels[:, 1], labels[:, 0])
+def _realised(counts: _Counts, window: str) -> Estimate | None:
+    rows, (labels, _) = counts.scores(window)[0], counts.labels(window)
+    known, positives = labels.sum(-1), labels[:, 1]
+    if selection.blind_bins(rows, known).any():
+        return None
+    if min(selection.effective(rows, known, positives)) < performance.FEWEST_EFFECTIVE:
+        return None
+    return selection.roc_auc(rows, known, positives)
 
 
-def _least(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return min(known) if known else None
+def _best(newer: Estimate | None, longer: Estimate | None, floor: float) -> float | None:
+    """What a ROC AUC could be at best, the least of two windows; the newer one alone where it is well."""
+    judged = [newer, longer]
+    if newer is not None and newer.value - newer.stderr >= floor:
+        judged = [newer]
+    values = [float(e.value + thresholds.STANDARD_ERRORS * e.stderr) for e in judged if e is not None]
+    return min(values) if values else None
 
 
 def _miscalibration(counts: _Counts) -> float:
+    """The most evidence of a window with enough error, unless a newer window says mended."""
+    seen = {window: counts.labels(window) for window in performance.LABEL_WINDOWS}
+    mended = {
+        longer
+        for newer, longer in performance.NEWER
+        if _calibration_mended(*seen[newer], *seen[longer]) >= drift.MENDED_LOG10
+    }
     most = 0.0
-    for window in LABEL_WINDOWS:
-        labels, risks = counts.labels(window)
+    for window, (labels, risks) in seen.items():
         total = labels.sum()
-        if total > 0:
-            error = np.abs(labels[:, 1] - risks.sum(-1)).sum() / total
-            found = evidence.calibration_evidence(labels[:, 1], labels.sum(-1), risks.sum(-1)).larger
+        if total > 0 and window not in mended:
+            rows = counts.scores(window)[0]
+            known = labels.sum(-1)
+            weight = selection.weights(rows, known)
+            distance = np.abs(labels[:, 1] - risks.sum(-1)) * weight
+            error = distance.sum() / rows[known > 0].sum()
+            found = evidence.calibration_evidence(labels[:, 1], known, risks.sum(-1)).larger
             most = max(most, float(found) if error >= evidence.CALIBRATION_FLOOR else 0.0)
     return most
+
+
+def _calibration_mended(labels: Floats, risks: Floats, long_labels: Floats, long_risks: Floats) -> float:
+    """log10 of how much better the risks explain the newer labels than the longer window's rates do."""
+    known = labels.sum(-1) > 0
+    rows, long_rows = labels.sum(-1)[known], long_labels.sum(-1)[known]
+    risk, long_risk = risks.sum(-1)[known] / rows, long_risks.sum(-1)[known] / long_rows
+    rate = (long_labels[known, 1] + long_risk) / (long_rows + 1)
+    floor = performance.SMALLEST_PRIOR
+    ratios = (
+        labels[known, 1] * np.log(np.maximum(risk, floor) / np.maximum(rate, floor)),
+        labels[known, 0] * np.log(np.maximum(1 - risk, floor) / np.maximum(1 - rate, floor)),
+    )
+    return float(sum(ratio.sum() for ratio in ratios) / np.log(10))
 
 
 def _availability(counts: _Counts, window: str) -> float:
@@ -199,16 +268,16 @@ def _promptness(counts: _Counts, window: str) -> float:
     """Share of answers that took longer than the objective."""
     metric = "sidecar_request_duration_seconds"
     answered = counts.plain(f"{metric}_count", window)
-    fast = counts.plain(f"{metric}_bucket", window, le=generate.SLOW_SECONDS)
+    fast = counts.plain(f"{metric}_bucket", window, le=service.SLOW_SECONDS)
     return 1 - fast / answered if answered > 0 else 0.0
 
 
 def _burns(counts: _Counts, bad: Callable[[_Counts, str], float], slo: str, severity: str) -> bool:
     """Whether both windows of a pair spend the budget too fast, with enough requests in the long one."""
-    budget = 1 - generate.OBJECTIVES[slo]
+    budget = 1 - service.OBJECTIVES[slo]
     return any(
         min(bad(counts, long), bad(counts, short)) / budget >= factor
-        and counts.requests(long) >= generate.MIN_REQUESTS
-        for level, long, short, factor in generate.BURN_ALARMS
+        and counts.requests(long) >= service.MIN_REQUESTS
+        for level, long, short, factor in service.BURN_ALARMS
         if level == severity
     )

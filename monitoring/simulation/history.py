@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from monitoring.prometheus.__main__ import Rule
+from monitoring.prometheus.promql import Rule
 from steps.data.errors import UserError
 
 Floats = NDArray[np.float64]

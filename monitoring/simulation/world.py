@@ -36,15 +36,10 @@ TARGETS = {
     "exporter": "exporter:9101",
     "prometheus": "localhost:9090",
     "node-exporter": "node-exporter:9100",
-    "cadvisor": "cadvisor:8080",
+    "grafana": "grafana:3000",
 }
-# Service, bytes that it holds, processors that it keeps busy.
-CONTAINERS = (
-    ("model", 2.1e8, 0.1),
-    ("exporter", 9e7, 0.04),
-    ("prometheus", 3e8, 0.03),
-    ("grafana", 1.5e8, 0.01),
-)
+# Job, bytes that its process holds, processors that it keeps busy.
+PROCESSES = (("prometheus", 3e8, 0.03), ("grafana", 1.5e8, 0.01))
 # A call of the model takes so many seconds: the median, and the spread of its logarithm.
 CALL_SECONDS, CALL_SPREAD = 0.018, 0.35
 AGE_AT_START = 10 * DAY
@@ -191,11 +186,10 @@ def surroundings(elapsed: float) -> dict[str, float]:
     add("node_filesystem_avail_bytes", "node-exporter", 6e10 - 1e4 * elapsed, **disk)
     for mode, share in (("idle", 0.85), ("user", 0.12), ("system", 0.03)):
         add("node_cpu_seconds_total", "node-exporter", share * elapsed, cpu="0", mode=mode)
-    for service, memory, load in CONTAINERS:
-        where = {"container_label_com_docker_compose_service": service, "name": service}
-        add("container_start_time_seconds", "cadvisor", 1.7e9, **where)
-        add("container_memory_working_set_bytes", "cadvisor", memory, **where)
-        add("container_cpu_usage_seconds_total", "cadvisor", load * elapsed, **where)
+    for job, memory, load in PROCESSES:
+        add("process_start_time_seconds", job, 1.7e9)
+        add("process_resident_memory_bytes", job, memory)
+        add("process_cpu_seconds_total", job, load * elapsed)
     return found
 
 

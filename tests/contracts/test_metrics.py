@@ -14,7 +14,7 @@ from monitoring.grafana.boards import runbook
 from monitoring.prometheus.__main__ import RULES
 from monitoring.sidecar.metrics import Metrics
 
-# What Prometheus itself, node-exporter and cAdvisor give that is used here.
+# What Prometheus itself, Grafana, node-exporter and every process give that is used here.
 OTHERS = {
     "up",
     "node_cpu_seconds_total",
@@ -22,9 +22,12 @@ OTHERS = {
     "node_filesystem_size_bytes",
     "node_memory_MemAvailable_bytes",
     "node_memory_MemTotal_bytes",
-    "container_cpu_usage_seconds_total",
-    "container_memory_working_set_bytes",
-    "container_start_time_seconds",
+    "grafana_alerting_notifications_failed_total",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "prometheus_rule_evaluation_failures_total",
+    "prometheus_rule_group_iterations_missed_total",
     "prometheus_tsdb_storage_blocks_bytes",
 }
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
@@ -84,19 +87,17 @@ def shown() -> Iterator[tuple[str, str]]:
             if found:
                 yield f"{board['uid']}: variable", found[1]
     for where, rule in files.rules():
-        yield where, rule["data"][0]["model"]["expr"]
+        for query in rule["data"]:
+            if query["datasourceUid"] != "__expr__":
+                yield where, query["model"]["expr"]
 
 
 def runbook_queries() -> Iterator[str]:
     text = runbook.RUNBOOK.read_text(encoding="utf-8")
-    quoted = re.findall(r"`([^`]+)`", text)
-    blocks = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    for candidate in quoted + blocks:
-        if re.match(
-            r"^(sum|max|min|sort_desc|topk|up\{|[a-z_]+:[a-z_]+:|model_|fate_|container_|prometheus_)",
-            candidate,
-        ):
-            yield candidate
+    for chapter in runbook.chapters(text).values():
+        for line in chapter.splitlines():
+            if re.match(r" {4}\S", line) and not line.strip().startswith(runbook.COMMANDS):
+                yield line.strip()
 
 
 @pytest.mark.parametrize(

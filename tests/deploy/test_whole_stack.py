@@ -31,6 +31,7 @@ pytestmark = pytest.mark.real
 
 CANARIES = {name: f"canary-of-{name.replace('_', '-')}" for name in secret_files.PLACEHOLDERS}
 CANARIES |= {"alert_slack_url": "http://127.0.0.1:9/canary-of-slack", "alert_webhook_url": "grafana://noop"}
+CANARIES |= {"alert_watchdog_url": "grafana://noop"}
 GIVE_UP_SECONDS = 300.0
 
 

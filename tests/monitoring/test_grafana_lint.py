@@ -133,9 +133,9 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] =
         lambda p, d: receiver(p, "slack")["settings"].update(url=""),
         "'slack' needs url",
     ),
-    "condition that is no query": (lambda p, d: rule(p).update(condition="B"), "the condition 'B' is none"),
+    "condition that is no query": (lambda p, d: rule(p).update(condition="Q"), "the condition 'Q' is none"),
     "expression of no query": (
-        lambda p, d: rule(p)["data"][1]["model"].update(expression="B"),
+        lambda p, d: rule(p)["data"][1]["model"].update(expression="Q"),
         "reads what is no query",
     ),
     "bad duration": (lambda p, d: rule(p).update({"for": "5 minutes"}), "for should be a duration"),
@@ -164,7 +164,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] =
     ),
     "panels that overlap": (
         lambda p, d: d["service.json"]["panels"][1]["gridPos"].update(x=2),
-        "overlaps Model",
+        "overlaps Served",
     ),
     "panel without a description": (
         lambda p, d: d["service.json"]["panels"][0].update(description=""),

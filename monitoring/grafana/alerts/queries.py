@@ -3,66 +3,152 @@
 Nothing here computes a statistic; that is the recording rules' work.
 """
 
-from monitoring.grafana.alerts.thresholds import STANDARD_ERRORS
+from monitoring.grafana.alerts import thresholds
+from monitoring.prometheus.promql import MODEL
+from monitoring.prometheus.service import MODEL_DOWN
 
+_AT = f"on ({MODEL})"
 # Joins a series to the version that is served now, and so drops the older ones.
-CURRENT = "on (model_name, model_version) group_left () max by (model_name, model_version) (model_info)"
+CURRENT = f"{_AT} group_left () max by ({MODEL}) (model_info)"
+# The newest model that was served within a day, for messages: the sidecar may be away.
+SERVED = f"topk(1, max by ({MODEL}, synthetic) (last_over_time(model_info[1d])))"
 
 _LIMIT = "version:model_evidence:limit"
-_FLOOR = 'max by (model_name, model_version) (model_floor{metric="roc_auc"})'
-_VALIDATION = 'max by (model_name, model_version) (model_validation{metric="roc_auc"})'
+FLOOR = f'max by ({MODEL}) (model_floor{{metric="roc_auc"}})'
+VALIDATION = f'max by ({MODEL}) (model_validation{{metric="roc_auc"}})'
 
 # Evidence where the effect is large enough too, as a multiple of the limit: an alarm from 1 on.
-FEATURE_DRIFT = (
-    f"feature:model_feature_values:drift_alarm / on (model_name, model_version) group_left () {_LIMIT}"
-)
-SCORE_DRIFT = f"version:model_scores:drift_alarm / on (model_name, model_version) {_LIMIT}"
-CALIBRATION = f"version:model_calibration:alarm / on (model_name, model_version) {_LIMIT}"
-WORST_DRIFT = f"max by (model_name, model_version) ({FEATURE_DRIFT} or {SCORE_DRIFT})"
-
-# Windows in which performance is judged: short ones see a change soon, long ones see a small one.
-_EXPECTED = 'window=~"1d|14d"'
-_REALISED = 'window=~"7d|30d"'
+FEATURE_DRIFT = f"feature:model_feature_values:drift_alarm / {_AT} group_left () {_LIMIT}"
+SCORE_DRIFT = f"version:model_scores:drift_alarm / {_AT} {_LIMIT}"
+CALIBRATION = f"version:model_calibration:alarm / {_AT} {_LIMIT}"
+WORST_DRIFT = f"max by ({MODEL}) ({FEATURE_DRIFT} or {SCORE_DRIFT})"
 
 
-def _best_case(kind: str, windows: str) -> str:
-    """ROC AUC plus its standard errors, the least over the windows: what it still could be."""
-    auc = f"window:model_{kind}:roc_auc"
-    best = f"{auc}{{{windows}}} + {STANDARD_ERRORS} * {auc}_stderr{{{windows}}}"
-    return f"min by (model_name, model_version) ({best})"
+def _best_case(kind: str, newer: str, longer: str) -> str:
+    """ROC AUC plus its standard errors, the least of two windows: what it still could be.
+
+    The longer window does not count where the newer one lies a standard error above the floor: what it holds
+    was mended since.
+    """
+    auc, error = f"window:model_{kind}:roc_auc", f"window:model_{kind}:roc_auc_stderr"
+
+    def best(window: str) -> str:
+        selector = f'{{window="{window}"}}'
+        return f"({auc}{selector} + {thresholds.STANDARD_ERRORS} * {error}{selector})"
+
+    above_floor = f'({auc}{{window="{newer}"}} - {error}{{window="{newer}"}} >= {_AT} {FLOOR})'
+    return f"min by ({MODEL}) (\n  {best(newer)}\n  or ({best(longer)} unless {_AT} {above_floor})\n)"
 
 
+EXPECTED_BEST = _best_case("expected", "1d", "14d")
+REALISED_BEST = _best_case("feedback", "7d", "30d")
 # Negative where ROC AUC lies below the model's floor, however its uncertainty is turned.
-EXPECTED_ABOVE_FLOOR = f"{_best_case('expected', _EXPECTED)} - on (model_name, model_version) {_FLOOR}"
-REALISED_ABOVE_FLOOR = f"{_best_case('feedback', _REALISED)} - on (model_name, model_version) {_FLOOR}"
-# How far the worse of the two lies under its value on validation rows; 0 where neither can be told.
-DROP = (
-    f"max by (model_name, model_version) (\n"
-    f"  {_VALIDATION} - on (model_name, model_version) {_best_case('expected', _EXPECTED)}\n"
-    f"  or label_replace({_VALIDATION} - on (model_name, model_version) {_best_case('feedback', _REALISED)},"
-    ' "kind", "realised", "", "")\n'
-    f"  or 0 * {_LIMIT}\n)"
+REALISED_ABOVE_FLOOR = f"{REALISED_BEST}\n- {_AT} {FLOOR}"
+_REALISED_LOSS = f"({REALISED_ABOVE_FLOOR}) < 0"
+# How far the expected ROC AUC lies under its value on validation rows; 0 where neither can be told.
+DROP = f"max by ({MODEL}) (\n  {VALIDATION} - {_AT} {EXPECTED_BEST}\n  or 0 * {_LIMIT}\n)"
+# Drift, and a drop of the expected ROC AUC; 0 where late labels say the same already.
+HARM = (
+    f"({WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})\n* {_AT} ({DROP})\n"
+    f"unless {_AT} ({_REALISED_LOSS})\nor 0 * {_LIMIT}"
+)
+_HARM = f"(({HARM}) > {thresholds.ROC_AUC_DROP})"
+# The same without drift that anybody knows of; not where one of the two above says it.
+EXPECTED_ABOVE_FLOOR = (
+    f"({EXPECTED_BEST}\n- {_AT} {FLOOR})\nunless {_AT} ({_REALISED_LOSS})\nunless {_AT} {_HARM}"
 )
 
 
 def bad_values(fate: str, windows: str = "1h|1d") -> str:
-    """Share of values of one fate that is certain (at 0.999), by feature: the most over the windows."""
+    """Share of values of one fate that is certain (at 0.999), by feature: the most over the windows.
+
+    The last one known within two hours, so that a sidecar that is away mends nothing.
+    """
     share = f'fate_feature_window:model_feature_values:ratio_lower{{fate="{fate}",window=~"{windows}"}}'
-    return f"max by (feature, model_name, model_version) ({share})"
+    return f"max by (feature, {MODEL}) (last_over_time({share}[2h]))"
 
 
-_MISSING_ROWS = "max by (feature, model_name, model_version) (model_feature_reference_missing_rows)"
+def share_of_fate(fate: str) -> str:
+    """Share of values of one fate in the last hour or day, whichever is larger, for messages."""
+    share = f'fate_feature_window:model_feature_values:ratio{{fate="{fate}",window=~"1h|1d"}}'
+    return f"max by (feature, {MODEL}) (last_over_time({share}[2h]))"
+
+
+_MISSING = f"max by (feature, {MODEL}) (last_over_time(model_feature_reference_missing_rows[2h]))"
 REFERENCE_MISSING = (
-    f"{_MISSING_ROWS}\n/ on (feature, model_name, model_version) ({_MISSING_ROWS}"
-    " + on (feature, model_name, model_version) feature:model_feature_values_reference:rows)"
+    f"{_MISSING}\n/ on (feature, {MODEL}) ({_MISSING} + on (feature, {MODEL})"
+    " last_over_time(feature:model_feature_values_reference:rows[2h]))"
 )
-MORE_MISSING = f"{bad_values('missing')}\n- on (feature, model_name, model_version) ({REFERENCE_MISSING})"
+MORE_MISSING = f"{bad_values('missing')}\n- on (feature, {MODEL}) ({REFERENCE_MISSING})"
+# 1 while no value is missing, invalid or unknown too often: training on a broken source learns the fault.
+SOURCES_SOUND = (
+    f"({_LIMIT} * 0 + 1 unless {_AT} (\n"
+    f"  max by ({MODEL}) ({MORE_MISSING}) > {thresholds.MISSING_SHARE}\n"
+    f"  or max by ({MODEL}) ({bad_values('out_of_range')}) > {thresholds.BAD_SHARE}\n"
+    f"  or max by ({MODEL}) ({bad_values('unknown_level')}) > {thresholds.BAD_SHARE}\n))"
+)
+_RETRAIN = f"max by ({MODEL}) (({_REALISED_LOSS}) * 0 + 1 or {_HARM} * 0 + 1)"
+# 1 where the act is asked for and the sources are sound, else 0.
+RETRAIN = f"({_RETRAIN}) * {_AT} {SOURCES_SOUND}\nor 0 * {_LIMIT}"
+RECALIBRATE = (
+    f"(({CALIBRATION}) >= {thresholds.EVIDENCE_ALARM}) * 0 + 1\n"
+    f"and {_AT} {SOURCES_SOUND}\nunless {_AT} ({_RETRAIN})\nor 0 * {_LIMIT}"
+)
+
+# The bin whose share rose most in the last day: its share now, and in training.
+_NOW = (
+    'feature_bin_window:model_feature_values:increase{window="1d"}'
+    f' / on (feature, {MODEL}) group_left () (feature_window:model_feature_values:rows{{window="1d"}} > 0)'
+)
+_TRAINING = "feature_bin:model_feature_values_reference:ratio"
+_ROSE_MOST = f"topk by (feature, {MODEL}) (1, {_NOW} - on (feature, bin, {MODEL}) {_TRAINING})"
+ROSE_MOST_NOW = f"({_NOW}) and on (feature, bin, {MODEL}) {_ROSE_MOST}"
+ROSE_MOST_TRAINING = f"{_TRAINING} and on (feature, bin, {MODEL}) {_ROSE_MOST}"
+FEATURE_PSI = f'max by (feature, {MODEL}) (feature_window:model_feature_values:psi{{window=~"1d|3d|14d"}})'
+SCORE_PSI = f'max by ({MODEL}) (window:model_scores:psi{{window=~"1d|3d|14d"}})'
+LABELLED_OBSERVED_EXPECTED = (
+    f'sum by ({MODEL}) (bin_outcome_window:model_feedback:increase{{outcome="1",window="30d"}})\n'
+    f'/ sum by ({MODEL}) (bin_outcome_window:model_feedback_risk_sum:increase{{window="30d"}})'
+)
 
 # Of the replica that has been without an answer for longest: a healthy one must not hide it.
 SILENCE = "max(time() - sidecar_upstream_contact_timestamp_seconds)"
-PAIR_MATCHES = "min(model_golden_rows_match or sidecar_reference_loaded)"
-OVERLOAD = 'sum(increase(sidecar_requests_refused_total{reason="overload"}[5m]))'
-WAITING = "max(sidecar_queue_oldest_wait_seconds)"
+MODELS_DOWN = f"max({MODEL_DOWN})"
+_FEW_DOWN = f"on () group_left () ({MODELS_DOWN} <= bool {thresholds.MOST})"
+ONE_SILENT = f"max by (instance) (time() - sidecar_upstream_contact_timestamp_seconds) * {_FEW_DOWN}"
+# Share of the sidecars that can be scraped, of as many as there were within the hour.
+_SIDECARS = 'count(up{job="exporter"})'
+SIDECARS_UP = f'(sum(up{{job="exporter"}}) / max_over_time({_SIDECARS}[1h:1m])) or vector(0)'
+ONE_SIDECAR_DOWN = (
+    f'max by (instance) (1 - up{{job="exporter"}}) * on () group_left () (({SIDECARS_UP}) >= bool'
+    f" {thresholds.MOST})"
+)
+PAIR_MATCHES = "min(sidecar_reference_loaded) * (min(model_golden_rows_match) or vector(1))"
+_REFUSED = 'sum(increase(sidecar_requests_refused_total{reason="overload"}[5m]))'
+OVERLOAD = (
+    f'{_REFUSED} / clamp_min(sum(increase(sidecar_requests_total{{endpoint="invocations"}}[5m])), 1)\n'
+    f"* ({_REFUSED} >= bool {thresholds.FEWEST_REFUSED})"
+)
+WAITING = f"max(sidecar_queue_oldest_wait_seconds) * ({MODELS_DOWN} <= bool {thresholds.MOST})"
+_HOUR = 'max(window:sidecar_requests:increase{{window="1h"}}{})'
+USUAL_REQUESTS = f"min({_HOUR.format(' offset 1d')} or {_HOUR.format(' offset 7d')})"
+# Requests of the last hour as a share of the same hour of other days; 1 where those had few.
+TRAFFIC = (
+    f"{_HOUR.format('')} / ({_HOUR.format(' offset 1d')} >= {thresholds.USUAL_REQUESTS}"
+    f" and {_HOUR.format(' offset 7d')} >= {thresholds.USUAL_REQUESTS})\nor vector(1)"
+)
+UNOBSERVED = (
+    "sum(increase(sidecar_observation_failures_total[15m]))\n"
+    '/ clamp_min(sum(increase(sidecar_requests_total{endpoint="invocations",status="2xx"}[15m])),'
+    f" {thresholds.FEWEST_ANSWERS})"
+)
+# Exporter and Prometheus have alerts of their own.
+TARGET_DOWN = 'max by (job, instance) (1 - up{job!~"exporter|prometheus"})'
+RULES_FAIL = (
+    "sum(increase(prometheus_rule_evaluation_failures_total[15m]))\n"
+    "+ sum(increase(prometheus_rule_group_iterations_missed_total[15m]))"
+)
+MESSAGES_FAIL = "sum by (integration) (increase(grafana_alerting_notifications_failed_total[1h]))"
 
 
 def burn(slo: str, severity: str) -> str:
@@ -70,16 +156,19 @@ def burn(slo: str, severity: str) -> str:
     return f'max(severity_slo_windows:sidecar_error_budget:burn_alarm{{slo="{slo}",severity="{severity}"}})'
 
 
-REQUESTS_AN_HOUR = 'max(window:sidecar_requests:increase{window="1h"})'
+def bad_share(slo: str, window: str) -> str:
+    """Share of requests of a window that missed an objective."""
+    return f'max(slo_window:sidecar_requests_bad:ratio{{slo="{slo}",window="{window}"}})'
+
+
 # Labels of the last week, where there were any in the last quarter.
 LABELS_A_WEEK = (
     'sum(window:model_feedback:labels{window="7d"}) and sum(window:model_feedback:labels{window="90d"}) > 0'
 )
-AGE = "max(version:model_age:seconds)"
+AGE = f"max by ({MODEL}) (version:model_age:seconds)"
 FREE_MEMORY = "min(node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)"
 _DISKS = 'fstype!~"tmpfs|overlay|squashfs|ramfs"'
 FREE_DISK = (
     f"min by (mountpoint) (node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}})"
 )
-_SERVICE = "container_label_com_docker_compose_service"
-RESTARTED = f'max by ({_SERVICE}) (changes(container_start_time_seconds{{{_SERVICE}!=""}}[1h]))'
+RESTARTED = "max by (job) (changes(process_start_time_seconds[1h]))"

@@ -1,14 +1,18 @@
-"""The alert rules, one entry each; `generate.py` writes them into Grafana's file.
+"""The alert rules, one entry each; `python -m monitoring.grafana` writes them into Grafana's file.
 
-A rule compares one figure with one limit, so that it always has a value while all is well. Where it has none,
-the figure's source is gone, and one rule each says that: "Sidecar down" and "Prometheus down". All others
-keep their state through a failure of the data source, instead of multiplying it.
+A rule compares one figure with one limit, so that it has a value while all is well. What its message says is
+asked for beside it. Where the figure has no value its source is gone, and one rule each says that: "Sidecar
+down" and "Prometheus down". All others keep their state through a failure of the data source.
+
+`critical` wakes somebody; `warning` is for the next working day and repeats daily at most; `action` asks a
+workflow for a training and goes to nobody else; `watchdog` always fires, and its absence is the alarm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from monitoring.grafana.alerts import queries, thresholds
 
@@ -16,11 +20,13 @@ FOLDER = "Model monitoring"
 WINDOW_SECONDS = 600
 
 
-class Alert(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Alert:
     """One alert rule.
 
-    It fires when `expr` is `relation` (gt, gte, lt) `limit` for the duration `lasts`. `value` is the template
-    of the figure in the summary; `panel` the panel that shows it, as (dashboard uid, title).
+    It fires when `expr` is `relation` (gt, gte, lt) `limit` for the duration `lasts`. `values` are queries
+    for the message, by the letter that `summary` names them with, as in `{B percent}`; A is `expr` itself.
+    `panel` shows the figure, as (dashboard uid, title). `action` names what a workflow is asked for.
     """
 
     title: str
@@ -31,13 +37,13 @@ class Alert(NamedTuple):
     lasts: str
     severity: str
     summary: str
-    value: str
     description: str
     panel: tuple[str, str]
+    values: Mapping[str, str] = field(default_factory=dict)
     no_data: str = "OK"
     failure: str = "KeepLast"
     keep: str = "0s"
-    retrain: bool = False
+    action: str = ""
 
     @property
     def uid(self) -> str:
@@ -50,48 +56,65 @@ def slug(title: str) -> str:
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
 
 
-_NUMBER = '{{ printf "%.2f" $values.A.Value }}'
-_COUNT = '{{ printf "%.0f" $values.A.Value }}'
-_PERCENT = "{{ humanizePercentage $values.A.Value }}"
-_TIME = "{{ humanizeDuration $values.A.Value }}"
-_POINTS = '{{ printf "%.3f" $values.A.Value }}'
-_FEATURE = "{{ $labels.feature }}"
-_DISK = "{{ $labels.mountpoint }}"
-_CONTAINER = "{{ $labels.container_label_com_docker_compose_service }}"
+# How a value is written in a message: `{B percent}` is value B as a percentage.
+_FORMATS = {
+    "number": '{{{{ printf "%.2f" $values.{0}.Value }}}}',
+    "points": '{{{{ printf "%.3f" $values.{0}.Value }}}}',
+    "count": '{{{{ printf "%.0f" $values.{0}.Value }}}}',
+    "percent": "{{{{ humanizePercentage $values.{0}.Value }}}}",
+    "time": "{{{{ humanizeDuration $values.{0}.Value }}}}",
+    "bin": "{{{{ $values.{0}.Labels.bin }}}}",
+}
 
-ALERTS: tuple[Alert, ...] = (
+_DOWN = (
     Alert(
         title="Model down",
         group="service",
-        expr=queries.SILENCE,
+        expr=queries.MODELS_DOWN,
         relation="gt",
-        limit=thresholds.SILENT_SECONDS,
+        limit=thresholds.MOST,
         lasts="1m",
         severity="critical",
-        summary="The model has answered nothing for {value}",
-        value=_TIME,
-        description=(
-            "The sidecar runs, and the container behind it gives no answer: every prediction fails "
-            "with 502 or 504."
-        ),
+        summary="The model has answered nothing for {B time}",
+        values={"B": queries.SILENCE},
+        description="Every prediction fails with 502 or 504. The sidecar itself runs.",
+        panel=("service", "Model"),
+    ),
+    Alert(
+        title="Model replica down",
+        group="service",
+        expr=queries.ONE_SILENT,
+        relation="gt",
+        limit=60,
+        lasts="2m",
+        severity="warning",
+        summary="The model behind {{ $labels.instance }} has answered nothing for {A time}",
+        description="The other replicas answer; requests that reach this one fail.",
         panel=("service", "Model"),
     ),
     Alert(
         title="Sidecar down",
         group="service",
-        expr='min(up{job="exporter"})',
+        expr=queries.SIDECARS_UP,
         relation="lt",
-        limit=1,
+        limit=thresholds.MOST,
         lasts="2m",
         severity="critical",
-        summary="The sidecar cannot be scraped (up is {value})",
-        value=_COUNT,
-        description=(
-            "Predictions go through the sidecar: as long as it is away nobody gets one, and nothing "
-            "is counted."
-        ),
+        summary="No sidecar, or fewer than half of them, can be reached",
+        description="Predictions go through the sidecar: nobody gets one there, and nothing is counted.",
         panel=("service", "Sidecar"),
-        no_data="Alerting",
+    ),
+    Alert(
+        title="Sidecar replica down",
+        group="service",
+        expr=queries.ONE_SIDECAR_DOWN,
+        relation="gt",
+        limit=0,
+        lasts="5m",
+        severity="warning",
+        summary="The sidecar {{ $labels.instance }} cannot be reached",
+        description="The other replicas answer.",
+        panel=("service", "Sidecar"),
     ),
     Alert(
         title="Prometheus down",
@@ -101,12 +124,8 @@ ALERTS: tuple[Alert, ...] = (
         limit=1,
         lasts="2m",
         severity="critical",
-        summary="Grafana gets no answer from Prometheus (up is {value})",
-        value=_COUNT,
-        description=(
-            "Predictions go on, but nobody watches: every other rule keeps its last state until this "
-            "is mended."
-        ),
+        summary="Grafana gets no answer from Prometheus",
+        description="Predictions go on, but nobody watches: every other rule keeps its last state.",
         panel=("service", "Scraped"),
         no_data="Alerting",
         failure="Alerting",
@@ -119,108 +138,195 @@ ALERTS: tuple[Alert, ...] = (
         limit=1,
         lasts="5m",
         severity="critical",
-        summary="The container's scores are not those of the sidecar's reference (match is {value})",
-        value=_COUNT,
-        description=(
-            "Model and exporter come from different versions, or the reference is missing: drift and "
-            "calibration figures mean nothing."
-        ),
+        summary="The container's scores are not those of the sidecar's reference",
+        description="Model and sidecar are of different versions: drift and calibration mean nothing.",
         panel=("service", "Pair"),
     ),
+)
+
+_BUDGET = tuple(
     Alert(
-        title="Error budget burns fast",
+        title=f"{noun} budget burns {'fast' if fast else 'slowly'}",
         group="service",
-        expr=queries.burn("availability", "page"),
+        expr=queries.burn(slo, "page" if fast else "ticket"),
         relation="gte",
         limit=thresholds.BUDGET_ALARM,
-        lasts="1m",
-        severity="critical",
-        summary="Requests fail at {value} times the rate of a page",
-        value=_NUMBER,
-        description="At this rate 2 % of the month's error budget goes in an hour, or 5 % in six.",
-        panel=("service", "Error budget"),
-        keep="5m",
-    ),
-    Alert(
-        title="Error budget burns slowly",
-        group="service",
-        expr=queries.burn("availability", "ticket"),
-        relation="gte",
-        limit=thresholds.BUDGET_ALARM,
-        lasts="15m",
-        severity="warning",
-        summary="Requests fail at {value} times the rate of a ticket",
-        value=_NUMBER,
-        description="At this rate 10 % of the month's error budget goes within one to three days.",
-        panel=("service", "Error budget"),
-    ),
-    Alert(
-        title="Latency budget burns fast",
-        group="service",
-        expr=queries.burn("latency", "page"),
-        relation="gte",
-        limit=thresholds.BUDGET_ALARM,
-        lasts="1m",
-        severity="critical",
-        summary="Slow answers come at {value} times the rate of a page",
-        value=_NUMBER,
-        description="Far too many answers take longer than 250 ms.",
-        panel=("service", "Latency"),
-        keep="5m",
-    ),
-    Alert(
-        title="Latency budget burns slowly",
-        group="service",
-        expr=queries.burn("latency", "ticket"),
-        relation="gte",
-        limit=thresholds.BUDGET_ALARM,
-        lasts="15m",
-        severity="warning",
-        summary="Slow answers come at {value} times the rate of a ticket",
-        value=_NUMBER,
-        description="More answers than agreed take longer than 250 ms.",
-        panel=("service", "Latency"),
-    ),
+        lasts="2m" if fast else "15m",
+        severity="critical" if fast else "warning",
+        summary=(
+            f"{{B percent}} of {what} in the last {'hour' if fast else 'day'}"
+            f" (objective {thresholds.MAY_FAIL[slo]:.1%})"
+        ),
+        values={"B": queries.bad_share(slo, "1h" if fast else "1d")},
+        description=(
+            "At this rate 2 % of the month's budget goes in an hour, or 5 % in six."
+            if fast
+            else "At this rate 10 % of the month's budget goes within one to three days."
+        ),
+        panel=("service", panel),
+        keep="5m" if fast else "0s",
+    )
+    for slo, noun, what, panel in (
+        ("availability", "Error", "requests failed", "Error budget"),
+        ("latency", "Latency", "answers took longer than 250 ms", "Latency"),
+    )
+    for fast in (True, False)
+)
+
+_LOAD = (
     Alert(
         title="Overload",
         group="service",
         expr=queries.OVERLOAD,
-        relation="gt",
-        limit=0,
+        relation="gte",
+        limit=thresholds.REFUSED_SHARE,
         lasts="2m",
         severity="warning",
-        summary="{value} requests were refused for overload in 5 minutes",
-        value=_COUNT,
+        summary="{A percent} of requests were refused for overload in 5 minutes",
         description="The queue is full; clients are told to come back (503 with Retry-After).",
         panel=("service", "Refused requests"),
         keep="5m",
     ),
     Alert(
+        title="Requests wait",
+        group="service",
+        expr=queries.WAITING,
+        relation="gt",
+        limit=thresholds.WAIT_SECONDS,
+        lasts="1m",
+        severity="warning",
+        summary="The oldest request has waited for {A time}",
+        description="Calls of the model hang or are too many; a request counts only when it ends.",
+        panel=("service", "Waiting"),
+        keep="5m",
+    ),
+    Alert(
         title="No traffic",
         group="service",
-        expr=queries.REQUESTS_AN_HOUR,
+        expr=queries.TRAFFIC,
         relation="lt",
-        limit=thresholds.FEWEST_REQUESTS,
+        limit=thresholds.TRAFFIC_SHARE,
         lasts="30m",
         severity="warning",
-        summary="{value} requests in the last hour",
-        value=_COUNT,
-        description="Nobody asks for predictions, or they do not arrive here.",
+        summary="{B count} requests in the last hour; yesterday and a week ago it was {C count} at least",
+        values={"B": 'max(window:sidecar_requests:increase{window="1h"})', "C": queries.USUAL_REQUESTS},
+        description="Clients no longer ask at an hour at which they usually do, or do not get here.",
         panel=("service", "Requests"),
     ),
     Alert(
         title="Sidecar cannot observe",
         group="service",
-        expr="sum(increase(sidecar_observation_failures_total[1h]))",
-        relation="gt",
-        limit=0,
-        lasts="5m",
+        expr=queries.UNOBSERVED,
+        relation="gte",
+        limit=thresholds.UNOBSERVED_SHARE,
+        lasts="10m",
         severity="warning",
-        summary="{value} answers could not be counted in the last hour",
-        value=_COUNT,
-        description="Predictions are not touched by it, but the figures of data and model miss rows.",
+        summary="{A percent} of the answers of 15 minutes could not be counted",
+        description="Predictions are not touched by it, but figures of data and model miss rows.",
         panel=("service", "What the sidecar could not observe"),
     ),
+)
+
+_WATCHERS = (
+    Alert(
+        title="Target down",
+        group="watchers",
+        expr=queries.TARGET_DOWN,
+        relation="gt",
+        limit=0,
+        lasts="10m",
+        severity="warning",
+        summary="{{ $labels.job }} at {{ $labels.instance }} cannot be scraped",
+        description="What it tells is missing until it is back.",
+        panel=("service", "Scraped"),
+    ),
+    Alert(
+        title="Rules fail",
+        group="watchers",
+        expr=queries.RULES_FAIL,
+        relation="gt",
+        limit=0,
+        lasts="10m",
+        severity="warning",
+        summary="{A count} evaluations of recording rules failed or were missed in 15 minutes",
+        description="Figures and alerts that read those rules stand still.",
+        panel=("service", "Evaluations that failed"),
+    ),
+    Alert(
+        title="Messages fail",
+        group="watchers",
+        expr=queries.MESSAGES_FAIL,
+        relation="gt",
+        limit=0,
+        lasts="0s",
+        severity="warning",
+        summary="{A count} messages by {{ $labels.integration }} were not delivered in the last hour",
+        description="Whoever is to be woken by that channel was not.",
+        panel=("service", "Messages that failed"),
+    ),
+    Alert(
+        title="Watchdog",
+        group="watchers",
+        expr="vector(1)",
+        relation="gt",
+        limit=0,
+        lasts="0s",
+        severity="watchdog",
+        summary="Alerting works: this always fires",
+        description="Send it to a service that calls you when it stops to come: docs/monitoring.md.",
+        panel=("service", "Scraped"),
+    ),
+)
+
+_BAD_VALUES = tuple(
+    Alert(
+        title=title,
+        group="data",
+        expr=expr,
+        relation="gt",
+        limit=limit,
+        lasts="10m",
+        severity="warning",
+        summary=f"{{{{ $labels.feature }}}}: {summary}",
+        values={"B": queries.share_of_fate(fate), **more},
+        description=description,
+        panel=("data", panel),
+    )
+    for title, expr, limit, fate, more, summary, description, panel in (
+        (
+            "Missing values",
+            queries.MORE_MISSING,
+            thresholds.MISSING_SHARE,
+            "missing",
+            {"C": queries.REFERENCE_MISSING},
+            "missing in {B percent} of rows, {C percent} in training",
+            "A client has stopped to send it, or sends it under another name.",
+            "Missing values",
+        ),
+        (
+            "Invalid values",
+            queries.bad_values("out_of_range"),
+            thresholds.BAD_SHARE,
+            "out_of_range",
+            {},
+            "out of range in {B percent} of rows",
+            "Values outside the schema's range are answered all the same; those answers mean little.",
+            "Values out of range",
+        ),
+        (
+            "Unknown levels",
+            queries.bad_values("unknown_level"),
+            thresholds.BAD_SHARE,
+            "unknown_level",
+            {},
+            "a level that the model does not know in {B percent} of rows",
+            "A new code, a misspelt one, or text where a number belongs.",
+            "Unknown levels",
+        ),
+    )
+)
+
+_DRIFT = (
     Alert(
         title="Feature drift",
         group="data",
@@ -229,15 +335,15 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.EVIDENCE_ALARM,
         lasts="10m",
         severity="warning",
-        summary=f"{_FEATURE} drifts: evidence is {{value}} times its limit",
-        value=_NUMBER,
-        description=(
-            "Its values are distributed otherwise than in training, by an amount that matters; chance"
-            " would say so once a year for all features together."
-        ),
+        summary="{{ $labels.feature }}: PSI {B number}, share of {C bin} from {D percent} to {C percent}",
+        values={
+            "B": queries.FEATURE_PSI,
+            "C": queries.ROSE_MOST_NOW,
+            "D": queries.ROSE_MOST_TRAINING,
+        },
+        description="Chance would say so once a year for all features together. Drift alone trains nothing.",
         panel=("data", "Evidence of drift by feature"),
         keep="30m",
-        retrain=True,
     ),
     Alert(
         title="Score drift",
@@ -247,72 +353,28 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.EVIDENCE_ALARM,
         lasts="10m",
         severity="warning",
-        summary="The predicted risks drift: evidence is {value} times its limit",
-        value=_NUMBER,
+        summary="The predicted risks: PSI {B number} against validation rows",
+        values={"B": queries.SCORE_PSI},
         description="Risks are distributed otherwise than on the validation rows.",
         panel=("model", "Evidence against the model"),
         keep="30m",
-        retrain=True,
     ),
+)
+
+_LOSS = (
     Alert(
         title="Drift with harm",
-        group="data",
-        expr=f"({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})\n"
-        f"* on (model_name, model_version) ({queries.DROP})",
+        group="model",
+        expr=queries.HARM,
         relation="gt",
         limit=thresholds.ROC_AUC_DROP,
         lasts="10m",
-        severity="critical",
-        summary="Data drift, and ROC AUC has dropped by {value} or more",
-        value=_POINTS,
-        description=(
-            "Drift alone is a ticket. This is drift together with a drop of expected or realised ROC "
-            "AUC that its uncertainty does not explain."
-        ),
+        severity="warning",
+        summary="The data drifted; expected ROC AUC at most {B points}, on validation rows {C points}",
+        values={"B": queries.EXPECTED_BEST, "C": queries.VALIDATION},
+        description="A drop of the expected ROC AUC that its uncertainty does not explain.",
         panel=("model", "ROC AUC expected without labels"),
         keep="30m",
-        retrain=True,
-    ),
-    Alert(
-        title="Missing values",
-        group="data",
-        expr=queries.MORE_MISSING,
-        relation="gt",
-        limit=thresholds.MISSING_SHARE,
-        lasts="10m",
-        severity="warning",
-        summary=f"{_FEATURE} is missing {{value}} more often than in training",
-        value=_PERCENT,
-        description="A client has stopped to send it, or sends it under another name.",
-        panel=("data", "Missing values"),
-    ),
-    Alert(
-        title="Invalid values",
-        group="data",
-        expr=queries.bad_values("out_of_range"),
-        relation="gt",
-        limit=thresholds.BAD_SHARE,
-        lasts="10m",
-        severity="warning",
-        summary=f"{_FEATURE} is out of range in {{value}} of the rows",
-        value=_PERCENT,
-        description=(
-            "Values outside the schema's range are answered all the same, and those answers mean little."
-        ),
-        panel=("data", "Values out of range"),
-    ),
-    Alert(
-        title="Unknown levels",
-        group="data",
-        expr=queries.bad_values("unknown_level"),
-        relation="gt",
-        limit=thresholds.BAD_SHARE,
-        lasts="10m",
-        severity="warning",
-        summary=f"{_FEATURE} has a level that the model does not know in {{value}} of the rows",
-        value=_PERCENT,
-        description="A new code, a misspelt one, or text where a number belongs.",
-        panel=("data", "Unknown levels"),
     ),
     Alert(
         title="Realised ROC AUC below floor",
@@ -321,13 +383,15 @@ ALERTS: tuple[Alert, ...] = (
         relation="lt",
         limit=0,
         lasts="10m",
-        severity="critical",
-        summary="ROC AUC by late labels lies at best {value} from its floor",
-        value=_POINTS,
-        description="The model ranks people worse than its gate allowed it to at promotion.",
+        severity="warning",
+        summary="ROC AUC by late labels at most {B points}, floor {C points}",
+        values={"B": queries.REALISED_BEST, "C": queries.FLOOR},
+        description=(
+            "The model ranks people worse than its gate allowed it to. Right if labelling depends on the risk"
+            " alone."
+        ),
         panel=("model", "ROC AUC realised by late labels"),
         keep="1h",
-        retrain=True,
     ),
     Alert(
         title="Expected ROC AUC below floor",
@@ -337,12 +401,11 @@ ALERTS: tuple[Alert, ...] = (
         limit=0,
         lasts="10m",
         severity="warning",
-        summary="ROC AUC expected without labels lies at best {value} from its floor",
-        value=_POINTS,
+        summary="ROC AUC expected without labels at most {B points}, floor {C points}",
+        values={"B": queries.EXPECTED_BEST, "C": queries.FLOOR},
         description="For the people who come now the model is expected to rank worse than its gate allowed.",
         panel=("model", "ROC AUC expected without labels"),
         keep="30m",
-        retrain=True,
     ),
     Alert(
         title="Calibration",
@@ -352,12 +415,11 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.EVIDENCE_ALARM,
         lasts="10m",
         severity="warning",
-        summary="Outcomes do not follow the risks: evidence is {value} times its limit",
-        value=_NUMBER,
-        description="Late labels say that a risk of 20 % is not 20 of 100 people any more.",
+        summary="By late labels of 30 days {B number} positives came for each that the risks promised",
+        values={"B": queries.LABELLED_OBSERVED_EXPECTED},
+        description="A risk of 20 % is not 20 of 100 people any more.",
         panel=("model", "Evidence against the model"),
         keep="1h",
-        retrain=True,
     ),
     Alert(
         title="Labels stopped",
@@ -367,12 +429,8 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.FEWEST_LABELS,
         lasts="1h",
         severity="warning",
-        summary="{value} late labels in 7 days, after there had been some",
-        value=_COUNT,
-        description=(
-            "Without labels nobody sees a change of the illness itself: realised ROC AUC and "
-            "calibration stand still."
-        ),
+        summary="{A count} late labels in 7 days, after there had been some",
+        description="Without labels nobody sees a change of the illness itself.",
         panel=("model", "Labels"),
     ),
     Alert(
@@ -383,11 +441,46 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
         lasts="1h",
         severity="warning",
-        summary="The model was trained {value} ago",
-        value=_TIME,
+        summary="The model was trained {A time} ago",
         description="Nothing is known to be wrong; nobody has looked for half a year either.",
         panel=("model", "Age of the model"),
     ),
+)
+
+_ACTIONS = tuple(
+    Alert(
+        title=title,
+        group="actions",
+        expr=expr,
+        relation="gt",
+        limit=0,
+        lasts="30m",
+        severity="action",
+        summary=summary,
+        description="Held while values are missing, invalid or unknown: training would learn that fault.",
+        panel=("model", panel),
+        keep="1h",
+        action=action,
+    )
+    for title, expr, action, summary, panel in (
+        (
+            "Retraining asked for",
+            queries.RETRAIN,
+            "retrain",
+            "retrain: the model ranks people worse than it may",
+            "ROC AUC realised by late labels",
+        ),
+        (
+            "Recalibration asked for",
+            queries.RECALIBRATE,
+            "recalibrate",
+            "recalibrate: outcomes do not follow the risks",
+            "Evidence against the model",
+        ),
+    )
+)
+
+_HOST = (
     Alert(
         title="Host memory",
         group="host",
@@ -396,8 +489,7 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.FREE_MEMORY_SHARE,
         lasts="10m",
         severity="warning",
-        summary="{value} of the host's memory is free",
-        value=_PERCENT,
+        summary="{A percent} of the host's memory is free",
         description="The kernel will soon end a process to get memory, most likely the model.",
         panel=("service", "Memory in use"),
     ),
@@ -409,8 +501,7 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.FREE_DISK_SHARE,
         lasts="10m",
         severity="warning",
-        summary=f"{{value}} of {_DISK} is free",
-        value=_PERCENT,
+        summary="{A percent} of {{ $labels.mountpoint }} is free",
         description="Prometheus and Grafana stop to write when it is full.",
         panel=("service", "Disk in use"),
     ),
@@ -422,14 +513,13 @@ ALERTS: tuple[Alert, ...] = (
         limit=thresholds.RESTARTS,
         lasts="0s",
         severity="warning",
-        summary=f"{_CONTAINER} was restarted {{value}} times in an hour",
-        value=_COUNT,
-        description=(
-            "A container ends and is started again and again; what it held in memory is lost each time."
-        ),
-        panel=("service", "Container restarts"),
+        summary="{{ $labels.job }} was restarted {A count} times in an hour",
+        description="It ends and is started again and again; what it held in memory is lost each time.",
+        panel=("service", "Restarts in an hour"),
     ),
 )
+
+ALERTS = (*_DOWN, *_BUDGET, *_LOAD, *_WATCHERS, *_BAD_VALUES, *_DRIFT, *_LOSS, *_ACTIONS, *_HOST)
 
 
 def rule_file(panel_id: Callable[[str, str], int], runbook_url: Callable[[str], str]) -> dict[str, Any]:
@@ -453,48 +543,69 @@ def rule_file(panel_id: Callable[[str, str], int], runbook_url: Callable[[str], 
 
 
 def summary(alert: Alert) -> str:
-    """The summary's template; where there is no value (no data, no answer) it reads "no value"."""
-    value = "{{ if $values.A }}" + alert.value + "{{ else }}no value{{ end }}"
-    return alert.summary.replace("{value}", value)
+    """The summary's template; a value that is not known (no data, no answer) reads "?"."""
+    text = alert.summary
+    for letter in ("A", *alert.values):
+        for name, form in _FORMATS.items():
+            written = f"{{{{ if $values.{letter} }}}}{form.format(letter)}{{{{ else }}}}?{{{{ end }}}}"
+            text = text.replace(f"{{{letter} {name}}}", written)
+    return text
+
+
+# The model that a message is about: the alert's own labels, else the one that was served last.
+_MODEL = (
+    "{{ if $labels.model_name }}{{ $labels.model_name }} {{ $labels.model_version }}"
+    "{{ else if $values.M }}{{ $values.M.Labels.model_name }} {{ $values.M.Labels.model_version }}{{ end }}"
+)
+
+
+def _query(letter: str, expr: str) -> dict[str, Any]:
+    return {
+        "refId": letter,
+        "datasourceUid": "prometheus",
+        "relativeTimeRange": {"from": WINDOW_SECONDS, "to": 0},
+        "model": {"refId": letter, "expr": expr, "instant": True, "range": False, "editorMode": "code"},
+    }
 
 
 def _rule(alert: Alert, panel: int, runbook: str) -> dict[str, Any]:
-    query = {"refId": "A", "expr": alert.expr, "instant": True, "range": False, "editorMode": "code"}
+    dashboard = alert.panel[0]
     condition = {
-        "refId": "C",
-        "type": "threshold",
-        "expression": "A",
-        "conditions": [{"evaluator": {"type": alert.relation, "params": [alert.limit]}}],
+        "refId": "Z",
+        "datasourceUid": "__expr__",
+        "relativeTimeRange": {"from": 0, "to": 0},
+        "model": {
+            "refId": "Z",
+            "type": "threshold",
+            "expression": "A",
+            "conditions": [{"evaluator": {"type": alert.relation, "params": [alert.limit]}}],
+        },
     }
+    feature = "&var-one={{ $labels.feature }}" if dashboard == "data" else ""
     return {
         "uid": alert.uid,
         "title": alert.title,
-        "condition": "C",
+        "condition": "Z",
         "for": alert.lasts,
         "keepFiringFor": alert.keep,
         "missing_series_evals_to_resolve": 5,
         "noDataState": alert.no_data,
         "execErrState": alert.failure,
         "data": [
-            {
-                "refId": "A",
-                "datasourceUid": "prometheus",
-                "relativeTimeRange": {"from": WINDOW_SECONDS, "to": 0},
-                "model": query,
-            },
-            {
-                "refId": "C",
-                "datasourceUid": "__expr__",
-                "relativeTimeRange": {"from": 0, "to": 0},
-                "model": condition,
-            },
+            _query("A", alert.expr),
+            condition,
+            *(_query(letter, expr) for letter, expr in alert.values.items()),
+            _query("M", queries.SERVED),
         ],
-        "labels": {"severity": alert.severity} | ({"action": "retrain"} if alert.retrain else {}),
+        "labels": {"severity": alert.severity, "environment": "$ENVIRONMENT"}
+        | ({"action": alert.action} if alert.action else {}),
         "annotations": {
             "summary": summary(alert),
             "description": alert.description,
+            "model": _MODEL,
             "runbook_url": runbook,
-            "__dashboardUid__": alert.panel[0],
+            "graph_url": f"/d/{dashboard}?viewPanel=panel-{panel}{feature}",
+            "__dashboardUid__": dashboard,
             "__panelId__": str(panel),
         },
     }

@@ -26,7 +26,7 @@ from monitoring.grafana.style import (
     table,
     verdict,
 )
-from monitoring.prometheus.__main__ import TRAFFIC_WINDOWS
+from monitoring.prometheus.drift import WINDOWS
 
 UID = "data"
 _SHARE = "fate_feature_window:model_feature_values:ratio"
@@ -92,6 +92,10 @@ def _well() -> list[Panel]:
 
 def _drift() -> list[Panel]:
     in_window = 'feature=~"$feature",window="$window"'
+    enough = (
+        f"(feature_window:model_feature_values:psi{{{in_window}}}"
+        f" and feature_window:model_feature_values:rows >= {thresholds.FEWEST_ROWS_SHOWN})"
+    )
     return [
         row("Drift"),
         graph(
@@ -113,10 +117,10 @@ def _drift() -> list[Panel]:
         ),
         bars(
             "PSI now",
-            "How large the shift is, whether certain or not. Under 300 rows chance alone makes 0.1.",
+            "How large the shift is, certain or not. Shown from 300 rows on: below, chance alone makes 0.1.",
             [
                 query(
-                    f"topk(12, feature_window:model_feature_values:psi{{{in_window}}} * {CURRENT})",
+                    f"topk(12, {enough} * {CURRENT})",
                     "{{feature}}",
                     instant=True,
                 )
@@ -131,7 +135,7 @@ def _drift() -> list[Panel]:
             "PSI by feature",
             "Population stability index against the training rows. Dashed: 0.1, by custom a small "
             "shift, and 0.25, a large one.",
-            [query(f"feature_window:model_feature_values:psi{{{in_window}}} * {CURRENT}", "{{feature}}")],
+            [query(f"{enough} * {CURRENT}", "{{feature}}")],
             steps=_PSI_STEPS,
             decimals=3,
         ),
@@ -161,7 +165,11 @@ def _sortable(expr: str) -> str:
 
 def _one_feature() -> list[Panel]:
     one = 'feature=~"$one"'
-    now = f'feature_bin_window:model_feature_values:ratio{{{one},window="$window"}} * {CURRENT}'
+    chosen = f'{{{one},window="$window"}}'
+    now = (
+        f"feature_bin_window:model_feature_values:increase{chosen} / on (feature, model_name, model_version)"
+        f" group_left () (feature_window:model_feature_values:rows{chosen} > 0) * {CURRENT}"
+    )
     training = f"feature_bin:model_feature_values_reference:ratio{{{one}}} * {CURRENT}"
     return [
         row("One feature"),
@@ -299,7 +307,7 @@ def board() -> Panel:
         "Are the people who come now like those of the training?",
         [*_well(), *_drift(), *_one_feature(), *_bad()],
         variables=[
-            options("window", "Window", list(TRAFFIC_WINDOWS), "1d"),
+            options("window", "Window", list(WINDOWS), "1d"),
             choice(
                 "feature",
                 "Features",

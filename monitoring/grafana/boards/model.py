@@ -25,32 +25,41 @@ from monitoring.grafana.style import (
     table,
     verdict,
 )
-from monitoring.prometheus.__main__ import LABEL_WINDOWS, TRAFFIC_WINDOWS
+from monitoring.prometheus.drift import WINDOWS
+from monitoring.prometheus.performance import LABEL_WINDOWS
 
 UID = "model"
 _TRAFFIC = 'window="$window"'
 _LABELS = 'window="$labels"'
 
 
+_SELECTION = (
+    "Labels are weighted by how completely their score bin is labelled: right if labelling depends on the"
+    " risk alone."
+)
+
+
 def _well() -> list[Panel]:
+    # 0 is below the floor with certainty, 1 its point estimate alone, 2 above.
     above_floor: list[Range] = [
-        (0, None, "GOOD", GREEN),
-        (None, 0, "BELOW FLOOR", RED),
+        (None, 0.5, "BELOW FLOOR", RED),
+        (0.5, 1.5, "AT THE FLOOR", ORANGE),
+        (1.5, None, "GOOD", GREEN),
     ]
     return [
         verdict(
             "Ranking, expected",
             "ROC AUC that the risks of today's people promise, two standard errors allowed, against "
             "the floor.",
-            f"min({queries.EXPECTED_ABOVE_FLOOR})",
+            _floor_state("expected", queries.EXPECTED_BEST, "1d"),
             above_floor,
         ),
         verdict(
             "Ranking, realised",
             "ROC AUC by late labels, two standard errors allowed, against the floor.",
-            f"min({queries.REALISED_ABOVE_FLOOR})",
+            _floor_state("feedback", queries.REALISED_BEST, "30d"),
             above_floor,
-            nothing="no labels",
+            nothing="too few labels",
         ),
         verdict(
             "Calibrated",
@@ -66,8 +75,7 @@ def _well() -> list[Panel]:
         verdict(
             "Drift with harm",
             "Has the data drifted, and ROC AUC dropped by more than its uncertainty and 0.02?",
-            f"max(({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})"
-            f" * on (model_name, model_version) ({queries.DROP} > bool {thresholds.ROC_AUC_DROP}))\n"
+            f"max(({queries.HARM}) > bool {thresholds.ROC_AUC_DROP})\n"
             f"+ max({queries.WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})",
             [(0, 0.5, "NO DRIFT", GREEN), (0.5, 1.5, "DRIFT, NO HARM", ORANGE), (1.5, None, "HARM", RED)],
         ),
@@ -94,12 +102,19 @@ def _well() -> list[Panel]:
     ]
 
 
+def _floor_state(kind: str, best: str, window: str) -> str:
+    """0 below the floor with two standard errors, 1 below it by its point estimate, 2 above."""
+    auc = f'window:model_{kind}:roc_auc{{window="{window}"}}'
+    at = "on (model_name, model_version)"
+    return f"min({best} >= bool {at} {queries.FLOOR})\n+ min({auc} >= bool {at} {queries.FLOOR})"
+
+
 def _realised(figure: str, errors: int = 0) -> str:
     """A figure of the late labels of the current version, moved by so many of its standard errors."""
     name = f"window:model_feedback:{figure}"
     if errors == 0:
         return f"{name}{{{_LABELS}}} * {CURRENT}"
-    error = f"{name.removesuffix('_if_calibrated')}_stderr"
+    error = f"{name}_stderr"
     sign = "-" if errors < 0 else "+"
     return f"({name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}) * {CURRENT}"
 
@@ -140,7 +155,8 @@ def _ranking() -> list[Panel]:
         ),
         graph(
             "ROC AUC realised by late labels",
-            "What came true. Band: two standard errors; it is wide while labels are few.",
+            f"What came true. Band: two standard errors. No figure while there are fewer than 50 effective"
+            f" positives or negatives, or people of whose risk none is labelled. {_SELECTION}",
             _banded("feedback", _LABELS),
             minimum=None,
             decimals=3,
@@ -173,20 +189,12 @@ def _ranking() -> list[Panel]:
             "Mean squared error of the risks by late labels; smaller is better. Dashed: on validation rows.",
             [
                 query(_realised("brier"), "Brier score"),
-                query(
-                    _realised("brier", thresholds.STANDARD_ERRORS),
-                    "upper",
-                ),
-                query(
-                    _realised("brier", -thresholds.STANDARD_ERRORS),
-                    "lower",
-                ),
                 query('max(model_validation{metric="brier"})', "on validation rows"),
             ],
             minimum=None,
             decimals=4,
             fill=0,
-            overrides=[*_BAND[:2], style("on validation rows", dash=True, color=GREY)],
+            overrides=[style("on validation rows", dash=True, color=GREY)],
         ),
     ]
 
@@ -199,7 +207,10 @@ def _scores() -> list[Panel]:
             "Share of the people in each bin of the predicted risk; bins hold about as many "
             "validation rows each.",
             {
-                "now": f"sum by (bin) (bin_window:model_scores:ratio{{{_TRAFFIC}}} * {CURRENT})",
+                "now": (
+                    f"sum by (bin) (bin_window:model_scores:increase{{{_TRAFFIC}}} * {CURRENT})"
+                    f" / scalar(sum(window:model_scores:rows{{{_TRAFFIC}}} * {CURRENT}) > 0)"
+                ),
                 "validation": f"sum by (bin) (bin:model_scores_reference:ratio * {CURRENT})",
             },
             by="bin",
@@ -260,12 +271,7 @@ def _calibration() -> list[Panel]:
     everyone = f"sum by (bin) ({outcomes}) > 0"
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
-    flagged = (
-        "on (bin, model_name, model_version) group_left ()"
-        " (max by (bin, model_name, model_version) (model_score_bin_lower_edge)"
-        " {} on (model_name, model_version) group_left ()"
-        " max by (model_name, model_version) (model_decision_threshold))"
-    )
+    flagged = "on (bin, model_name, model_version) group_left () (bin:model_scores:flagged == bool {})"
     return [
         row("Calibration and confusion"),
         chart(
@@ -281,49 +287,25 @@ def _calibration() -> list[Panel]:
         ),
         graph(
             "Calibration error",
-            "Mean distance of risk and outcome over the bins, what a calibrated model would show with"
-            " as many labels, and two standard errors above that.",
-            [
-                query(_realised("calibration_error"), "error"),
-                query(
-                    _realised("calibration_error_if_calibrated"),
-                    "of a calibrated model",
-                ),
-                query(
-                    _realised("calibration_error_if_calibrated", thresholds.STANDARD_ERRORS),
-                    "of a calibrated model, at most",
-                ),
-            ],
+            "Mean distance of risk and outcome over the bins. A perfect model shows some too while labels"
+            f" are few; the alarm asks for evidence as well. {_SELECTION}",
+            [query(_realised("calibration_error"), "error")],
             unit="percentunit",
             height=9,
-            overrides=[style("/calibrated/", dash=True)],
         ),
         graph(
             "Observed against expected",
-            "Positive labels for each that the risks promised: 1 is right, 1.2 is a fifth too few predicted.",
+            "Positives for each that the risks promised: 1 is right, 1.2 is a fifth too few predicted."
+            f" Band: two standard errors. {_SELECTION}",
             [
-                query(
-                    _realised("observed_expected_ratio"),
-                    "observed / expected",
-                )
+                query(_realised("observed_expected_ratio", thresholds.STANDARD_ERRORS), "upper"),
+                query(_realised("observed_expected_ratio", -thresholds.STANDARD_ERRORS), "lower"),
+                query(_realised("observed_expected_ratio"), "observed / expected"),
             ],
             steps=((None, RED), (0.8, GREEN), (1.2, RED)),
             minimum=None,
             decimals=2,
-            width=8,
-        ),
-        graph(
-            "Bias of the risks",
-            "Mean risk minus share of positives; above 0 the risks are too high. Band: two standard errors.",
-            [
-                query(_realised("calibration_bias"), "bias"),
-                query(_realised("calibration_bias", thresholds.STANDARD_ERRORS), "upper"),
-                query(_realised("calibration_bias", -thresholds.STANDARD_ERRORS), "lower"),
-            ],
-            unit="percentunit",
-            minimum=None,
-            decimals=1,
-            width=8,
+            width=12,
             overrides=_BAND[:2],
         ),
         table(
@@ -332,7 +314,7 @@ def _calibration() -> list[Panel]:
             "and for all.",
             {"evidence": f"sum by (bin) (bin_window:model_calibration:evidence{{{_LABELS}}} * {CURRENT})"},
             by="bin",
-            width=8,
+            width=12,
             height=8,
             sort="evidence",
             overrides=[style("evidence", decimals=2)],
@@ -341,8 +323,8 @@ def _calibration() -> list[Panel]:
             "Confusion at the threshold",
             "Labelled people, by what was predicted at the decision threshold and what came true.",
             {
-                "predicted positive": f"sum by (outcome) ({outcomes} * {flagged.format('>= bool')})",
-                "predicted negative": f"sum by (outcome) ({outcomes} * {flagged.format('< bool')})",
+                "predicted positive": f"sum by (outcome) ({outcomes} * {flagged.format(1)})",
+                "predicted negative": f"sum by (outcome) ({outcomes} * {flagged.format(0)})",
             },
             by="outcome",
             width=12,
@@ -365,25 +347,16 @@ def _calibration() -> list[Panel]:
         ),
         stat(
             "Realised recall and precision",
-            "Of the people for whom it came true, those at or above the threshold; of those, for whom"
-            " it came true.",
+            "Of the people for whom it came true, those at or above the threshold; of those, for whom it"
+            f" came true. {_SELECTION}",
             [
-                query(
-                    f"sum({positive} * {flagged.format('>= bool')}) / (sum({positive}) > 0)",
-                    "recall",
-                    instant=True,
-                ),
-                query(
-                    f"sum({positive} * {flagged.format('>= bool')})"
-                    f" / (sum({outcomes} * {flagged.format('>= bool')}) > 0)",
-                    "precision",
-                    instant=True,
-                ),
+                query(f"max({_realised('recall')})", "recall", instant=True),
+                query(f"max({_realised('precision')})", "precision", instant=True),
             ],
             unit="percentunit",
             decimals=1,
             text="value_and_name",
-            nothing="no labels",
+            nothing="too few labels",
             width=12,
             height=6,
         ),
@@ -444,7 +417,7 @@ def board() -> Panel:
         "Does the model still rank people well, and do outcomes follow its risks?",
         [*_well(), *_ranking(), *_scores(), *_calibration(), *_labels()],
         variables=[
-            options("window", "Window of predictions", list(TRAFFIC_WINDOWS), "1d"),
+            options("window", "Window of predictions", list(WINDOWS), "1d"),
             options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"),
         ],
         annotations=[VERSION_CHANGE],

@@ -67,8 +67,6 @@ _REFUSAL_COLOURS = [
     style("method", color="super-light-blue"),
     style("not_found", color=GREY),
 ]
-_CONTAINER = "container_label_com_docker_compose_service"
-_CONTAINERS = f'{{{_CONTAINER}!=""}}'
 
 
 def _budget(slo: str) -> str:
@@ -84,6 +82,10 @@ def _quantile_queries(metric: str) -> list[Panel]:
     ]
 
 
+_SERVED = "model_name, model_version, synthetic, family, data_kind"
+_STARTED = "(process_start_time_seconds * 1000)"
+
+
 def _well() -> list[Panel]:
     burning: list[Range] = [
         (0, 0.5, "OK", GREEN),
@@ -92,12 +94,20 @@ def _well() -> list[Panel]:
     ]
     return [
         verdict(
-            *("Model", f"Has the container answered within {thresholds.SILENT_SECONDS} s?", queries.SILENCE),
-            [(None, thresholds.SILENT_SECONDS, "UP", GREEN), (thresholds.SILENT_SECONDS, None, "DOWN", RED)],
+            *("Model", "Has the model answered within a minute, for every replica?", queries.MODELS_DOWN),
+            [
+                (0, 0.001, "UP", GREEN),
+                (0.001, thresholds.MOST + 0.001, "SOME DOWN", ORANGE),
+                (thresholds.MOST + 0.001, None, "DOWN", RED),
+            ],
         ),
         verdict(
-            *("Sidecar", "Can every replica be scraped?", 'min(up{job="exporter"})'),
-            [(1, None, "UP", GREEN), (None, 1, "DOWN", RED)],
+            *("Sidecar", "Can every replica be scraped?", queries.SIDECARS_UP),
+            [
+                (1, None, "UP", GREEN),
+                (thresholds.MOST, 1, "SOME DOWN", ORANGE),
+                (None, thresholds.MOST, "DOWN", RED),
+            ],
         ),
         verdict(
             "Pair",
@@ -118,7 +128,8 @@ def _well() -> list[Panel]:
         verdict(
             "Load",
             "Is anybody refused, or does the oldest waiting request wait for longer than a second?",
-            f"({queries.OVERLOAD} > bool 0) * 2\n+ ({queries.WAITING} > bool {thresholds.QUEUE_SECONDS:g})",
+            f"(({queries.OVERLOAD}) >= bool {thresholds.REFUSED_SHARE}) * 2\n"
+            f"+ ({queries.WAITING} > bool {thresholds.QUEUE_SECONDS:g})",
             [(0, 0.5, "OK", GREEN), (0.5, 1.5, "QUEUEING", ORANGE), (1.5, None, "REFUSING", RED)],
         ),
     ]
@@ -256,10 +267,8 @@ def _batching() -> list[Panel]:
 
 
 def _host() -> list[Panel]:
-    memory_used = "1 - min(node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)"
-    disk = 'fstype!~"tmpfs|overlay|squashfs|ramfs"'
     return [
-        row("Host and containers"),
+        row("Host and processes"),
         graph(
             "Processor in use",
             "Share of the host's processors that work.",
@@ -272,7 +281,7 @@ def _host() -> list[Panel]:
         graph(
             "Memory in use",
             "Share of the host's memory that is neither free nor can be freed at once.",
-            [query(memory_used, "memory")],
+            [query(f"1 - {queries.FREE_MEMORY}", "memory")],
             unit="percentunit",
             maximum=1,
             steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE),
@@ -282,11 +291,7 @@ def _host() -> list[Panel]:
             "Disk in use",
             "Share of each disk that is taken.",
             [
-                query(
-                    f"1 - min by (mountpoint) (node_filesystem_avail_bytes{{{disk}}}"
-                    f" / node_filesystem_size_bytes{{{disk}}})",
-                    "{{mountpoint}}",
-                )
+                query(f"1 - {queries.FREE_DISK}", "{{mountpoint}}"),
             ],
             unit="percentunit",
             maximum=1,
@@ -294,34 +299,24 @@ def _host() -> list[Panel]:
             width=6,
         ),
         graph(
-            "Container restarts",
-            "How often each container was started again in the last hour.",
-            [query(queries.RESTARTED, f"{{{{{_CONTAINER}}}}}")],
+            "Restarts in an hour",
+            "How often what Prometheus scrapes was started again in the last hour.",
+            [query(queries.RESTARTED, "{{job}}")],
             steps=above(1, thresholds.RESTARTS + 1),
             at_least=thresholds.RESTARTS + 2,
             decimals=0,
             width=6,
         ),
         graph(
-            "Memory of the containers",
-            "What each container holds.",
-            [
-                query(
-                    f"sum by ({_CONTAINER}) (container_memory_working_set_bytes{_CONTAINERS})",
-                    f"{{{{{_CONTAINER}}}}}",
-                )
-            ],
+            "Memory of the processes",
+            "What each process holds that Prometheus scrapes; the model tells none.",
+            [query("sum by (job) (process_resident_memory_bytes)", "{{job}}")],
             unit="bytes",
         ),
         graph(
-            "Processor of the containers",
-            "Processors that each container keeps busy.",
-            [
-                query(
-                    f"sum by ({_CONTAINER}) (rate(container_cpu_usage_seconds_total{_CONTAINERS}[5m]))",
-                    f"{{{{{_CONTAINER}}}}}",
-                )
-            ],
+            "Processor of the processes",
+            "Processors that each of them keeps busy.",
+            [query("sum by (job) (rate(process_cpu_seconds_total[5m]))", "{{job}}")],
             unit="none",
             decimals=2,
         ),
@@ -330,7 +325,31 @@ def _host() -> list[Panel]:
 
 def _now() -> list[Panel]:
     return [
-        alert_list("Alerts", "What fires now, or is about to."),
+        table(
+            "Served",
+            "Each model that a sidecar stands before, with when it was last deployed; one line while nothing"
+            " is being deployed.",
+            {"since": f"max by ({_SERVED}) (model_info * on (job, instance) group_left () {_STARTED})"},
+            by="model_name",
+            labels=("model_version", "synthetic", "family", "data_kind"),
+            width=16,
+            height=5,
+            overrides=[style("since", unit="dateTimeFromNow")],
+        ),
+        stat(
+            "Left of the error budgets",
+            "Of 30 days: 1,000 requests may hold 5 failures, and 100 answers one slower than 250 ms. Below 0"
+            " the budget is overspent.",
+            [query("slo:sidecar_error_budget:remaining_ratio", "{{slo}}", instant=True)],
+            unit="percentunit",
+            decimals=0,
+            steps=((None, RED), (0, ORANGE), (0.25, GREEN)),
+            text="value_and_name",
+            width=8,
+            height=5,
+        ),
+        alert_list("Critical", "Somebody has to act now.", severity="critical"),
+        alert_list("Warnings", "For the next working day.", severity="warning"),
     ]
 
 
@@ -345,13 +364,24 @@ def _watching() -> list[Panel]:
             width=6,
             height=7,
         ),
-        table(
-            "Served models",
-            "Each model that a sidecar stands before; one line while nothing is being deployed.",
-            {"replicas": "count by (model_name, model_version, family, data_kind, synthetic) (model_info)"},
-            by="model_version",
-            labels=("model_name", "family", "data_kind", "synthetic"),
-            width=18,
+        graph(
+            "Evaluations that failed",
+            "Evaluations of recording rules that failed or were missed in 15 minutes.",
+            [query(queries.RULES_FAIL, "evaluations")],
+            steps=above(None, 1),
+            at_least=2,
+            decimals=0,
+            width=9,
+            height=7,
+        ),
+        graph(
+            "Messages that failed",
+            "Messages of alerts that were not delivered in an hour, by channel.",
+            [query(queries.MESSAGES_FAIL, "{{integration}}")],
+            steps=above(None, 1),
+            at_least=2,
+            decimals=0,
+            width=9,
             height=7,
         ),
         graph(
@@ -387,7 +417,7 @@ def board() -> Panel:
         UID,
         "Service",
         "Are predictions given, quickly, and does anybody watch?",
-        [*_well(), *_now(), *_traffic(), *_latency(), *_batching(), *_host(), *_watching()],
+        [*_now(), *_well(), *_traffic(), *_latency(), *_batching(), *_host(), *_watching()],
         annotations=[VERSION_CHANGE],
         since="now-6h",
     )

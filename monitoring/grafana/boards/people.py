@@ -1,0 +1,170 @@
+"""The dashboard *People*: for whoever answers for the patients, in words and in people of 100."""
+
+from __future__ import annotations
+
+from monitoring.grafana.alerts import queries, thresholds
+from monitoring.grafana.alerts.queries import CURRENT
+from monitoring.grafana.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Panel,
+    chart,
+    dashboard,
+    options,
+    query,
+    row,
+    stat,
+    style,
+    text,
+)
+from monitoring.prometheus.performance import LABEL_WINDOWS
+
+UID = "people"
+_WINDOW = 'window="$labels"'
+_RISK = (
+    "Labels are weighted by how completely their score bin is labelled: right if labelling depends on the"
+    " risk alone."
+)
+
+_INTRODUCTION = """\
+The model gives each person a **risk**. From a threshold on it **flags** the person. Later it may become known
+whether the illness came: a **late label**. This page says what came of it, for the people of the chosen
+window. A field reads *too few labels* while fewer than 50 people with and 50 without the illness are known,
+or while nothing is known of people of some risk. A model of made-up people says so in its name and is for
+trying out only.
+"""
+
+
+def _of_100(title: str, description: str, figure: str, *, nothing: str) -> Panel:
+    return stat(
+        title,
+        description,
+        f"max(({figure}) * {CURRENT}) * 100",
+        unit="none",
+        decimals=0,
+        steps=((None, BLUE),),
+        width=6,
+        height=5,
+        nothing=nothing,
+    )
+
+
+def _realised(figure: str) -> str:
+    """A realised figure in the chosen window."""
+    return f"window:model_feedback:{figure}{{{_WINDOW}}}"
+
+
+def _found() -> list[Panel]:
+    few = "too few labels"
+    recall, error = _realised("recall"), f"{thresholds.STANDARD_ERRORS} * {_realised('recall_stderr')}"
+    return [
+        _of_100(
+            "Flagged of 100",
+            "People at or above the threshold, of 100 who were asked about in the last day.",
+            'window:model_predictions:positive_ratio{window="1d"}',
+            nothing="nobody asked",
+        ),
+        _of_100(
+            "Found of 100 who fell ill",
+            f"Of 100 people for whom the illness came, those who had been flagged. {_RISK}",
+            recall,
+            nothing=few,
+        ),
+        _of_100(
+            "Missed of 100 who fell ill",
+            f"Of 100 people for whom the illness came, those who had not been flagged. {_RISK}",
+            f"1 - {recall}",
+            nothing=few,
+        ),
+        _of_100(
+            "Ill of 100 flagged",
+            f"Of 100 people who were flagged, those for whom the illness came. {_RISK}",
+            _realised("precision"),
+            nothing=few,
+        ),
+        stat(
+            "Found: from, to",
+            "What the labels leave open: two standard errors to either side, of 100 who fell ill.",
+            [
+                query(f"max(clamp_min({recall} - {error}, 0) * {CURRENT}) * 100", "from", instant=True),
+                query(f"max(clamp_max({recall} + {error}, 1) * {CURRENT}) * 100", "to", instant=True),
+            ],
+            decimals=0,
+            text="value_and_name",
+            width=12,
+            height=5,
+            nothing=few,
+        ),
+        stat(
+            "Came true for each promised",
+            "Of the illnesses that the risks promised, how many came: 1 is right, 1.2 is a fifth more than"
+            f" promised. {_RISK}",
+            f"max({_realised('observed_expected_ratio')} * {CURRENT})",
+            decimals=2,
+            width=6,
+            height=5,
+            nothing=few,
+        ),
+        stat(
+            "Labels",
+            "People of the chosen window of whom it is known whether the illness came.",
+            f"max({_realised('labels')} * {CURRENT})",
+            unit="short",
+            decimals=0,
+            width=6,
+            height=5,
+            nothing="none",
+        ),
+    ]
+
+
+def _reliability() -> list[Panel]:
+    labels = f"bin_outcome_window:model_feedback:increase{{{_WINDOW}}} * {CURRENT}"
+    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_WINDOW}}} * {CURRENT}'
+    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_WINDOW}}} * {CURRENT}"
+    everyone = f"(sum by (bin) ({labels}) >= 10)"
+    return [
+        row("Risk against outcome"),
+        chart(
+            "What was promised and what came, by risk",
+            "People in order of their risk, from the lowest group to the highest: the mean risk that they"
+            " were given, and the share for whom the illness came. Groups with fewer than ten labels are left"
+            " out.",
+            {
+                "risk": f"sum by (bin) ({risks}) / {everyone}",
+                "came true": f"sum by (bin) ({positive}) / {everyone}",
+            },
+            by="bin",
+            width=24,
+            overrides=[style("risk", color=GREY), style("came true", color=ORANGE)],
+        ),
+        stat(
+            "Is the model what it was?",
+            "ROC AUC by late labels: of two people of whom one fell ill, how often that one had the higher"
+            f" risk; beside it the value at training. {_RISK}",
+            [
+                query(f"max({_realised('roc_auc')} * {CURRENT})", "now", instant=True),
+                query(f"max({queries.VALIDATION})", "at training", instant=True),
+                query(f"max({queries.FLOOR})", "floor", instant=True),
+            ],
+            decimals=3,
+            text="value_and_name",
+            width=24,
+            height=5,
+            nothing="too few labels",
+        ),
+    ]
+
+
+def board() -> Panel:
+    """The whole dashboard."""
+    return dashboard(
+        UID,
+        "People",
+        "What became of the people whom the model flagged and did not flag?",
+        [text("About this page", _INTRODUCTION, height=5), *_found(), *_reliability()],
+        variables=[options("labels", "Window of labels", list(LABEL_WINDOWS), "30d")],
+        since="now-30d",
+        refresh="15m",
+    )
