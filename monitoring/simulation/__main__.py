@@ -114,8 +114,8 @@ def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expect
 
 
 def alert_rules() -> list[dict[str, Any]]:
-    """Every rule in Grafana's files."""
-    return [rule for _, rule in lint.read().rules()]
+    """Every rule in Grafana's files but the one that always fires."""
+    return [rule for _, rule in lint.read().rules() if rule["labels"]["severity"] != "watchdog"]
 
 
 def describe(alerts: expected.Alerts) -> str:

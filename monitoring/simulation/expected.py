@@ -79,7 +79,6 @@ def breaching(history: History, reference: Reference, at: float) -> Alerts:
         ("Latency budget burns fast", _burns(counts, _promptness, "latency", "page")),
         ("Latency budget burns slowly", _burns(counts, _promptness, "latency", "ticket")),
         ("Overload", _overloaded(counts)),
-        ("Watchdog", True),
     ):
         if holds:
             found[title] = frozenset()
@@ -237,7 +236,8 @@ def _miscalibration(counts: _Counts) -> float:
             known = labels.sum(-1)
             weight = selection.weights(rows, known)
             distance = np.abs(labels[:, 1] - risks.sum(-1)) * weight
-            error = distance.sum() / rows[known > 0].sum()
+            scored = rows[known > 0].sum()
+            error = distance.sum() / scored if scored > 0 else 0.0
             found = evidence.calibration_evidence(labels[:, 1], known, risks.sum(-1)).larger
             most = max(most, float(found) if error >= evidence.CALIBRATION_FLOOR else 0.0)
     return most

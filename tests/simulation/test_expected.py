@@ -83,17 +83,32 @@ def test_bad_values_are_told_apart(metrics: Metrics, reference: Reference) -> No
     assert fired["Unknown levels"] == {"city"}
 
 
-def test_labels_that_contradict_the_ranking_page(metrics: Metrics, reference: Reference) -> None:
-    """High risks that come to nothing: below the floor, and not calibrated."""
+def labelled(metrics: Metrics, people: int) -> None:
+    """So many people with a high risk that comes to nothing, and as many with a low one that does not."""
+    for place, outcome, risk in ((2, 0, 0.9), (0, 1, 0.1)):
+        metrics.scores[place].inc(people)
+        metrics.score_sums[place].inc(risk * people)
+        for _ in range(people):
+            count_label(metrics, place=place, outcome=outcome, risk=risk, delay=60.0)
 
-    def come() -> None:
-        for _ in range(300):
-            count_label(metrics, place=2, outcome=0, risk=0.9, delay=60.0)
-            count_label(metrics, place=0, outcome=1, risk=0.1, delay=60.0)
 
-    history = day_with(metrics, come)
-    fired = expected.firing(history, reference, now(history))
-    assert set(fired) == {"Realised ROC AUC below floor", "Calibration"}
+def test_labels_that_contradict_the_ranking_ask_for_a_training(
+    metrics: Metrics, reference: Reference
+) -> None:
+    """Below the floor, and not calibrated: one training is asked for, and no recalibration."""
+    history = day_with(metrics, lambda: labelled(metrics, 300))
+    fired = set(expected.firing(history, reference, now(history)))
+    assert fired - {"Score drift"} == {
+        "Realised ROC AUC below floor",
+        "Calibration",
+        "Retraining asked for",
+    }
+
+
+def test_two_labels_fire_nothing(metrics: Metrics, reference: Reference) -> None:
+    """A ROC AUC of 0 from one pair of people paged and started a training once."""
+    history = day_with(metrics, lambda: labelled(metrics, 1))
+    assert expected.firing(history, reference, now(history)) == {}
 
 
 def test_failing_and_slow_answers_burn_their_budgets(metrics: Metrics, reference: Reference) -> None:
