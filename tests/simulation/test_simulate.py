@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from monitoring import reference as reader
 from monitoring.grafana import lint
 from monitoring.prometheus import __main__ as generate
-from monitoring.prometheus.__main__ import Rule
+from monitoring.prometheus.promql import Rule
 from monitoring.simulation import __main__ as simulate
 from monitoring.simulation import expected, world
 from monitoring.simulation import history as backfill
