@@ -99,6 +99,7 @@ def _question(column: Column, question: Question) -> dict[str, Any]:
         "group": question.group,
         "help": question.help,
         "unit": column.unit,
+        "required": column.required,
     }
     if isinstance(column, LevelledColumn):
         levels = [{"value": _plain(code), "label": label} for code, label in column.levels.items()]

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,21 @@ def test_too_many_open_questions_give_no_risk(browser: Any, address: str) -> Non
         assert "of 100 people" in page.inner_text("#status")
         page.click("#clear")
         assert "21 questions are open" in page.inner_text("#status")
+
+
+def test_a_required_answer_is_asked_for_by_name(
+    browser: Any, brfss: Schema, box: Terms, tmp_path: Path
+) -> None:
+    """Without it there is no risk, as the guard and `score` refuse such a row."""
+    columns = tuple(replace(one, required=one.name == "Age") for one in brfss.columns)
+    path = write(tmp_path, replace(brfss, columns=columns), box)
+    with opened(browser, path.as_uri()) as (page, _, _):
+        page.click("#example")
+        assert "of 100 people" in page.inner_text("#status")
+        page.get_by_role("group", name="How old are you? (has to be answered)").get_by_label(
+            "not asked"
+        ).check()
+        assert "these are answered: age" in page.inner_text("#status")
 
 
 @pytest.mark.parametrize("width", [320, 768, 1440])
