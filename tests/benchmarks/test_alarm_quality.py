@@ -40,6 +40,21 @@ def test_quiet_traffic_rings_no_evidence_alarm_where_a_critical_value_rings(sign
     assert found["PSI > critical (0.999), 1 day"] > 0
 
 
+def test_rows_that_are_not_independent_ring_although_nothing_has_shifted(signals):
+    """The table that stands beside the bound: people five times a day, a fixed list, weekends, nights."""
+    found = {
+        name: alarm_quality.false_alarms(signals, 150_000, 1, hours=HALF_YEAR // 2, mix=mix)["evidence"]
+        for name, mix in alarm_quality.MIXES.items()
+    }
+    assert found.pop("independent rows") == 0
+    assert min(found.values()) > 0
+    table = alarm_quality.dependence_table(
+        {"half_years": 1, "alarms": {name: {"evidence": alarms} for name, alarms in found.items()}},
+        ["evidence"],
+    )
+    assert len(table) == 5 + len(found)
+
+
 @pytest.mark.parametrize(
     ("psi", "name"), [(0.25, "age"), (0.10, "age"), (0.05, "age"), (0.25, "rare"), (0.05, "even")]
 )
