@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steps.data.disclosure import SMALLEST_CELL, hidden_cells
+from steps.data.disclosure import SMALLEST_CELL, hidden_cells, is_small, shown
 from steps.data.documents import defined
 from steps.measures import concordance, evidence, metrics, recalibration, selection
 from steps.measures.concordance import Concordance
@@ -248,17 +248,23 @@ def _calibration(score: Score, y: NDArray[np.int8], risk: Floats) -> tuple[float
 
 
 def _labelled_bins(score: Score, counts: _LabelCounts) -> tuple[LabelledBin, ...]:
-    """How completely each band of risk is labelled, and its observed share; small cells are hidden."""
-    hidden = hidden_cells(counts.rows, counts.labels, counts.positives)
+    """How completely each band of risk is labelled, and its observed share; small counts are hidden."""
+    unobserved = hidden_cells(counts.rows, counts.labels, counts.positives)
     found = []
     for place, name in enumerate(score.bins):
         rows, labels = int(counts.rows[place]), int(counts.labels[place])
-        if hidden[place]:
-            found.append(LabelledBin(name, None, None, None, None, Figure(None, None, None)))
-            continue
         positives = float(counts.positives[place])
         low, high = metrics.wilson_interval(positives, labels)
         observed = Figure(positives / labels, low, high) if labels else Figure(None, None, None)
-        risk = float(counts.risk_sums[place]) / rows if rows else None
-        found.append(LabelledBin(name, rows, labels, labels / rows if rows else None, risk, observed))
+        few = is_small(rows) or is_small(labels)
+        found.append(
+            LabelledBin(
+                bin=name,
+                rows=shown(rows),
+                labels=shown(labels),
+                share=None if few or not rows else labels / rows,
+                risk=None if is_small(rows) or not rows else float(counts.risk_sums[place]) / rows,
+                observed=Figure(None, None, None) if unobserved[place] else observed,
+            )
+        )
     return tuple(found)

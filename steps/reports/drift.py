@@ -172,7 +172,7 @@ def _bands(realised: Realised) -> str:
             "note": "fewer than 10 people or outcomes",
         }
         for band in realised.by_bin
-        if band.labels is None or band.labels > 0
+        if band.labels != 0
     ]
     highest = max([band.observed.high or 0.0 for band in realised.by_bin])
     return svg.intervals(
