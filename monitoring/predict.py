@@ -20,20 +20,30 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from steps.data import readers, reading, sources
+from steps.data import values as canonical
 from steps.data.errors import UserError
+from steps.data.files import local_file
 from steps.data.schema import Code, Column, LevelledColumn, Schema, format_code
 from steps.data.schema_file import load
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from steps.data.files import LocalFile
+    from steps.data.reading import Plan
 
 SCHEMA = Path(__file__).resolve().parents[1] / "data" / "brfss2015.yaml"
 URL = "http://127.0.0.1:8080"
 SYNTHETIC = "The model was trained on people who do not exist: this says nothing of anybody's health."
 BATCH_ROWS = 500
+_TRUTH = {"true": True, "false": False, "yes": True, "no": False, "y": True, "n": False}
+_YES, _NO = {"1", "yes", "true"}, {"0", "no", "false"}
 _EMPTY = ("", "na", "nan", "null", "none", "missing", "?")
 
 
@@ -60,6 +70,11 @@ def parse_value(column: Column, text: str) -> Code | None:
         for code, label in column.levels.items():
             if written.lower() in (format_code(code).lower(), label.lower()):
                 return code
+        truth = _TRUTH.get(written.lower())
+        if column.kind == "binary" and truth is not None:
+            meant = [code for code, label in column.levels.items() if _says(code, label, truth)]
+            if len(meant) == 1:
+                return meant[0]
         if not column.is_text:
             number = _number(written)
             for code, label in column.levels.items():
@@ -110,8 +125,8 @@ def check_header(schema: Schema, header: Sequence[str] | None) -> list[str]:
     ]
     if not known or slips:
         raise UserError(
-            "the CSV file's first line should name the model's columns"
-            + (f": {'; '.join(slips)}" if slips else "")
+            "the file's first line should name the model's columns"
+            + (f": {'; '.join(slips)}" if slips and (known or len(slips) > 1) else "")
             + f"\n  columns: {', '.join(schema.feature_names)}"
         )
     return known
@@ -230,47 +245,62 @@ def _in_words(reason: Reason) -> str:
 
 
 def predict_csv(
-    schema: Schema,
-    source: Iterable[str],
-    out: io.TextIOBase,
-    url: str,
-    token: str | None = None,
-    reasons: int = 0,
+    schema: Schema, path: Path, out: TextIO, url: str, token: str | None = None, reasons: int = 0
 ) -> tuple[int, int, bool]:
-    """Copy a CSV file with `risk` and `reason` added to every line; how many have a risk, how many have none,
-    and whether the model is of made-up people. With reasons, `because` holds so many of each risk.
+    """Copy a file's rows as CSV with `risk` and `reason` added; how many have a risk, how many have none, and
+    whether the model is of made-up people. With reasons, `because` holds so many of each risk.
 
-    A line that breaks the schema keeps its place, with an empty risk and the reason.
+    The file is read as `score` reads it. A row that breaks the schema keeps its place, with an empty risk and
+    the reason; one with more or fewer values than the header stops the file. Raises UserError.
     """
-    reader = csv.DictReader(source)
-    check_header(schema, reader.fieldnames)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    writer = csv.DictWriter(
-        out,
-        [*reader.fieldnames, "risk", "reason", *(["because"] if reasons else [])],
-        extrasaction="ignore",
-        lineterminator="\n",
-    )
-    writer.writeheader()
+    file = replace(local_file(path, path.name), format=schema.format)
+    names = readers.header(file)
+    plan = reading.plan(file, schema, schema.target.name)
+    check_header(schema, plan.renamed(names))
+    added = ["risk", "reason", *(["because"] if reasons else [])]
+    taken = [name for name in added if name in names]
+    if taken:
+        raise UserError(f"{path.name} has a column {taken[0]}, which the output needs for itself: rename it")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, *added])
     good = bad = 0
     synthetic = False
-    for batch in _batches(reader, BATCH_ROWS):
-        people = [parse_person(schema, line) for line in batch]
+    for table in readers.tables(file, BATCH_ROWS, None):
+        people = _people(table, file, plan, schema)
         rows = [row for row, problems in people if not problems]
         found = ask(url, rows, token, reasons) if rows else Risks([], synthetic, [])
         risks, because, synthetic = iter(found.values), iter(found.reasons), found.synthetic
-        for line, (_, problems) in zip(batch, people, strict=True):
+        columns = [sources.as_text(table.column(name)).to_pylist() for name in names]
+        for line, (_, problems) in zip(zip(*columns, strict=True), people, strict=True):
             risk = "" if problems else f"{next(risks):.6f}"
             why = "" if problems else "; ".join(map(_in_words, next(because) or ()))
-            writer.writerow({**line, "risk": risk, "reason": "; ".join(problems), "because": why})
+            writer.writerow([*line, risk, "; ".join(problems), *([why] if reasons else [])])
             good, bad = good + (not problems), bad + bool(problems)
     return good, bad, synthetic
 
 
-def _batches(lines: Iterable[dict[str, str]], size: int) -> Iterator[list[dict[str, str]]]:
-    iterator = iter(lines)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _people(
+    table: pa.Table, file: LocalFile, plan: Plan, schema: Schema
+) -> list[tuple[dict[str, Code | None], list[str]]]:
+    """Each row as the model takes it, and a sentence for each answer that does not fit."""
+    stored = [name for name in table.column_names if name in plan.names(schema.feature_names)]
+    frame = reading.meant(sources.frame_of(table.select(stored), file), plan)
+    answers = {
+        name: [
+            "" if value is None or value != value else canonical.text(value) for value in frame[name].tolist()
+        ]
+        for name in schema.feature_names
+        if name in frame
+    }
+    return [
+        parse_person(schema, {name: texts[row] for name, texts in answers.items()})
+        for row in range(len(frame))
+    ]
+
+
+def _says(code: Code, label: str, truth: bool) -> bool:
+    """Whether a level of a binary column is its yes, or its no."""
+    return bool({format_code(code).lower(), label.lower()} & (_YES if truth else _NO))
 
 
 def _number(text: str) -> float | None:
@@ -282,9 +312,17 @@ def _number(text: str) -> float | None:
 
 
 def _lies_in(number: float, label: str) -> bool:
-    """Whether a label such as "50-54" names a span that holds the number."""
-    span = re.fullmatch(r"(\d+)\s*(?:-|–|to)\s*(\d+)", label)
-    return span is not None and int(span[1]) <= number <= int(span[2])
+    """Whether a label such as "50-54", "80 and over" or "10,000 to below 15,000" spans the number."""
+    words = re.sub(r"(?<=\d),(?=\d{3})", "", label)
+    digits = r"(\d+(?:\.\d+)?)"
+    if span := re.fullmatch(rf"{digits}\s*(?:-|–|to)\s*(below\s+)?{digits}", words):
+        low, high = float(span[1]), float(span[3])
+        return low <= number < high if span[2] else low <= number <= high
+    if above := re.fullmatch(rf"{digits} (?:and over|and above|or more|or over)|{digits}\+", words):
+        return number >= float(above[1] or above[2])
+    if below := re.fullmatch(rf"(?:below|under|less than) {digits}", words):
+        return 0 <= number < float(below[1])
+    return False
 
 
 def _risk(item: Any) -> float | None:
@@ -377,7 +415,7 @@ def _run(argv: Sequence[str]) -> int:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--schema", type=Path, default=SCHEMA)
     schema = load(early.parse_known_args(argv)[0].schema)
-    args = _parser(schema).parse_args(argv)
+    args = _parser(schema).parse_args([_as_spelled(argument, schema) for argument in argv])
     answers = {name: text for name in schema.feature_names if (text := getattr(args, name)) is not None}
     token, threshold = _token(args.token_file), _threshold(args.reference)
     if args.csv is not None and answers:
@@ -394,11 +432,7 @@ def _run(argv: Sequence[str]) -> int:
             print("The model is not additive: its risks have no exact reasons.", file=sys.stderr)
         return 0
     text = io.StringIO()  # a file appears whole or not at all
-    try:
-        with args.csv.open(encoding="utf-8-sig", newline="") as source:
-            good, bad, synthetic = predict_csv(schema, source, text, args.url, token, args.reasons)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{args.csv} cannot be read as a CSV file in UTF-8: {error}") from None
+    good, bad, synthetic = predict_csv(schema, args.csv, text, args.url, token, args.reasons)
     if args.out is None:
         sys.stdout.write(text.getvalue())
     else:
@@ -408,6 +442,13 @@ def _run(argv: Sequence[str]) -> int:
     if synthetic:
         print(SYNTHETIC, file=sys.stderr)
     return 1 if bad else 0
+
+
+def _as_spelled(argument: str, schema: Schema) -> str:
+    """An option as the schema writes its column, whatever the case of its letters."""
+    name, equals, value = argument.partition("=")
+    spelled = {f"--{column.lower()}": f"--{column}" for column in schema.feature_names}
+    return f"{spelled.get(name.lower(), name)}{equals}{value}" if name.startswith("--") else argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from steps.chain import chosen_model
 from steps.chain.context import Result
-from steps.data import processors, validation
+from steps.data import processors, sources, validation
 from steps.data.disclosure import is_small
 from steps.data.errors import UserError
 from steps.models import families, saved, scoring
@@ -47,8 +47,8 @@ def work(step: Context[Score]) -> Result:
         predict,
         step.schema,
         beside=values.columns,
+        max_rejected=values.max_rejected,
         workers=processors.available(),
-        progress=True,
     )
     return _told(step, scored, located, out, chosen.label)
 
@@ -71,6 +71,8 @@ def _with_spark(step: Context[Score]) -> Result:
 
     if step.values.reasons:
         raise UserError("engine=spark gives no reasons: leave reasons out, or use engine=local")
+    if step.values.max_rejected < 1:
+        raise UserError("engine=spark writes every row: leave max_rejected out, or use engine=local")
     out = spark_scoring.check_target(step.values.out, step.project)
     located = step.located
     chosen = chosen_model.choose(step, step.values.model, located.kind)
@@ -90,12 +92,16 @@ def _told(step: Context[Score], scored: Scored, located: Located, out: Path, lab
         metrics |= {"broken_rows": float(scored.broken), "mean_risk": mean}
     step.log_metrics(metrics)
     step.tag({"data_kind": located.kind, "data_digest": located.digest, "scored_with": label})
-    lines = [f"score: {scored.rows:,} rows in {scored.seconds:.1f} s, {speed:,.0f} rows a second, in {out}"]
+    lines = [f"score: {note}" for note in sources.notes(located, step.schema)]
+    lines.append(
+        f"score: {scored.rows:,} rows in {scored.seconds:.1f} s, {speed:,.0f} rows a second, in {out}"
+    )
     if risks:
         lines.append(f"score: mean risk {100 * mean:.1f} %")
     if scored.broken:
         why = validation.described(scored.problems, step.schema, exact=True)
-        lines.append(f"score: {scored.broken:,} rows have no risk but a reason:\n{why}")
+        has = "row has" if scored.broken == 1 else "rows have"
+        lines.append(f"score: {scored.broken:,} {has} no risk but a reason:\n{why}")
     return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])
 
 

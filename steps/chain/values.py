@@ -181,6 +181,7 @@ class Score(Values):
     out: Annotated[str, str]
     model: Annotated[str, nonempty]
     columns: Annotated[Literal["identifiers", "all"], choice("identifiers", "all")]
+    max_rejected: Annotated[float, number(float, 0, 1)]
     reasons: Annotated[int, number(int, 0, 100)]
     engine: Annotated[Engine, choice("local", "spark")]
     master: Annotated[str, str]

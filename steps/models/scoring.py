@@ -80,14 +80,15 @@ def score(
     *,
     beside: Beside = "identifiers",
     workers: int = 1,
+    max_rejected: float = 1.0,
     rows: int = CHUNK_ROWS,
-    progress: bool = False,
 ) -> Scored:
     """Write the risk of every row to `out`, whole or not at all.
 
     `predict` takes valid features and gives risks, an Explainer their reasons too; it is called by several
     threads at once. `beside` says what stands beside each risk: columns that are neither feature nor outcome,
-    or all. Raises UserError: a column lacks, a file is damaged, the disk is full.
+    or all. Raises UserError, and leaves no file: a column lacks, a file is damaged, the disk is full, or a
+    larger share of the rows than `max_rejected` would get no risk.
     """
     started = time.monotonic()
     scored = Scored()
@@ -96,7 +97,7 @@ def score(
         name = stack.enter_context(atomic.writing(out))
         write = stack.enter_context(_writer(name, out, layout))
         pool = stack.enter_context(ThreadPoolExecutor(workers, initializer=_one_thread_each))
-        bar = stack.enter_context(_bar(located, progress))
+        bar = stack.enter_context(_bar(located))
         pending: deque[Future[_Part]] = deque()
         stack.callback(lambda: [future.cancel() for future in pending])
         for file, table in _tables(located, layout, schema, rows):
@@ -105,9 +106,20 @@ def score(
                 _take(pending.popleft().result(), scored, write, bar)
         while pending:
             _take(pending.popleft().result(), scored, write, bar)
-    scored.problems = list(validation.merged(scored.problems))
+        scored.problems = list(validation.merged(scored.problems))
+        refuse_too_many(scored, max_rejected, schema)
     scored.seconds = time.monotonic() - started
     return scored
+
+
+def refuse_too_many(scored: Scored, max_rejected: float, schema: Schema) -> None:
+    """Raise UserError where more rows than a share of them have no risk."""
+    if scored.broken > max_rejected * scored.rows:
+        raise UserError(
+            f"{scored.broken:,} of {scored.rows:,} rows would get no risk, more than max_rejected allows "
+            f"({max_rejected:.2%}), so nothing was written:\n"
+            f"{validation.described(scored.problems, schema, exact=True)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -292,16 +304,10 @@ def _one_thread_each() -> None:
     threadpoolctl.threadpool_limits(1)
 
 
-def _bar(located: Located, shown: bool) -> Any:
+def _bar(located: Located) -> Any:
+    """Rows written so far, on a terminal alone."""
     from tqdm import tqdm
 
     counts = [readers.row_count(file) for file in located.files]
     total = sum(count for count in counts if count is not None) if None not in counts else None
-    return tqdm(
-        total=total,
-        unit=" rows",
-        unit_scale=True,
-        desc="scoring",
-        disable=None if shown else True,
-        leave=False,
-    )
+    return tqdm(total=total, unit=" rows", unit_scale=True, desc="scoring", disable=None, leave=False)

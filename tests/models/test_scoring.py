@@ -315,3 +315,33 @@ def test_a_finished_file_replaces_an_earlier_one_at_once(tmp_path: Path) -> None
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_too_many_rows_without_a_risk_leave_no_file(tmp_path: Path, schema: Schema) -> None:
+    """`max_rejected` is the largest share; the message counts and says why; below it the file is written."""
+    rows = _rows(100)
+    rows["glucose"] = rows["glucose"].astype(object)
+    rows.loc[:4, "glucose"] = "high"
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    located, out = _locate(tmp_path / "in.csv", schema), tmp_path / "out.csv"
+    with pytest.raises(UserError, match=r"(?s)5 of 100 rows would get no risk.*glucose: not a number"):
+        scoring.score(located, out, _risk, schema, max_rejected=0.04)
+    assert not out.exists()
+    assert scoring.score(located, out, _risk, schema, max_rejected=0.05).broken == 5
+    assert out.exists()
+
+
+def test_identifiers_of_newer_types_stand_as_text(tmp_path: Path, schema: Schema) -> None:
+    """Views of text and UUIDs are written to CSV and Parquet as text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(_rows(2), preserve_index=False)
+    table = table.append_column("view", pa.array(["x", "y"], pa.string_view()))
+    table = table.append_column("id", pa.array([b"\7" * 16, b"\1" * 16], pa.uuid()))
+    pq.write_table(table, tmp_path / "in.parquet")
+    for name in ("out.csv", "out.parquet"):
+        scoring.score(_locate(tmp_path / "in.parquet", schema), tmp_path / name, _risk, schema)
+        found = pd.read_csv(tmp_path / name) if name.endswith("csv") else pd.read_parquet(tmp_path / name)
+        assert found["view"].tolist() == ["x", "y"]
+        assert found["id"].iloc[0] == "07070707-0707-0707-0707-070707070707"

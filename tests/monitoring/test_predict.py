@@ -176,22 +176,78 @@ def test_a_csv_file_keeps_its_lines_and_gains_risk_and_reason(
     assert "2 people with a risk, 1 without" in capsys.readouterr().err
 
 
-def test_a_csv_file_larger_than_a_batch_keeps_its_order(schema: Schema, served: Any) -> None:
+def file_of(folder: Path, text: str) -> Path:
+    (folder / "people.csv").write_text(text)
+    return folder / "people.csv"
+
+
+def test_a_csv_file_larger_than_a_batch_keeps_its_order(schema: Schema, served: Any, tmp_path: Path) -> None:
     """Lines are sent in batches and come back one for one."""
     lines = ["BMI\n", *(f"{20 + number % 50}\n" for number in range(predict.BATCH_ROWS + 3))]
     out = io.StringIO()
-    assert predict.predict_csv(schema, lines, out, served[0]) == (predict.BATCH_ROWS + 3, 0, False)
+    people = file_of(tmp_path, "".join(lines))
+    assert predict.predict_csv(schema, people, out, served[0]) == (predict.BATCH_ROWS + 3, 0, False)
     assert [len(body["dataframe_split"]["data"]) for body in served[1]] == [predict.BATCH_ROWS, 3]
     assert [line.split(",")[0] for line in out.getvalue().splitlines()[1:]] == [
         line.strip() for line in lines[1:]
     ]
 
 
-@pytest.mark.parametrize("header", ["", "name,place\n", "bmi,Age\n", "BMI,HighBp\n"])
-def test_a_csv_file_without_the_right_names_is_refused(schema: Schema, header: str) -> None:
+@pytest.mark.parametrize("header", ["name,place\n", "bmi,Age\n", "BMI,HighBp\n"])
+def test_a_csv_file_without_the_right_names_is_refused(schema: Schema, tmp_path: Path, header: str) -> None:
     """No known column, or one that looks like a slip, is an error that lists the columns."""
     with pytest.raises(UserError, match="columns: HighBP"):
-        predict.predict_csv(schema, [header, "1,2\n"], io.StringIO(), "http://127.0.0.1:9")
+        predict.predict_csv(schema, file_of(tmp_path, f"{header}1,2\n"), io.StringIO(), "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("BMI,Age\n27,1,5\n", "3 values in row 1 after the header, where its header has 2 columns"),
+        ("BMI,Age\n27\n", "1 values in row 1"),
+        ("BMI,Age,Age\n27,5,6\n", "the columns 2, 3 of people.csv share a name"),
+        ("BMI,Age,risk\n27,5,0.5\n", "a column risk"),
+    ],
+)
+def test_a_row_that_does_not_fit_its_header_gets_no_risk(
+    schema: Schema, served: Any, tmp_path: Path, content: str, says: str
+) -> None:
+    """The reader is that of `score`: nothing is sent, and the row is named."""
+    with pytest.raises(UserError, match=says):
+        predict.predict_csv(schema, file_of(tmp_path, content), io.StringIO(), served[0])
+    assert served[1] == []
+
+
+def test_semicolons_and_decimal_commas_are_understood(schema: Schema, served: Any, tmp_path: Path) -> None:
+    """As a spreadsheet in many countries saves it; the columns of the file stay as they were."""
+    out = io.StringIO()
+    people = file_of(tmp_path, "who;BMI;Age;HighBP\nA;27,5;70-74;True\n")
+    assert predict.predict_csv(schema, people, out, served[0]) == (1, 0, False)
+    sent = served[1][0]["dataframe_split"]
+    row = dict(zip(sent["columns"], sent["data"][0], strict=True))
+    assert (row["BMI"], row["Age"], row["HighBP"]) == (27.5, 11.0, 1.0)
+    assert out.getvalue().splitlines()[1] == 'A,"27,5",70-74,True,0.250000,'
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "column", "value"),
+    [
+        ("--Age", "85", "Age", 13.0),
+        ("--age", "85", "Age", 13.0),
+        ("--Income", "30000", "Income", 5.0),
+        ("--Income", "9000", "Income", 1.0),
+        ("--Income", "80000", "Income", 8.0),
+        ("--highbp", "True", "HighBP", 1.0),
+        ("--Smoker", "n", "Smoker", 0.0),
+    ],
+)
+def test_answers_as_people_give_them_are_understood(
+    served: Any, option: str, text: str, column: str, value: float
+) -> None:
+    """A number within a level that has one open end, names in small letters, truth values."""
+    assert predict.main(["--url", served[0], option, text]) == 0
+    sent = served[1][-1]["dataframe_split"]
+    assert dict(zip(sent["columns"], sent["data"][0], strict=True))[column] == value
 
 
 @pytest.mark.parametrize(
@@ -274,11 +330,11 @@ def test_a_model_that_is_not_additive_has_no_reasons(served: Any, capsys: pytest
     assert "no exact reasons" in captured.err
 
 
-def test_a_file_gets_the_reasons_in_a_column(served: Any, schema: Schema) -> None:
+def test_a_file_gets_the_reasons_in_a_column(served: Any, schema: Schema, tmp_path: Path) -> None:
     url, _, reply = served
     reply(200, {"predictions": [explained(0.25, ("BMI", "27-28", 0.5))]})
     out = io.StringIO()
-    predict.predict_csv(schema, ["BMI,Age", "27,2", "700,2"], out, url, reasons=1)
+    predict.predict_csv(schema, file_of(tmp_path, "BMI,Age\n27,2\n700,2\n"), out, url, reasons=1)
     lines = out.getvalue().splitlines()
     assert lines[0] == "BMI,Age,risk,reason,because"
     assert lines[1] == "27,2,0.250000,,BMI (27-28): odds times 1.65"
