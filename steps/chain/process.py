@@ -16,6 +16,7 @@ from steps.chain import console, locks, parameters, registry, tracking
 from steps.chain.context import NO_DATASETS, Context, Result
 from steps.chain.pipeline import PROJECT, STEPS, Chain, cache_folder, listed
 from steps.chain.values import Reusable
+from steps.data import processors
 from steps.data.errors import UserError
 from steps.data.schema_file import load
 
@@ -43,6 +44,7 @@ def command(name: str, work: Callable[[], int]) -> int:
     """Exit code of a command's work, its messages shown: an error that a person can mend is one sentence."""
     console.configure()
     tracking.set_defaults()
+    processors.let_waiting_threads_sleep()
     told = logging.getLogger(f"steps.{name}")
     try:
         return work()

@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy, the one place that knows."""
+"""How many processors this process may keep busy, and how its threads wait: the one place that knows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """
     quota = _quota(cgroup)
     return max(1, _runnable() if quota is None else min(_runnable(), math.floor(quota)))
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+
+    By default they spin, which on a machine that does other work as well keeps the thread that they wait for
+    from running: a fit of boosted trees on 60,000 rows took 4 s asleep and more than 150 s spinning, on 2
+    busy processors. It counts for libraries that are loaded afterwards and for processes started from here.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _runnable() -> int:

@@ -180,35 +180,18 @@ def _not_found(data: str, wanted: Path, schema: Schema, base: Path) -> str:
     known = ", ".join(source.name for source in schema.sources) or "none"
     if wanted.is_dir():
         return f"{data} is a folder without a data file in it (one that ends in {', '.join(_SUFFIXES)})"
-    folder = _callers_folder(base)
-    if folder is not None and not Path(data).expanduser().is_absolute() and _matching(folder / data):
+    relative = not Path(data).expanduser().is_absolute()
+    stands = Path(os.environ.get("PWD", base))  # where the command was typed, if no shell came in between
+    if relative and stands != base and _matching(stands / data):
         return (
             f"{data} does not exist in the project's folder, {base}, where relative paths start. It does "
-            f"exist in {folder}, where you stand: give its full path, -P data={folder / data}"
+            f"exist in {stands}, where you stand: give its full path, -P data={stands / data}"
         )
+    started = "; relative paths start in the project's folder" if relative else ""
     return (
-        f"there is no file, folder or match at {data} (looked in {wanted.parent}), and the schema has no "
-        f"source of that name; it has: {known}"
+        f"there is no file, folder or match at {data} (looked in {wanted.parent}{started}), and the schema "
+        f"has no source of that name; it has: {known}"
     )
-
-
-def _callers_folder(base: Path) -> Path | None:
-    """The folder from which `mlflow run` was called, if that can be known (Linux) and is not `base`.
-
-    MLflow starts a step inside the project's folder and the shell between them resets PWD: only the working
-    folders of the processes above this one still tell.
-    """
-    process = os.getpid()
-    while process > 1:
-        try:
-            folder = Path(f"/proc/{process}/cwd").readlink()
-            # The fields after the command's name, which stands in parentheses: state, parent.
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return None
-        if folder != base.resolve():
-            return folder
-    return None
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

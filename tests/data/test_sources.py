@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -268,32 +266,20 @@ def test_what_is_not_there_is_said(schema: Schema, tmp_path: Path) -> None:
         _locate("a" * 300, schema, tmp_path)
 
 
-def test_a_path_that_exists_only_where_the_caller_stands_says_so(tmp_path: Path) -> None:
-    """MLflow starts a step in the project's folder; the message names the caller's folder and path."""
+def test_a_path_that_exists_only_where_the_caller_stands_says_so(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step starts in the project's folder: the message says where paths start, or names the full path."""
     (tmp_path / "project").mkdir()
     (tmp_path / "caller").mkdir()
     (tmp_path / "caller" / "mine.csv").write_bytes(CSV)
-    clinic_schema(tmp_path)
-    step = (
-        "from pathlib import Path; from steps.data import schema_file, sources\n"
-        f"read = schema_file.load(Path({str(tmp_path / 'clinic.yaml')!r}))\n"
-        "try: sources.locate('mine.csv', read, Path('cache'), Path.cwd())\n"
-        "except sources.SourceError as error: print(error)\n"
-    )
-    shell = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {step!r}], cwd='../project')"
-    answer = subprocess.run(
-        [sys.executable, "-c", shell],
-        cwd=tmp_path / "caller",
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if not Path("/proc/self/cwd").exists():
-        assert "no file, folder or match at mine.csv" in answer.stdout
-    else:
-        assert f"does exist in {tmp_path / 'caller'}, where you stand" in answer.stdout
-        assert f"-P data={tmp_path / 'caller' / 'mine.csv'}" in answer.stdout
+    monkeypatch.setenv("PWD", str(tmp_path / "project"))
+    with pytest.raises(SourceError, match="relative paths start in the project's folder"):
+        sources.locate("mine.csv", schema, tmp_path / "cache", tmp_path / "project")
+    monkeypatch.setenv("PWD", str(tmp_path / "caller"))
+    with pytest.raises(SourceError, match="where you stand") as caught:
+        sources.locate("mine.csv", schema, tmp_path / "cache", tmp_path / "project")
+    assert f"-P data={tmp_path / 'caller' / 'mine.csv'}" in str(caught.value)
 
 
 # ---------------------------------------------------------------- what the schema says of the files
