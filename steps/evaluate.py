@@ -5,23 +5,27 @@ It reads no alias, so that its result depends on the model and the rows alone an
 
 from __future__ import annotations
 
-import math
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
-from steps.data import prepared
+from steps.data import prepared, split
 from steps.data.files import TARGET_COLUMN
 from steps.measures import evaluation, evaluation_document
-from steps.measures.evaluation_document import ModelFacts
+from steps.measures.evaluation_document import DataFacts, ModelFacts, Part
+from steps.measures.point_scores import TrainingRows
+from steps.measures.scored_rows import scored_rows
 from steps.models import families, saved
 from steps.models.served_model import Terms
 from steps.reports import evaluation as report
-from steps.reports import model_terms, plots
+from steps.reports import html, model_terms, plots
 
 if TYPE_CHECKING:
-    from steps.chain.context import Context
+    import pandas as pd
+
+    from steps.chain.context import Context, StepRun
     from steps.chain.values import Evaluate
 
 
@@ -31,51 +35,79 @@ def work(step: Context[Evaluate]) -> Result:
     fitted = step.upstream[FITTED_BY[step.values.model]]
     model = saved.load(step.fetch(fitted.run_id, "model"))
     reference = step.fetch_json(fitted.run_id, "reference.json")
-    test = prepared.load(step.cache, data.result_digest, ("test",))["test"]
+    tables = prepared.load(step.cache, data.result_digest, ("train", "test"))
+    test, training = tables["test"], tables["train"]
+    parts = _parts(step.fetch_json(data.run_id, "profile.json"))
     features = test[list(step.schema.feature_names)]
-    about = reference["model"]
     measured = evaluation.evaluate(
-        evaluation.scored_rows(test[TARGET_COLUMN].to_numpy(), families.predict_risk(model, features), test),
+        scored_rows(test[TARGET_COLUMN].to_numpy(), families.predict_risk(model, features), test),
         step.schema,
         reference["score"]["threshold"],
-        seed=step.values.seed,
-        replicates=step.values.replicates,
-        model=ModelFacts(
-            name=about["name"],
-            family=about["family"],
-            role=step.values.model,
-            run_id=about["run_id"],
-            digest=about["digest"],
-            trained_at=about["trained_at"],
-            recall_target=step.values.recall,
-            synthetic=about["synthetic"],
+        evaluation.Bootstrap(step.values.seed, step.values.replicates),
+        about=evaluation.About(
+            _model_facts(step, fitted, reference),
+            _data_facts(test, reference, parts),
+            next(part.positives for part in parts if part.name == "validation"),
         ),
-        kind=reference["data"]["kind"],
-        digest=reference["data"]["digest"],
         predict=lambda frame: families.predict_risk(model, frame),
+        training=TrainingRows(training[TARGET_COLUMN].to_numpy(), training),
     )
     content = evaluation_document.to_json(measured)
     step.log_json("evaluation.json", content)
     step.log_text("report.html", report.render_report([measured]))
     step.log_text("model_card.md", report.render_card(measured))
     if isinstance(model, Terms):
-        page = model_terms.render(model, step.schema, name=about["name"], synthetic=about["synthetic"])
+        about = measured.model
+        page = model_terms.render(model, step.schema, name=about.name or "", synthetic=about.synthetic)
         step.log_text("terms.html", page)
         step.log_text("terms.csv", model_terms.table(model))
     step.log_text("figures/calibration.svg", plots.calibration(measured))
     step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
     step.log_text("figures/roc.svg", plots.roc(measured))
-    numbers = evaluation_document.scalars(measured)
-    step.log_metrics(numbers)
+    step.log_metrics(evaluation_document.scalars(measured))
     step.log_datasets({"test": (data.result_digest, len(test))})
-    roc_auc, low, high = (numbers.get(f"roc_auc{end}", math.nan) for end in ("", "_low", "_high"))
-    summary = f"ROC AUC {roc_auc:.4f} ({low:.4f} to {high:.4f}) on {len(test):,} test rows"
+    shown = html.estimate(measured.metrics.roc_auc, 4)
+    summary = f"ROC AUC {shown} on {len(test):,} test rows"
     tags = {
         "synthetic": data.tags["synthetic"],
         "data_kind": data.tags["data_kind"],
         "model": step.values.model,
     }
     return Result(digest(content), tags, summary=summary)
+
+
+def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[str, Any]) -> ModelFacts:
+    """What reference and run say of the fitted model."""
+    about, kept = reference["model"], step.fetch_json(fitted.run_id, "fitted.json")
+    trials = step.client.get_run(fitted.run_id).data.metrics.get("trials")
+    search = None if trials is None else f"{trials:.0f} trials, ended by {fitted.tags['stopped_by']}"
+    return ModelFacts(
+        name=about["name"],
+        family=about["family"],
+        role=step.values.model,
+        run_id=about["run_id"],
+        digest=about["digest"],
+        trained_at=about["trained_at"],
+        recall_target=step.values.recall,
+        calibration=kept["calibration"],
+        hyperparameters=kept["hyperparameters"],
+        search=search,
+        synthetic=about["synthetic"],
+    )
+
+
+def _parts(profile: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Size of every part, as the profile of the data publishes it."""
+    return tuple(
+        Part(name, profile["parts"][name]["rows"], profile["parts"][name]["positives"])
+        for name in split.PARTS
+    )
+
+
+def _data_facts(test: pd.DataFrame, reference: Mapping[str, Any], parts: tuple[Part, ...]) -> DataFacts:
+    """What is known of the rows that are evaluated."""
+    positives, about = int(test[TARGET_COLUMN].sum()), reference["data"]
+    return DataFacts(len(test), positives, positives / len(test), about["kind"], about["digest"], parts)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
     model_digest = _upload(step, fitted.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", reference)
+    step.log_json("fitted.json", {"hyperparameters": fitted.params, "calibration": fitted.calibration})
     validated = {f"validation_{name}": value for name, value in reference["validation"].items()}
     step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
     step.log_datasets(

@@ -107,7 +107,7 @@ STEPS: Mapping[str, StepSpec] = {
         Evaluate,
         needs=("preprocess", FITTED),
         own=("replicates", "recall", "seed"),
-        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios"),
+        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios", "lacks", "card"),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
     ),

@@ -66,6 +66,7 @@ def hidden_lines(
     negatives: Floats | None = None,
     *,
     elsewhere: Lines | None = None,
+    public: Lines | None = None,
 ) -> Lines:
     """Which lines of one table may not be shown, shape (lines,).
 
@@ -77,7 +78,8 @@ def hidden_lines(
     that fit the shown lines leave each small cell a range of at least 10. A line of nobody stays.
 
     `elsewhere` (lines,) names lines that another document of the same rows hides: to hide others in their
-    place would give both away.
+    place would give both away. `public` (lines,) names lines that are shown in any case, so that the others
+    have to give way.
     """
     peopled = rows > 0
     members, rows = members[:, peopled], rows[peopled]
@@ -97,7 +99,7 @@ def hidden_lines(
         parts += [(part, nothing, labelled & (part < SMALLEST_CELL)) for part in (positives, negatives)]
     order = [line for line in np.argsort(size, kind="stable") if size[line] > 0]
     while any(_narrowest(members[~hidden], *part) < SMALLEST_CELL for part in parts):
-        rest = [line for line in order if not hidden[line]]
+        rest = [line for line in order if not hidden[line] and (public is None or not public[line])]
         if not rest:
             break
         hidden[rest[0]] = True

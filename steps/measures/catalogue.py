@@ -1,8 +1,8 @@
 """Every measure of an evaluation: its name, its label, its digits and what it says, in the order shown.
 
-The order follows what Van Calster and colleagues (2025, Lancet Digital Health 7:100916) recommend:
-discrimination, calibration, overall performance of the risks, then clinical utility. Measures that a
-decision threshold alone decides and that mislead where few people have the outcome stand last.
+Van Calster and colleagues (2025, Lancet Digital Health 7:100916) recommend ROC AUC, calibration, net benefit
+and the risks' distribution. Those lead. Sensitivity and specificity describe one threshold; Brier score and
+log loss compare models on the same rows. Average precision, accuracy and F1 stand last, each with the reason.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ MEASURES: tuple[Measure, ...] = (
         "chance that somebody with the outcome gets a higher risk than somebody without; a coin: 0.5",
     ),
     Measure(
+        "observed_expected",
+        "Observed / expected",
+        2,
+        "people with the outcome over the sum of risks; 1 is ideal, below 1 risks are high",
+    ),
+    Measure(
         "calibration_slope",
         "Calibration slope",
         2,
@@ -42,33 +48,33 @@ MEASURES: tuple[Measure, ...] = (
         "0 is ideal; above 0 the risks are too low on the whole",
     ),
     Measure(
-        "observed_expected",
-        "Observed / expected",
-        2,
-        "people with the outcome over the sum of risks; 1 is ideal, below 1 risks are high",
+        "net_benefit",
+        "Net benefit at the threshold",
+        4,
+        "people found per person, less false alarms at the price that the threshold sets",
     ),
+    Measure("recall", "Recall (sensitivity)", 1, "of people with the outcome, how many are flagged", True),
+    Measure("specificity", "Specificity", 1, "of the people without it, how many are not flagged", True),
+    Measure("precision", "Positive predictive value", 1, "of the flagged, how many have the outcome", True),
+    Measure(
+        "negative_predictive_value",
+        "Negative predictive value",
+        1,
+        "of those not flagged, how many do not have it",
+        True,
+    ),
+    Measure("flagged", "Share flagged", 1, "of all people", True),
+    Measure("brier", "Brier score", 4, "mean squared error of the risk; lower is better on the same rows"),
+    Measure("log_loss", "Log loss", 4, "mean surprise in nats; lower is better on the same rows"),
     Measure(
         "average_precision",
         "Average precision",
         3,
-        "precision averaged over recall; guessing gives the prevalence",
+        "moves with the prevalence, and values people who are rightly left alone at nothing",
+        leads=False,
     ),
-    Measure("brier", "Brier score", 4, "mean squared error of the risk; lower is better"),
-    Measure("log_loss", "Log loss", 4, "mean surprise in nats; lower is better"),
-    Measure(
-        "recall", "Recall (sensitivity)", 1, "of the people with the outcome, how many are flagged", True
-    ),
-    Measure("specificity", "Specificity", 1, "of the people without it, how many are not flagged", True),
-    Measure(
-        "precision",
-        "Precision (positive predictive value)",
-        1,
-        "of the flagged, how many have the outcome",
-        True,
-    ),
-    Measure("flagged", "Share flagged", 1, "of all people", True),
-    Measure("accuracy", "Accuracy", 1, "does not lead: see the note", True, leads=False),
-    Measure("f1", "F1", 3, "does not lead: see the note", leads=False),
+    Measure("accuracy", "Accuracy", 1, "counts a missed person and a false alarm alike", True, leads=False),
+    Measure("f1", "F1", 3, "values people who are rightly left alone at nothing", leads=False),
 )
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
@@ -76,11 +82,13 @@ BY_NAME = {measure.name: measure for measure in MEASURES}
 # What a terminal and a workflow's page have room for.
 HEADLINES = (
     "roc_auc",
-    "average_precision",
-    "brier",
-    "calibration_slope",
     "observed_expected",
+    "calibration_slope",
+    "net_benefit",
     "recall",
+    "specificity",
     "precision",
+    "negative_predictive_value",
     "flagged",
+    "brier",
 )

@@ -7,14 +7,18 @@ A figure that is undefined, such as ROC AUC with one class only, is None.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steps.data import documents
 from steps.data.errors import UserError
+from steps.data.schema import Card
 from steps.measures.concordance import Concordance
 
 FORMAT = 2
+
+# A group with fewer people with the outcome is shown with a caution.
+FEW_EVENTS = 50
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Estimate:
     value: float | None
     low: float | None = None
     high: float | None = None
-    method: str = "bootstrap"
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,18 @@ class Performance:
     """The measures of `steps.measures.catalogue` for all rows."""
 
     roc_auc: Estimate
+    observed_expected: Estimate
     calibration_slope: Estimate
     calibration_intercept: Estimate
-    observed_expected: Estimate
-    average_precision: Estimate
-    brier: Estimate
-    log_loss: Estimate
+    net_benefit: Estimate
     recall: Estimate
     specificity: Estimate
     precision: Estimate
+    negative_predictive_value: Estimate
     flagged: Estimate
+    brier: Estimate
+    log_loss: Estimate
+    average_precision: Estimate
     accuracy: Estimate
     f1: Estimate
 
@@ -87,7 +93,9 @@ class Choice:
     recall: float | None
     specificity: float | None
     precision: float | None
+    negative_predictive_value: float | None
     flagged: float | None
+    net_benefit: float | None
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,30 @@ class CalibrationGroup:
 
 
 @dataclass(frozen=True)
+class SmoothCalibration:
+    """Observed share as a smooth function of the risk, with its pointwise 95 % band.
+
+    `e50` and `e90`: median and 90th percentile over people of the distance between curve and risk.
+    """
+
+    risk: tuple[float, ...]
+    observed: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    e50: float
+    e90: float
+
+
+@dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit per person at each threshold: of the model with its interval, and of flagging everybody."""
+    """Net benefit per person at each threshold: of the model with its interval, of flagging everybody, and of
+    each point score whose points were turned into risks on other rows, by its name.
+    """
 
     threshold: tuple[float, ...]
     model: tuple[Estimate, ...]
     everybody: tuple[float, ...]
+    point_scores: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -132,14 +158,25 @@ class Curves:
     """What the figures of a report are drawn from."""
 
     calibration: tuple[CalibrationGroup, ...]
+    smooth_calibration: SmoothCalibration | None
     decision: DecisionCurve
     distribution: Distribution
     roc: RocCurve
 
 
 @dataclass(frozen=True)
+class GroupDifferences:
+    """Figures of a subgroup less those of everybody else."""
+
+    recall: Estimate
+    false_positive_rate: Estimate
+    precision: Estimate
+    net_benefit: Estimate
+
+
+@dataclass(frozen=True)
 class Group:
-    """Figures of one subgroup of the schema."""
+    """Figures of one subgroup of the schema; `roc_auc_difference` is everybody's ROC AUC less the group's."""
 
     name: str
     column: str
@@ -150,8 +187,56 @@ class Group:
     roc_auc: Estimate
     roc_auc_difference: Estimate
     observed_expected: Estimate
+    calibration_slope: Estimate
     recall: Estimate
     flagged: Estimate
+    false_positive_rate: Estimate
+    precision: Estimate
+    net_benefit: Estimate
+    differences: GroupDifferences
+
+    @property
+    def few(self) -> bool:
+        """So few people with the outcome that its figures ask for caution."""
+        return self.positives < FEW_EVENTS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Calibration among the people who belong to two subgroups."""
+
+    first: str
+    second: str
+    rows: int
+    positives: int
+    observed_expected: Estimate
+    calibration_slope: Estimate
+
+    @property
+    def few(self) -> bool:
+        """So few people with the outcome that its figures ask for caution."""
+        return self.positives < FEW_EVENTS
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way of deciding who is flagged, and its net benefit per person at the model's threshold."""
+
+    name: str
+    flagged: Estimate
+    net_benefit: Estimate
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """The questions of a point score with new weights, by logistic regression on training rows.
+
+    `roc_auc_difference`: the model's ROC AUC less this one's, that is what the other questions add.
+    """
+
+    rows: int
+    roc_auc: Estimate
+    roc_auc_difference: Estimate
 
 
 @dataclass(frozen=True)
@@ -159,22 +244,26 @@ class PointScoreResult:
     """A point score on the same rows as the model.
 
     `model_flagged` is the share that the model flags at the score's recall, `fewer_flagged` what that saves.
+    `net_benefit` is at the model's threshold, for people flagged from the score's own cut on.
     """
 
     name: str
     cut: int
+    cut_because: str
     item_count: int
     lacks: tuple[str, ...]
+    differs: tuple[str, ...]
     made_for: str
     roc_auc: Estimate
     roc_auc_difference: Estimate
-    average_precision: Estimate
     recall: Estimate
     specificity: Estimate
     flagged: Estimate
+    net_benefit: Estimate
     model_flagged: Estimate
     fewer_flagged: Estimate
     roc: RocCurve
+    refitted: Refitted | None = None
 
 
 @dataclass(frozen=True)
@@ -219,11 +308,13 @@ class MissingAnswers:
 
 @dataclass(frozen=True)
 class SchemaFacts:
-    """Which schema the rows follow."""
+    """Which schema the rows follow, what its data lack, and what a person has written about them."""
 
     name: str
     title: str
     digest: str
+    lacks: tuple[str, ...] = ()
+    card: Card = field(default_factory=Card)
 
 
 @dataclass(frozen=True)
@@ -256,18 +347,59 @@ class ModelFacts:
     digest: str | None = None
     trained_at: float | None = None  # seconds since 1970, UTC
     recall_target: float | None = None
+    threshold_odds: float | None = None
+    calibration: str | None = None
+    hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict)
+    search: str | None = None
     synthetic: bool = False
 
 
 @dataclass(frozen=True)
+class Part:
+    """Rows of one part of the data and how many have the outcome; None where that is hidden."""
+
+    name: str
+    rows: int | None
+    positives: int | None
+
+
+@dataclass(frozen=True)
+class OutcomeLevel:
+    """People who gave one answer to the question of the outcome: how the model judges them."""
+
+    name: str
+    positive: bool
+    rows: int
+    mean_risk: float
+    flagged: float
+
+
+@dataclass(frozen=True)
 class DataFacts:
-    """What is known of the rows: `kind` is synthetic, public or private."""
+    """What is known of the rows: `kind` is synthetic, public or private; `parts` are those of the data."""
 
     rows: int
     positives: int
     prevalence: float
     kind: str = "private"
     digest: str | None = None
+    parts: tuple[Part, ...] = ()
+    levels: tuple[OutcomeLevel, ...] = ()
+    source_note: str = ""
+
+
+@dataclass(frozen=True)
+class ChanceOfRecall:
+    """How far chance alone moves the recall of a threshold that was chosen for `target` on other rows.
+
+    `low` to `high` holds it 95 times in 100, given the people with the outcome on both sides.
+    """
+
+    target: float
+    chosen_on: int
+    measured_on: int
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -294,9 +426,13 @@ class Evaluation:
     metrics: Performance
     per_1000: Per1000
     choices: tuple[Choice, ...]
+    policies: tuple[Policy, ...]
     curves: Curves
     subgroups: tuple[Group, ...] = ()
     hidden_subgroups: tuple[str, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    hidden_cells: int = 0
+    chance_of_recall: ChanceOfRecall | None = None
     point_scores: tuple[PointScoreResult, ...] = ()
     importance: Importance | None = None
     concordance: Concordance | None = None
@@ -334,6 +470,11 @@ def from_json(content: object) -> Evaluation:
             "run the evaluate step again"
         )
     return documents.from_json(Evaluation, content, "evaluation.json")
+
+
+def threshold_odds(evaluation: Evaluation) -> float:
+    """How many false alarms one person found is worth, as the threshold has it."""
+    return (1 - evaluation.threshold) / evaluation.threshold if evaluation.threshold > 0 else float("inf")
 
 
 def scalars(evaluation: Evaluation) -> dict[str, float]:

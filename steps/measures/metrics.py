@@ -204,23 +204,25 @@ class Calibration:
 
     `slope` is b of logit P(y = 1) = a + b logit(risk): below 1 the risks are too extreme. `intercept` is the
     calibration-in-the-large: a of the same model with b fixed at 1, above 0 when the risks are too low.
-    `terms` (rows, 7) are each row's share of the score and the information at the estimate; their weighted
-    sums give a replicate's estimate by one Newton step.
+    `terms` (rows, 7) are each row's share of the score and the information at the estimate.
     """
 
     slope: float
     intercept: float
     terms: Floats
 
-    def replicates(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Slope and intercept of bootstrap replicates, (replicates,) each.
+    @property
+    def slope_error(self) -> float:
+        """Standard error of the slope that does not take the risks to be right (sandwich estimator)."""
+        u0, u1 = self.terms[:, 0], self.terms[:, 1]
+        h00, h01, h11 = self.terms[:, 2].sum(), self.terms[:, 3].sum(), self.terms[:, 4].sum()
+        influence = ratio(h00 * u1 - h01 * u0, h00 * h11 - h01 * h01)
+        return float(np.sqrt(np.sum(influence**2)))
 
-        One Newton step from the full sample's estimate: it differs from the replicate's own maximum by
-        O(1/rows) (one-step estimator: van der Vaart 1998, Asymptotic Statistics, section 5.7).
-        """
-        u0, u1, h00, h01, h11, v, g = (weights @ self.terms).T
-        slope = self.slope + ratio(h00 * u1 - h01 * u0, h00 * h11 - h01 * h01)
-        return slope, self.intercept + ratio(v, g)
+    @property
+    def intercept_error(self) -> float:
+        """Standard error of the calibration-in-the-large, likewise."""
+        return float(np.sqrt(np.sum(self.terms[:, 5] ** 2)) / self.terms[:, 6].sum())
 
 
 def calibration(y: ArrayLike, risk: ArrayLike) -> Calibration:
@@ -278,6 +280,12 @@ class Confusion:
     def precision(self) -> Floats:
         """Share of the flagged that are positive (positive predictive value)."""
         return ratio(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def negative_predictive_value(self) -> Floats:
+        """Share of those not flagged that are negative."""
+        cleared = self.rows - self.true_positives - self.false_positives
+        return 1 - ratio(self.positives - self.true_positives, cleared)
 
     @property
     def flagged(self) -> Floats:

@@ -6,14 +6,24 @@ anywhere; the card is Markdown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from steps.measures.catalogue import BY_NAME, MEASURES
-from steps.measures.evaluation_document import Comparison, DataFacts, Evaluation, ModelFacts
+from steps.measures.evaluation_document import (
+    FEW_EVENTS,
+    Cell,
+    Comparison,
+    DataFacts,
+    Evaluation,
+    ModelFacts,
+    threshold_odds,
+)
 from steps.reports import plots, svg
-from steps.reports.html import environment, number, words
+from steps.reports.checklists import PROBAST_AI, TRIPOD_AI
+from steps.reports.html import environment, number, percent, words
 
 if TYPE_CHECKING:
     from steps.measures.gates import Gate
@@ -37,6 +47,25 @@ KINDS = {
     "public": "a public data set, known by its checksum",
     "private": "private data",
 }
+
+
+USES = {
+    "train": "the model is fitted to these",
+    "validation": "calibration, threshold and score bins are chosen on these",
+    "test": "every figure of this report",
+}
+DECLARATIONS = {
+    "ethics": "Ethics",
+    "funding": "Funding",
+    "conflicts": "Conflicts of interest",
+    "protocol": "Protocol",
+    "registration": "Registration",
+    "involvement": "Patients and public",
+}
+CHECKLISTS = (
+    ("tripod", "TRIPOD+AI: where each item is answered", TRIPOD_AI),
+    ("probast", "PROBAST+AI: where a judgement finds what it needs", PROBAST_AI),
+)
 
 
 def render_report(
@@ -64,6 +93,8 @@ def render_report(
             others=evaluations[1:],
             comparison=comparison,
             gates=gates,
+            checklists=CHECKLISTS,
+            any_few=any(group.few for group in subject.subgroups),
             axis=axis,
             figures={
                 "calibration": plots.calibration(subject),
@@ -82,10 +113,46 @@ def render_card(evaluation: Evaluation, *, gates: Sequence[Gate] = ()) -> str:
     return environment().get_template("model_card.md").render(**_shared(evaluation), gates=gates)
 
 
+def wrong_cells(evaluation: Evaluation) -> list[Cell]:
+    """Cells whose interval of observed / expected excludes 1, the furthest from it first."""
+
+    def distance(cell: Cell) -> float:
+        ratio = cell.observed_expected.value
+        return abs(math.log(ratio)) if ratio else math.inf
+
+    wrong = [
+        cell
+        for cell in evaluation.cells
+        if cell.observed_expected.low is not None
+        and cell.observed_expected.high is not None
+        and not cell.observed_expected.low <= 1 <= cell.observed_expected.high
+    ]
+    return sorted(wrong, key=distance, reverse=True)
+
+
+def _threshold_rule(model: ModelFacts) -> str:
+    """How the threshold was chosen, in a sentence."""
+    if model.threshold_odds is not None:
+        odds = number(model.threshold_odds, 1)
+        return f"That threshold follows from the decision that one person found is worth {odds} false alarms."
+    if model.recall_target is not None:
+        share = percent(model.recall_target, 0)
+        return f"It was chosen on other rows so as to find {share} of the people with the outcome."
+    return ""
+
+
 def _shared(evaluation: Evaluation) -> dict[str, Any]:
     gaps = sorted(evaluation.subgroups, key=lambda group: group.roc_auc_difference.value or 0.0, reverse=True)
     return {
         "e": evaluation,
+        "card": evaluation.schema.card,
+        "smooth": evaluation.curves.smooth_calibration,
+        "odds": threshold_odds(evaluation),
+        "threshold_rule": _threshold_rule(evaluation.model),
+        "uses": USES,
+        "declarations": DECLARATIONS,
+        "wrong_cells": wrong_cells(evaluation),
+        "few": FEW_EVENTS,
         "measures": MEASURES,
         "meanings": {name: measure.meaning for name, measure in BY_NAME.items()},
         "groups": GROUPS,
@@ -101,7 +168,7 @@ def _facts(about: ModelFacts | DataFacts) -> list[tuple[str, str]]:
     """What is known, as words; times are seconds since 1970 in UTC."""
     facts = []
     for key, value in vars(about).items():
-        if value is None or value is False:
+        if value is None or value is False or isinstance(value, tuple) or value == "" or value == {}:
             continue
         if key.endswith("_at"):
             text = datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -109,7 +176,13 @@ def _facts(about: ModelFacts | DataFacts) -> list[tuple[str, str]]:
             text = "yes"
         elif isinstance(value, float):
             text = number(value, 4)
+        elif isinstance(value, Mapping):
+            text = ", ".join(f"{words(name)} {_plain(part)}" for name, part in value.items())
         else:
             text = f"{value:,}" if isinstance(value, int) else str(value)
         facts.append((words(key.removesuffix("_at")), text))
     return facts
+
+
+def _plain(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

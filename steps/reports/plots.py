@@ -56,8 +56,8 @@ _STYLE: dict[Any, Any] = {
 
 
 def calibration(evaluation: Evaluation) -> str:
-    """Observed share against mean risk in groups of equal size, with Wilson 95 % intervals."""
-    groups = evaluation.curves.calibration
+    """Observed share against estimated risk: a smooth curve with its band, and groups of equal size."""
+    groups, smooth = evaluation.curves.calibration, evaluation.curves.smooth_calibration
     predicted = np.array([group.predicted for group in groups])
     observed = np.array([group.observed for group in groups])
     low, high = np.array([group.low for group in groups]), np.array([group.high for group in groups])
@@ -67,14 +67,17 @@ def calibration(evaluation: Evaluation) -> str:
         axes.plot(
             [0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration"
         )
+        if smooth is not None:
+            axes.fill_between(smooth.risk, smooth.low, smooth.high, color=FIRST, alpha=0.18, linewidth=0)
+            axes.plot(smooth.risk, smooth.observed, color=FIRST, linewidth=1.8, label="smooth curve")
         axes.errorbar(
             predicted,
             observed,
             yerr=[observed - low, high - observed],
             fmt="o",
-            markersize=4.5,
-            linewidth=1.4,
-            color=FIRST,
+            markersize=3.6,
+            linewidth=1.1,
+            color=SECOND,
             label="groups of equal size",
         )
         axes.set(xlim=(0, top), ylim=(0, top), xlabel="Estimated risk", ylabel="Observed share")
@@ -100,6 +103,8 @@ def decision_curve(evaluation: Evaluation) -> str:
         axes.plot(cuts, everyone, color=SECOND, linewidth=1.6, linestyle=(0, (5, 2)), label="flag everybody")
         axes.fill_between(cuts, low, high, color=FIRST, alpha=0.18, linewidth=0)
         axes.plot(cuts, model, color=FIRST, linewidth=2, label="this model")
+        for (name, benefit), colour in zip(curve.point_scores.items(), cycle(SERIES[2:]), strict=False):
+            axes.plot(cuts, benefit, color=colour, linewidth=1.3, linestyle=(0, (1, 1)), label=name)
         axes.axvline(evaluation.threshold, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         top = 1.12 * max(float(np.nanmax(model)), float(everyone[0]))
         axes.set(
@@ -109,7 +114,8 @@ def decision_curve(evaluation: Evaluation) -> str:
         axes.legend(loc="upper right")
 
     return _svg(
-        draw, "Decision curve: net benefit of the model over thresholds, against flagging everybody or nobody"
+        draw,
+        "Decision curve: net benefit over thresholds of model, point scores, flagging everybody or nobody",
     )
 
 

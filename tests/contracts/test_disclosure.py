@@ -27,6 +27,7 @@ from steps.data.schema import LevelledColumn, Schema
 from steps.data.schema_file import load
 from steps.measures import evaluation, exploration
 from steps.measures.exploration import Table
+from steps.measures.scored_rows import scored_rows
 
 SCHEMA = """
 name: ward-round
@@ -125,8 +126,8 @@ def published(schema: Schema) -> Mapping[str, Any]:
     explored = exploration.explore(table, schema, 0)
     test = prepared.tables["test"]
     risk = np.clip(test["grade"].to_numpy() / 10 + np.linspace(0, 0.05, len(test)), 0.01, 0.99)
-    rows = evaluation.scored_rows(test[TARGET_COLUMN], risk, test)
-    measured = evaluation.evaluate(rows, schema, 0.3, seed=0, replicates=50)
+    rows = scored_rows(test[TARGET_COLUMN], risk, test)
+    measured = evaluation.evaluate(rows, schema, 0.3, evaluation.Bootstrap(0, 50))
     return {
         "profile": to_json(prepared.profile),
         "exploration": json.loads(json.dumps(explored)),
@@ -204,6 +205,69 @@ def test_small_cells_of_the_test_rows_stay_unknown(
     assert small
     for cell in small:
         assert ranges[cell] >= SMALLEST_CELL, cell
+
+
+@pytest.fixture(scope="module")
+def many() -> pd.DataFrame:
+    """Ten thousand people, most of them from common cells, so that some cells between groups can be shown."""
+    few = people()
+    common = few[few["ward"].isin(["A", "B"]) & (few["grade"] <= 3)]
+    return pd.concat([few, common.sample(8500, replace=True, random_state=1)], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def judged(schema: Schema, many: pd.DataFrame) -> Mapping[str, Any]:
+    """The evaluation of some risks on those people, as it leaves the machine."""
+    risk = np.clip(many["grade"].to_numpy() / 10 + np.linspace(0, 0.05, len(many)), 0.01, 0.99)
+    rows = scored_rows(many["ill"], risk, many)
+    found = evaluation.evaluate(rows, schema, 0.3, evaluation.Bootstrap(0, 5))
+    return dict(json.loads(json.dumps(to_json(found))))
+
+
+@pytest.mark.parametrize("names", [("ward", "grade"), ("ward", "smoker"), ("grade", "smoker")])
+def test_small_cells_where_two_groups_meet_stay_unknown(
+    schema: Schema, many: pd.DataFrame, judged: Mapping[str, Any], names: tuple[str, str]
+) -> None:
+    """From the groups of two columns and the cells between them, each small cell keeps a range of ten."""
+    first, second = (schema.column(name) for name in names)
+    assert isinstance(first, LevelledColumn)
+    assert isinstance(second, LevelledColumn)
+    known = Knowledge([(a, b) for a in (*first.codes, None) for b in (*second.codes, None)])
+    known.learn(set(known.codes), judged["data"]["rows"], judged["data"]["prevalence"])
+    groups = {group.name: group for group in schema.subgroups}
+
+    def inside(*members: str) -> set[tuple[Any, Any]]:
+        limits = {groups[name].column: set(groups[name].values or ()) for name in members}
+        return {
+            code
+            for code in known.codes
+            if all(code[names.index(column)] in values for column, values in limits.items())
+        }
+
+    for line in judged["subgroups"]:
+        if line["column"] in names:
+            known.learn(inside(line["name"]), line["rows"], line["prevalence"])
+    for line in judged["cells"]:
+        if {groups[line[side]].column for side in ("first", "second")} == set(names):
+            known.learn(inside(line["first"], line["second"]), line["rows"], line["positives"] / line["rows"])
+    answers = [many[name].astype(object).where(many[name].notna(), None) for name in names]
+    counts = pd.DataFrame({"code": list(zip(*answers, strict=True)), "ill": many["ill"]})
+    small = [
+        (code, side)
+        for code, part in counts.groupby("code")["ill"]
+        for side, size in (("positive", part.sum()), ("negative", len(part) - part.sum()))
+        if size < SMALLEST_CELL
+    ]
+    assert small
+    ranges = known.ranges()
+    for cell in small:
+        assert ranges[cell] >= SMALLEST_CELL, cell
+
+
+def test_some_cells_where_two_groups_meet_are_shown(judged: Mapping[str, Any]) -> None:
+    """Hiding everything would keep the secret too."""
+    assert judged["cells"]
+    assert judged["hidden_cells"]
 
 
 def test_a_small_file_is_no_line_of_its_own(published: Mapping[str, Any]) -> None:

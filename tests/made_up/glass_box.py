@@ -9,7 +9,8 @@ import pandas as pd
 
 from steps.data.schema import Column, NumericColumn, Schema
 from steps.measures import evaluation
-from steps.measures.evaluation_document import Evaluation, ModelFacts
+from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts
+from steps.measures.scored_rows import scored_rows
 from steps.models.served_model import Binning, Calibration, Term, Terms
 
 PAIRS = 6
@@ -75,8 +76,10 @@ def evaluated(schema: Schema, terms: Terms, threshold: float = 0.2) -> Evaluatio
     frame = people(schema, 2_000)
     risk = terms.risk(frame)
     outcome = (np.random.default_rng(1).random(len(risk)) < risk).astype(np.float64)
-    rows = evaluation.scored_rows(outcome, risk, frame)
+    rows = scored_rows(outcome, risk, frame)
     about = ModelFacts(
         name=schema.name, family="explainable_boosting", trained_at=1_790_000_000, synthetic=True
     )
-    return evaluation.evaluate(rows, schema, threshold, seed=0, replicates=100, model=about, kind="synthetic")
+    data = DataFacts(len(rows.y), rows.positives, rows.prevalence, "synthetic")
+    sampled = evaluation.Bootstrap(0, 100)
+    return evaluation.evaluate(rows, schema, threshold, sampled, about=evaluation.About(about, data))

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 from steps.data.errors import UserError
-from steps.measures import evaluation, evaluation_document, metrics
-from steps.measures.evaluation_document import Evaluation, ModelFacts
+from steps.measures import decisions, evaluation, evaluation_document, metrics
+from steps.measures.evaluation import About
+from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts
 from steps.measures.importance import importance
+from steps.measures.scored_rows import scored_rows
 from tests.made_up import made_up_study as study
 
 THRESHOLD = 0.3
@@ -30,8 +32,8 @@ def measured(rows) -> Evaluation:
 
 
 def _evaluate(rows: Any, seed: int = 1, replicates: int = 5, **about: Any) -> Evaluation:
-    scored = evaluation.scored_rows(*rows)
-    return evaluation.evaluate(scored, study.SCHEMA, THRESHOLD, seed=seed, replicates=replicates, **about)
+    sampled = evaluation.Bootstrap(seed, replicates)
+    return evaluation.evaluate(scored_rows(*rows), study.SCHEMA, THRESHOLD, sampled, **about)
 
 
 def test_an_evaluation_follows_the_seed(rows, measured):
@@ -39,7 +41,7 @@ def test_an_evaluation_follows_the_seed(rows, measured):
     again, other = (_evaluate(rows, seed, 100, predict=study.predict) for seed in (1, 2))
     assert measured == again
     assert other.metrics.roc_auc.value == measured.metrics.roc_auc.value
-    assert other.metrics.brier.low != measured.metrics.brier.low
+    assert other.metrics.average_precision.low != measured.metrics.average_precision.low
 
 
 def test_what_is_written_is_read_back(measured):
@@ -77,9 +79,13 @@ def test_every_metric_is_the_plain_one_inside_its_interval(rows, measured):
         "calibration_slope": metrics.calibration(y, risk).slope,
         "calibration_intercept": metrics.calibration(y, risk).intercept,
         **{
-            name: float(getattr(decision, name)) for name in ("recall", "precision", "specificity", "flagged")
+            name: float(getattr(decision, name))
+            for name in (
+                *("recall", "specificity", "precision", "negative_predictive_value"),
+                *("flagged", "accuracy", "f1"),
+            )
         },
-        **{name: float(getattr(decision, name)) for name in ("accuracy", "f1")},
+        "net_benefit": float(metrics.net_benefit(decision, THRESHOLD)),
     }
     assert found.keys() == plain.keys()
     for name, value in plain.items():
@@ -158,9 +164,9 @@ def test_the_decision_curve_starts_like_flagging_everybody(measured):
     curve = measured.curves.decision
     assert curve.model[0].value == pytest.approx(curve.everybody[0], abs=0.01)
     assert curve.threshold[0] == 0.01
-    assert evaluation.decision_thresholds(0.139)[-1] == pytest.approx(0.6)
-    assert evaluation.decision_thresholds(0.001)[-1] == pytest.approx(0.2)
-    assert evaluation.decision_thresholds(0.5)[-1] == pytest.approx(0.9)
+    assert decisions.decision_thresholds(0.139)[-1] == pytest.approx(0.6)
+    assert decisions.decision_thresholds(0.001)[-1] == pytest.approx(0.2)
+    assert decisions.decision_thresholds(0.5)[-1] == pytest.approx(0.9)
 
 
 def test_curves_hold_groups_of_rows(measured):
@@ -177,11 +183,11 @@ def test_curves_hold_groups_of_rows(measured):
 def test_synthetic_rows_or_a_synthetic_model_make_it_synthetic(rows):
     """Either is enough."""
     for about, expected in (
-        ({"kind": "synthetic"}, True),
-        ({"model": ModelFacts(synthetic=True), "kind": "public"}, True),
-        ({"model": ModelFacts(), "kind": "private"}, False),
+        (About(data=DataFacts(1500, 500, 1 / 3, "synthetic")), True),
+        (About(ModelFacts(synthetic=True)), True),
+        (About(), False),
     ):
-        assert _evaluate(rows, **about).synthetic is expected
+        assert _evaluate(rows, about=about).synthetic is expected
 
 
 def test_a_planted_value_is_nowhere_in_the_evaluation(rows):
@@ -207,7 +213,7 @@ def test_a_planted_value_is_nowhere_in_the_evaluation(rows):
 def test_what_cannot_be_evaluated_is_refused(rows, y, risk, message):
     """One class, lengths that differ and numbers that are no probabilities are errors."""
     with pytest.raises(ValueError, match=message):
-        evaluation.scored_rows(y, risk, rows[2].head(3))
+        scored_rows(y, risk, rows[2].head(3))
 
 
 def test_scalars_are_flat_numbers_for_a_tracking_server(measured):

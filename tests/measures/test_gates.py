@@ -9,6 +9,7 @@ import pytest
 
 from steps.measures import evaluation, gates
 from steps.measures.evaluation_document import Comparison, Difference, Estimate, Evaluation
+from steps.measures.scored_rows import scored_rows
 from tests.made_up import made_up_study
 from tests.made_up.made_up_study import SCHEMA
 
@@ -19,8 +20,8 @@ def _estimate(value: float | None, half: float = 0.01) -> Estimate:
 
 @functools.cache
 def _measured() -> Evaluation:
-    rows = evaluation.scored_rows(*made_up_study.rows())
-    return evaluation.evaluate(rows, SCHEMA, 0.3, seed=1, replicates=2)
+    rows = scored_rows(*made_up_study.rows())
+    return evaluation.evaluate(rows, SCHEMA, 0.3, evaluation.Bootstrap(1, 2))
 
 
 def _evaluation(**changes: float | None) -> Evaluation:

@@ -103,15 +103,16 @@ def test_calibration_is_logistic_regression_on_the_log_odds():
     assert _logistic(found.intercept + metrics.logit(distorted)).sum() == pytest.approx(y.sum())
 
 
-def test_one_newton_step_is_as_good_as_fitting_the_replicate():
-    """Replicates of slope and intercept are far closer to the refitted ones than their spread."""
-    y, risk = _sample(3000, 3)
-    weights = next(metrics.bootstrap_weights(len(y), 8, seed=4))
-    slopes, intercepts = metrics.calibration(y, risk).replicates(weights)
-    for i, drawn in enumerate(weights.astype(int)):
-        refitted = metrics.calibration(np.repeat(y, drawn), np.repeat(risk, drawn))
-        assert slopes[i] == pytest.approx(refitted.slope, abs=0.1 * slopes.std())
-        assert intercepts[i] == pytest.approx(refitted.intercept, abs=0.1 * intercepts.std())
+def test_errors_of_slope_and_intercept_are_those_of_refits_on_drawn_rows():
+    """The standard errors agree with the spread over bootstrap samples, also where the risks are wrong."""
+    y, risk = _sample(2000, 3)
+    distorted = _logistic(1.5 * metrics.logit(risk) + 0.3)
+    found = metrics.calibration(y, distorted)
+    generator = np.random.default_rng(4)
+    draws = [generator.integers(len(y), size=len(y)) for _ in range(300)]
+    refits = [metrics.calibration(y[drawn], distorted[drawn]) for drawn in draws]
+    assert found.slope_error == pytest.approx(np.std([one.slope for one in refits]), rel=0.12)
+    assert found.intercept_error == pytest.approx(np.std([one.intercept for one in refits]), rel=0.12)
 
 
 def test_observed_over_expected_by_hand():

@@ -13,8 +13,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from steps.data.schema import Card
 from steps.measures import evaluation, gates
-from steps.measures.evaluation_document import Evaluation, ModelFacts
+from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part
+from steps.measures.point_scores import TrainingRows
+from steps.measures.scored_rows import scored_rows
+from steps.reports import checklists
 from steps.reports import evaluation as report
 from tests.conftest import require
 from tests.made_up import made_up_study as study
@@ -23,16 +27,30 @@ from tests.made_up import made_up_study as study
 def _evaluate(rows: Any = None, **about: Any) -> Evaluation:
     y, risk, frame = rows or study.rows()
     frame.loc[7, "noise"] = frame.loc[8, "dose"] = 123.456789
-    scored = evaluation.scored_rows(y, risk, frame)
+    train_y, _, train = study.rows(900, seed=5)
     return evaluation.evaluate(
-        scored, study.SCHEMA, 0.3, seed=1, predict=study.predict, replicates=30, **about
+        scored_rows(y, risk, frame),
+        study.SCHEMA,
+        0.3,
+        evaluation.Bootstrap(1, 30),
+        about=evaluation.About(**about),
+        predict=study.predict,
+        training=TrainingRows(train_y, train),
     )
 
 
 @pytest.fixture(scope="module")
 def measured() -> Evaluation:
+    about = ModelFacts(
+        family="logistic_regression",
+        trained_at=0,
+        role="tuned",
+        recall_target=0.8,
+        hyperparameters={"C": 0.1},
+    )
+    parts = tuple(Part(name, 1500, 500) for name in ("train", "validation", "test"))
     return _evaluate(
-        model=ModelFacts(family="logistic_regression", trained_at=0, role="tuned"), kind="public"
+        model=about, data=DataFacts(1500, 500, 1 / 3, "public", parts=parts), threshold_chosen_on=90
     )
 
 
@@ -118,11 +136,18 @@ def test_the_report_leads_with_what_matters(page):
     """ROC AUC, calibration and net benefit come before accuracy, which says why it does not lead."""
     order = [
         page.index(text)
-        for text in ("In plain words", ">ROC AUC<", "Net benefit", "Average precision", "Accuracy")
+        for text in (
+            "In plain words",
+            ">ROC AUC<",
+            "Net benefit",
+            ">Brier score<",
+            ">Average precision<",
+            ">Accuracy<",
+        )
     ]
     assert order == sorted(order)
-    assert "Why accuracy and F1 do not lead" in page
-    assert "High dose" in page[: page.index("Net benefit")]
+    assert "Why average precision, accuracy and F1 stand last" in page
+    assert "High dose" in page[: page.index(">Calibration<")]
 
 
 def test_the_plain_words_are_the_figures(page, measured):
@@ -161,7 +186,7 @@ def test_a_planted_value_is_in_neither(page, card):
 
 def test_synthetic_data_are_announced_everywhere_and_real_ones_nowhere(page, card):
     """Banner, title, heading, limits and footer; title and first lines of the card."""
-    made_up = _evaluate(kind="synthetic")
+    made_up = _evaluate(data=DataFacts(1500, 500, 1 / 3, "synthetic"))
     synthetic = report.render_report([made_up])
     for part in (
         'class="banner"',
@@ -190,7 +215,9 @@ def test_other_models_gates_and_the_champion_stand_in_the_report_when_given(meas
 def test_an_evaluation_without_scores_groups_and_importance_renders(measured):
     """A schema need not have them."""
     plain = replace(measured, point_scores=(), subgroups=(), hidden_subgroups=(), importance=None)
-    assert 'id="scores"' not in report.render_report([plain])
+    page = report.render_report([plain])
+    assert 'id="scores"' not in page
+    assert "The schema names no subgroups" in page
     assert "## Subgroups" not in report.render_card(plain)
 
 
@@ -217,6 +244,44 @@ def test_a_report_needs_an_evaluation():
     """Nothing to show is an error."""
     with pytest.raises(ValueError, match="at least one"):
         report.render_report([])
+
+
+def test_every_item_of_the_checklists_leads_somewhere(page):
+    """What is claimed has a place in the report; without that place the claim would fail here."""
+    ids = {attributes["id"] for _, attributes in _elements(page).found if "id" in attributes}
+    for item in (*checklists.TRIPOD_AI, *checklists.PROBAST_AI):
+        assert set(item.anchors) <= ids, item
+        if item.needs:
+            assert item.anchors, item
+            assert item.needs in Card.__dataclass_fields__
+
+
+def test_what_nobody_has_written_is_said(page, measured):
+    """Without a text of the card, an item is marked for a person; with it, it is linked."""
+    assert not measured.schema.card.funding
+    assert re.search(r"18a</th>.*?for a person to write", page, flags=re.DOTALL)
+    card = Card(funding="Nobody paid for this.")
+    funded = replace(measured, schema=replace(measured.schema, card=card))
+    text = report.render_report([funded])
+    assert re.search(r'18a</th><td[^>]*>Funding</td><td[^>]*><a href="#declarations">', text)
+    assert "Nobody paid for this." in text
+    assert "Nobody paid for this." in report.render_card(funded)
+
+
+def test_not_a_forecast_is_said_only_where_the_schema_says_so(page, card, measured):
+    """A study that follows people up is one."""
+    assert "Not a forecast" not in page + card
+    schema = replace(measured.schema, card=Card(cross_sectional=True))
+    crossed = replace(measured, schema=schema)
+    assert "Not a forecast" in report.render_report([crossed])
+    assert "Not a forecast" in report.render_card(crossed)
+
+
+def test_what_fairness_cannot_be_judged_by_is_named(measured):
+    """Characteristics that are not in the data stand in report and card."""
+    lacking = replace(measured, schema=replace(measured.schema, lacks=("shoe size",)))
+    assert "Shoe size" in report.render_report([lacking])
+    assert "shoe size" in report.render_card(lacking)
 
 
 @pytest.mark.real

@@ -1,0 +1,104 @@
+"""Two checklists at the end of a report: where each of their questions is answered, or that a person must.
+
+TRIPOD+AI (Collins and others 2024, BMJ 385:e078378) says what a report of a prediction model has to hold;
+PROBAST+AI (Moons and others 2025, BMJ 388:e082505) what a judgement of its quality and risk of bias looks at.
+The wording is ours and short. An item with an anchor is answered at that place of the report; one that also
+names a text of the schema's `card` is answered there only where somebody has written it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steps.data.schema import Card
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: its number or domain, what it asks, the anchors that answer it, and the text it needs."""
+
+    number: str
+    asks: str
+    anchors: tuple[str, ...] = ()
+    needs: str = ""
+
+    def answered_at(self, card: Card) -> tuple[str, ...]:
+        """Anchors of the report that answer it; none where a person has to write it."""
+        return () if self.needs and not getattr(card, self.needs) else self.anchors
+
+
+TRIPOD_AI: tuple[Item, ...] = (
+    Item("1", "Title: a prediction model, for whom and of what", ("title",)),
+    Item("2", "Summary", ("plain",)),
+    Item("3a", "Health care context and reasons for the model", ("use",), "intended_use"),
+    Item("3b", "Whom it is for, who uses it and for what", ("use",), "intended_use"),
+    Item("3c", "Known health inequalities", ("use",), "inequalities"),
+    Item("4", "Aims: development, evaluation or both", ("made",)),
+    Item("5a", "Sources of the data and how far they represent people", ("data",), "people"),
+    Item("5b", "Dates of the data", ("data",), "setting"),
+    Item("6a", "Setting and places", ("data",), "setting"),
+    Item("6b", "Who was eligible", ("data",), "people"),
+    Item("6c", "Treatments received"),
+    Item("7", "Preparation of the data", ("made",)),
+    Item("8a", "Outcome: definition and how it was found out", ("outcome",)),
+    Item("8b", "Who judged the outcome, where judging it takes skill"),
+    Item("8c", "Whether the outcome was judged without knowledge of the answers"),
+    Item("9a", "How predictors were chosen", ("predictors",)),
+    Item("9b", "Definition of each predictor", ("predictors",)),
+    Item("9c", "Who judged the predictors, where judging them takes skill"),
+    Item("10", "Size of the data", ("parts",)),
+    Item("11", "Missing data", ("missing",)),
+    Item("12a", "How the data were divided", ("parts",)),
+    Item("12b", "How predictors enter the model", ("model",)),
+    Item("12c", "Kind of model, how it was built and its hyperparameters found", ("model",)),
+    Item("12d", "Differences between places or clusters"),
+    Item("12e", "Measures and plots of performance, with reasons", ("measures", "headlines")),
+    Item("12f", "Updating after evaluation"),
+    Item("12g", "How risks were calculated for the evaluation", ("made",)),
+    Item("13", "Rare outcomes: what was done about them", ("model",)),
+    Item("14", "Fairness: how it was looked at", ("fairness",)),
+    Item("15", "Output of the model, and thresholds", ("benefit", "thresholds")),
+    Item("16", "Differences between rows of development and of evaluation", ("parts",)),
+    Item("17", "Ethical approval", ("declarations",), "ethics"),
+    Item("18a", "Funding", ("declarations",), "funding"),
+    Item("18b", "Conflicts of interest", ("declarations",), "conflicts"),
+    Item("18c", "Protocol", ("declarations",), "protocol"),
+    Item("18d", "Registration", ("declarations",), "registration"),
+    Item("18e", "Where the data can be had"),
+    Item("18f", "Where the code can be had"),
+    Item("19", "Involvement of patients and the public", ("declarations",), "involvement"),
+    Item("20a", "From people to rows: numbers with and without the outcome", ("parts",)),
+    Item("20b", "What the people are like"),
+    Item("20c", "How people of development and of evaluation differ"),
+    Item("21", "People and outcomes in each analysis", ("parts", "subgroups")),
+    Item("22", "The full model", ("model",)),
+    Item("23a", "Performance with intervals, in subgroups too", ("measures", "subgroups", "cells")),
+    Item("23b", "Performance between places or clusters"),
+    Item("24", "Results of updating"),
+    Item("25", "Interpretation of the results, fairness among them"),
+    Item("26", "Limits", ("limits",)),
+    Item("27a", "Poor or missing answers when the model is used", ("missing",)),
+    Item("27b", "What users have to know and do"),
+    Item("27c", "Next steps"),
+)
+
+PROBAST_AI: tuple[Item, ...] = (
+    Item("Development: people and data", "Sources and eligibility fit the purpose", ("data",), "people"),
+    Item("Development: predictors", "Defined alike for all, known when the model is used", ("predictors",)),
+    Item("Development: predictors", "Collected without knowledge of the outcome", ("limits",)),
+    Item("Development: outcome", "Defined and found out alike for all", ("outcome",), "outcome"),
+    Item("Development: analysis", "Enough people with the outcome", ("parts",)),
+    Item("Development: analysis", "Missing answers handled fittingly", ("missing",)),
+    Item("Development: analysis", "Rare outcomes handled without spoiling the risks", ("model",)),
+    Item("Development: analysis", "Choices made without the rows that judge", ("parts", "model")),
+    Item("Evaluation: people and data", "People like those for whom the model is meant"),
+    Item("Evaluation: predictors", "Defined as in development", ("predictors",)),
+    Item("Evaluation: outcome", "Defined as in development", ("outcome",)),
+    Item("Evaluation: analysis", "Enough people with the outcome, all of them analysed", ("parts",)),
+    Item("Evaluation: analysis", "Rows apart from those of development", ("parts", "limits")),
+    Item("Evaluation: analysis", "Discrimination, calibration, clinical utility", ("headlines", "benefit")),
+    Item("Evaluation: analysis", "Uncertainty of every figure", ("measures",)),
+    Item("Evaluation: analysis", "Fairness between groups", ("fairness", "cells")),
+    Item("Applicability", "People, predictors and outcome fit the question at hand"),
+    Item("Judgement", "Low, high or unclear concern in each domain"),
+)
