@@ -40,7 +40,7 @@ _MODEL_PARTS = ("name", "disclaimer", "columns", "target")
 
 _UPSTREAM = "CHAIN_UPSTREAM"
 _NEVER = "it has not run before"
-_OTHERWISE = "it has not run since fingerprints are computed in another way"
+_OTHERWISE = "its earlier runs carry fingerprints of an older version"
 
 
 @dataclass(frozen=True)

@@ -47,3 +47,15 @@ def test_a_system_without_affinity_counts_its_processors(
     """macOS."""
     monkeypatch.delattr(os, "sched_getaffinity")
     assert processors.available(tmp_path) == 6
+
+
+@pytest.mark.parametrize(("before", "expected"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_a_person_says_otherwise(
+    before: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spinning, they keep the thread that they wait for from running."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    processors.let_waiting_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == expected
