@@ -40,7 +40,7 @@ _MODEL_PARTS = ("name", "disclaimer", "columns", "target")
 
 _UPSTREAM = "CHAIN_UPSTREAM"
 _NEVER = "it has not run before"
-_OTHERWISE = "its earlier runs carry fingerprints of an older version"
+_OLDER = "its earlier runs carry fingerprints of an older version"
 
 
 @dataclass(frozen=True)
@@ -209,14 +209,9 @@ class Chain:
         same_fit = None
         if STEPS[step].pins:
             same_fit, _ = self._first_usable(step, self._finished({"fingerprint.fit": current.fit_digest}))
-        earlier = self._earlier(step, values)
-        reasons = current.changes_since(earlier[0]) if earlier else [self._never(step)]
+        earlier, never = self._earlier(step, values)
+        reasons = current.changes_since(earlier[0]) if earlier else [never]
         return Decision(step, current, same_fit=same_fit, reasons=tuple(reasons))
-
-    def _never(self, step: str) -> str:
-        """Why no earlier run of a step can be compared with."""
-        ran = tracking.finished_runs(self.client, {"step": step, "schema": self.schema.name}, limit=1)
-        return _OTHERWISE if ran else _NEVER
 
     def _finished(self, tags: Mapping[str, str]) -> list[Run]:
         return tracking.finished_runs(self.client, tags, limit=20)
@@ -239,21 +234,19 @@ class Chain:
         For a step whose input is not known yet: with such a change it runs, whatever that comes to.
         """
         current = self.fingerprint_of(step, values, {})
-        earlier = self._earlier(step, values)
+        earlier, never = self._earlier(step, values)
         changes = [replace(current, inputs=one.inputs).changes_since(one) for one in earlier]
-        return () if [] in changes else tuple(changes[0]) if changes else (self._never(step),)
+        return () if [] in changes else tuple(changes[0]) if changes else (never,)
 
-    def _earlier(self, step: str, values: Values) -> list[fingerprint.Fingerprint]:
-        """Fingerprints of a step's finished runs, newest first."""
+    def _earlier(self, step: str, values: Values) -> tuple[list[fingerprint.Fingerprint], str]:
+        """Fingerprints of a step's finished runs, newest first, and what to say where there is none."""
         tags = {"step": step, "schema": self.schema.name}
         if step == "evaluate" and isinstance(values, Evaluate):
             tags["model"] = values.model
         runs = tracking.finished_runs(self.client, tags, limit=50)
-        return [
-            fingerprint.Fingerprint.from_tags(run.data.tags)
-            for run in runs
-            if "fingerprint.fit" in run.data.tags  # runs without have fingerprints of another kind
-        ]
+        known = [run.data.tags for run in runs if "fingerprint.fit" in run.data.tags]
+        older = any("fingerprint" in run.data.tags for run in runs)
+        return [fingerprint.Fingerprint.from_tags(one) for one in known], _OLDER if older else _NEVER
 
     def _is_intact(self, step: str, run: Run) -> bool:
         """Whether a run's results are still where it left them, whole."""
