@@ -14,7 +14,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
 ARGS ?=
 
-.PHONY: help run plan test real soak lint lint-workflows ui serve bench lock clean components release page image pack image-test deploy \
+.PHONY: help run plan schema test real soak lint lint-workflows ui serve bench lock clean components release page image pack image-test deploy \
         rollback stack stack-test digests propose-digests simulate pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
@@ -46,6 +46,9 @@ run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..
 
 plan: .venv/installed  ## What `make run` would run, and why, without running it
 	@python -m steps.ops.plan $(ARGS)
+
+schema: .venv/installed  ## Draft a schema for a table: make schema DATA=my.csv
+	@python -m steps.ops.draft_schema "$(DATA)" $(ARGS)
 
 ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
 	@mlflow ui --host 127.0.0.1 --port $${PORT:-5000}

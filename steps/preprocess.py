@@ -15,15 +15,18 @@ from steps.chain.context import Result
 from steps.data import disclosure, sources
 from steps.data import prepared as preparation
 from steps.data.documents import to_json
+from steps.data.errors import UserError
 from steps.data.validation import ValidationError, described
 
 if TYPE_CHECKING:
     from steps.chain.context import Context
     from steps.chain.values import Preprocess
+    from steps.data.schema import Schema
 
 
 def work(step: Context[Preprocess]) -> Result:
     """Read, check, split and keep the data; the result is the digest of its three tables."""
+    _refuse_open_target(step.schema)
     located = step.located
     try:
         with closing(sources.chunks(located, step.schema, progress=True)) as raw:
@@ -55,6 +58,15 @@ def work(step: Context[Preprocess]) -> Result:
         "data_digest": located.digest,
     }
     return Result(prepared.digest, tags, lines, f"{counts} rows of {located.kind} data")
+
+
+def _refuse_open_target(schema: Schema) -> None:
+    """A drafted schema guesses the outcome; nothing is learned before a person has said what it is."""
+    for question in schema.open_questions:
+        if question.about == "target":
+            raise UserError(
+                f"the schema is a draft, and only a person knows its outcome. {question.question}"
+            )
 
 
 if __name__ == "__main__":

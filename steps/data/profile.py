@@ -194,6 +194,7 @@ def _warnings(found: Described, schema: Schema, located: Located) -> tuple[str, 
     if found.unlabelled:
         count = disclosure.in_words(found.unlabelled)
         warnings.append(f"{count} have no value in {located.target_column} and were set aside")
+    warnings += [f"open question about {one.about}: {one.question}" for one in schema.open_questions]
     return tuple(warnings)
 
 
