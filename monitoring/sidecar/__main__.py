@@ -4,6 +4,7 @@
 """
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
@@ -12,9 +13,8 @@ import sys
 import prometheus_client
 
 from monitoring import reference
-from monitoring.sidecar import settings
+from monitoring.sidecar import budget, settings
 from monitoring.sidecar.assembly import assemble
-from monitoring.sidecar.listener import QuietRecords
 
 SWITCH_SECONDS = 0.0005
 
@@ -34,8 +34,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("waitress").addFilter(QuietRecords())
-    sys.setswitchinterval(SWITCH_SECONDS)  # a thread with an answer to pass on must not wait 5 ms for another
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its records can quote what callers sent
+    sys.setswitchinterval(SWITCH_SECONDS)  # the event loop must not wait 5 ms for a thread that counts
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     log = logging.getLogger("model-exporter")
     try:
@@ -46,7 +46,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sidecar.server.stop())
     log.info("serving %s on %s:%d", chosen.upstream, chosen.host, chosen.port)
-    sidecar.run()
+    log.info(budget.describe(chosen))
+    asyncio.run(sidecar.run())
     log.info("stopped")
     return 0
 

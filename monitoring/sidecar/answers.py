@@ -3,42 +3,73 @@
 import json
 from typing import NamedTuple
 
-Headers = tuple[tuple[str, str], ...]
+from monitoring.sidecar.http1 import Fields
 
 
 class Answer(NamedTuple):
-    """Status code, reason phrase, end-to-end headers without Content-Length, body; what the sidecar adds."""
+    """Status code, reason phrase, end-to-end fields without Content-Length, body.
+
+    `refused` is the reason of an answer of the sidecar's own making, one of REFUSALS, else empty.
+    """
 
     status: int
     phrase: str
-    headers: Headers
+    fields: Fields
     body: bytes
-    added: Headers = ()
+    refused: str = ""
+
+
+class Refusal(NamedTuple):
+    """Status and message of a refusal, and under which reason it is counted."""
+
+    status: int
+    phrase: str
+    message: str
+    counted: str
 
 
 REFUSALS = {
-    "malformed": (400, "Bad Request", "The request is not well-formed HTTP."),
-    "unauthorized": (401, "Unauthorized", "A valid bearer token is needed."),
-    "not_found": (404, "Not Found", "Nothing is served at this path."),
-    "method": (405, "Method Not Allowed", "This path does not take this method."),
-    "too_large": (413, "Content Too Large", "The request is larger than this service takes."),
-    "guard": (422, "Unprocessable Content", "Rows break the model's schema."),
-    "internal": (500, "Internal Server Error", "The sidecar failed; its log names the place."),
-    "upstream": (502, "Bad Gateway", "The model's container cannot be reached or gave no proper answer."),
-    "overload": (503, "Service Unavailable", "Too many requests are waiting; try again soon."),
-    "stopping": (503, "Service Unavailable", "The service is stopping; try again."),
-    "timeout": (504, "Gateway Timeout", "The model's container did not answer in time."),
+    "malformed": Refusal(400, "Bad Request", "The request is malformed.", "malformed"),
+    "unauthorized": Refusal(401, "Unauthorized", "A valid bearer token is needed.", "unauthorized"),
+    "not_found": Refusal(404, "Not Found", "Nothing is served at this path.", "not_found"),
+    "method": Refusal(405, "Method Not Allowed", "This path does not take this method.", "method"),
+    "late": Refusal(408, "Request Timeout", "The request did not arrive in time.", "late"),
+    "too_large": Refusal(
+        413, "Content Too Large", "The request is larger than this service takes.", "too_large"
+    ),
+    "media_type": Refusal(
+        415, "Unsupported Media Type", "Content-Type must name a type that this service reads.", "media_type"
+    ),
+    "guard": Refusal(422, "Unprocessable Content", "Rows break the model's schema.", "guard"),
+    "internal": Refusal(
+        500, "Internal Server Error", "The sidecar failed; its log names the place.", "internal"
+    ),
+    "upstream": Refusal(
+        502, "Bad Gateway", "The model's container cannot be reached or gave no proper answer.", "upstream"
+    ),
+    "overload": Refusal(
+        503, "Service Unavailable", "Too many requests are waiting; try again soon.", "overload"
+    ),
+    "stopping": Refusal(503, "Service Unavailable", "The service is stopping; try again.", "stopping"),
+    "timeout": Refusal(504, "Gateway Timeout", "The model's container did not answer in time.", "upstream"),
 }
-EXTRA_HEADERS: dict[str, Headers] = {
+REASONS = tuple(dict.fromkeys(refusal.counted for refusal in REFUSALS.values()))
+EXTRA_FIELDS: dict[str, Fields] = {
     "unauthorized": (("WWW-Authenticate", "Bearer"),),
     "overload": (("Retry-After", "1"),),
     "stopping": (("Retry-After", "1"),),
 }
+JSON_FIELDS: Fields = (("Content-Type", "application/json"),)
 
 
 def refusal(reason: str, message: str | None = None, **details: object) -> Answer:
     """The sidecar's own JSON error for a reason of REFUSALS, in the shape of MLflow's errors."""
-    status, phrase, default = REFUSALS[reason]
-    body = {"error_code": reason.upper(), "message": message or default, **details}
-    headers = (("Content-Type", "application/json"), *EXTRA_HEADERS.get(reason, ()))
-    return Answer(status, phrase, headers, json.dumps(body).encode())
+    status, phrase, default, counted = REFUSALS[reason]
+    document = {"error_code": reason.upper(), "message": message or default, **details}
+    fields = (*JSON_FIELDS, *EXTRA_FIELDS.get(reason, ()))
+    return Answer(status, phrase, fields, json.dumps(document).encode(), counted)
+
+
+def document(status: int, phrase: str, content: object) -> Answer:
+    """A JSON answer of the sidecar's own that is no refusal."""
+    return Answer(status, phrase, JSON_FIELDS, json.dumps(content).encode())

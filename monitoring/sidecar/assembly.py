@@ -1,56 +1,62 @@
 """The parts of the sidecar put together, so that they start and stop in one order."""
 
-import threading
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import waitress
-from flask import Flask
 from prometheus_client import CollectorRegistry
 
 from monitoring.reference import Reference
 from monitoring.sidecar import model_check
+from monitoring.sidecar.answers import Answer
+from monitoring.sidecar.budget import PARSED_FACTOR, Budget
 from monitoring.sidecar.counting import Observer
-from monitoring.sidecar.endpoints import Readiness, create_app, create_metrics_app
+from monitoring.sidecar.endpoints import Readiness, metrics_routes, traffic_routes
 from monitoring.sidecar.feedback import Feedback
-from monitoring.sidecar.listener import Server
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.model_client import Upstream
 from monitoring.sidecar.proxy import Proxy
+from monitoring.sidecar.server import Count, Limits, Server, listen
 from monitoring.sidecar.settings import Settings
 
 DAY = 86_400
 UNKNOWN_VERSION = "unknown"
+# Threads for what takes long: large bodies, labels, pages of metrics.
+POOL_THREADS = 3
+METRICS_LIMITS = Limits(connections=50, requests=50, body_bytes=0, grace_seconds=0.0)
+METRICS_BYTES = 4_000_000
 
 
 class Sidecar(NamedTuple):
     """The parts; `run` serves with all of them until `server.stop()`."""
 
     settings: Settings
-    reference: Reference | None
     metrics: Metrics
-    upstream: Upstream
     observer: Observer
-    proxy: Proxy
-    app: Flask
     server: Server
-    metrics_server: waitress.server.BaseWSGIServer
+    metrics_server: Server
+    upstream: Upstream
+    labels: Feedback | None
+    reference: Reference | None
+    pool: ThreadPoolExecutor
 
-    def run(self) -> None:
+    async def run(self) -> None:
         """Serve until stopped, and count the last answers before returning."""
-        stopped = threading.Event()
-        threading.Thread(target=self.metrics_server.run, name="metrics", daemon=True).start()
-        threading.Thread(
-            target=model_check.watch,
-            args=(self.reference, self.upstream, self.metrics, stopped),
-            name="model-check",
-            daemon=True,
-        ).start()
         self.observer.start()
-        self.proxy.start()
-        self.server.run()
-        stopped.set()
-        self.proxy.close()
+        metrics_serving = asyncio.create_task(self.metrics_server.run())
+        watching = asyncio.create_task(model_check.watch(self.reference, self.upstream, self.metrics))
+        await self.server.run()
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        self.upstream.close()
         self.observer.stop()
+        if self.labels is not None:
+            self.labels.stop()
+        self.metrics_server.stop()
+        await metrics_serving
+        self.pool.shutdown()
 
 
 def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
@@ -59,10 +65,23 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
     Raises OSError if a port cannot be bound.
     """
     metrics = Metrics(CollectorRegistry(), reference, version(settings, reference))
-    upstream = Upstream(settings.upstream, settings.connect_seconds, settings.timeout_seconds)
-    metrics.upstream_contact.set_function(lambda: upstream.answered_at)
-    observer = Observer(metrics, reference, settings.observer_items)
-    proxy = Proxy(settings, reference, metrics, observer, upstream)
+    budget = Budget(settings.buffer_bytes)
+    pool = ThreadPoolExecutor(POOL_THREADS)
+    upstream = Upstream(
+        settings.upstream,
+        connect_seconds=settings.connect_seconds,
+        timeout_seconds=settings.timeout_seconds,
+        answer_bytes=settings.body_bytes,
+    )
+    observer = Observer(
+        metrics,
+        reference,
+        settings.observer_items,
+        budget=budget,
+        parsed_bytes=PARSED_FACTOR * settings.body_bytes,
+        lot_rows=settings.lot_rows,
+    )
+    proxy = Proxy(settings, reference, metrics, observer, upstream, budget, pool)
     labels = None
     if reference is not None and settings.feedback_keys:
         labels = Feedback(
@@ -72,18 +91,39 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
             lifetime=settings.feedback_days * DAY,
             versions=settings.feedback_versions,
             memory=settings.feedback_memory,
+            lot_rows=settings.lot_rows,
         )
-    app = create_app(settings, metrics, proxy, labels)
-    server = Server(app, settings, metrics, proxy)
-    ready = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
-    metrics_server = waitress.create_server(
-        create_metrics_app(metrics, labels, lambda: server.is_alive, ready),
-        host=settings.metrics_host,
-        port=settings.metrics_port,
-        threads=2,
-        ident=None,
+    server = Server(
+        listen(settings.host, settings.port),
+        traffic_routes(settings, metrics, proxy, labels, pool),
+        Limits(settings.connections, settings.requests, settings.body_bytes, settings.grace_seconds),
+        budget,
+        _counting(metrics),
     )
-    return Sidecar(settings, reference, metrics, upstream, observer, proxy, app, server, metrics_server)
+    ready = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
+    metrics_server = Server(
+        listen(settings.metrics_host, settings.metrics_port),
+        metrics_routes(metrics, labels, pool, lambda: server.is_alive, ready),
+        METRICS_LIMITS,
+        Budget(METRICS_BYTES),
+        lambda name, answer: None,
+    )
+    metrics.upstream_contact.set_function(lambda: upstream.answered_at)
+    metrics.connections.set_function(lambda: server.connections)
+    return Sidecar(settings, metrics, observer, server, metrics_server, upstream, labels, reference, pool)
+
+
+def _counting(metrics: Metrics) -> Count:
+    """Counts the answers of the traffic port by endpoint and status, and refusals by reason."""
+
+    def count(name: str, answer: Answer) -> None:
+        metrics.requests[name][f"{answer.status // 100}xx"].inc()
+        if answer.refused:
+            metrics.refused[answer.refused].inc()
+            if name == "feedback" and answer.refused in ("unauthorized", "too_large"):
+                metrics.feedback_refused[answer.refused].inc()
+
+    return count
 
 
 def version(settings: Settings, reference: Reference | None) -> str:

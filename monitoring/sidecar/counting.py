@@ -2,7 +2,7 @@
 
 An answer is put on a queue, bounded in answers and in bytes, and the caller goes on; a full queue loses
 counts, which is itself counted, never time. Values live in this queue until they are counted, and nowhere
-else.
+else. Counts reach the metrics in lots of several rows (`lots`).
 """
 
 import contextlib
@@ -15,11 +15,15 @@ from typing import Any, NamedTuple
 from monitoring.reference import MISSING, OUT_OF_RANGE, UNKNOWN, Feature, Reference
 from monitoring.sidecar import payloads
 from monitoring.sidecar import rows as values
+from monitoring.sidecar.budget import Budget, OverBudgetError
+from monitoring.sidecar.lots import Lot
 from monitoring.sidecar.metrics import FeatureCounters, Metrics
 
 INTERVAL = 0.05
 MOST_ROWS_AT_ONCE = 5_000
-MOST_BYTES = 134_217_728
+MOST_BYTES = 67_108_864
+MOST_PARSED_BYTES = 167_772_160
+LOT_ROWS = 10
 BYTES_A_CELL = 32
 FEW_ROWS = 8
 
@@ -44,18 +48,32 @@ class Seen(NamedTuple):
 
 
 class Observer:
-    """Bounded queue of answers to count, and the thread that counts them."""
+    """Bounded queue of answers to count, and the thread that counts them.
 
-    def __init__(self, metrics: Metrics, reference: Reference | None, limit: int) -> None:
+    At most `limit` answers wait, in bytes of `budget`; a body that would take more than `parsed_bytes` when
+    it is parsed is not counted. `lot_rows` rows reach the metrics together.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        reference: Reference | None,
+        limit: int,
+        *,
+        budget: Budget | None = None,
+        parsed_bytes: int = MOST_PARSED_BYTES,
+        lot_rows: int = LOT_ROWS,
+    ) -> None:
         self._metrics = metrics
+        self._budget = budget or Budget(MOST_BYTES)
+        self._parsed_bytes = parsed_bytes
+        self._lot = Lot(lot_rows)
         self._reference = reference
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         self._limit = limit
         self._queue: deque[Seen] = deque()
-        self._bytes = 0
         self._stopped = threading.Event()
         self._draining = threading.Lock()
-        self._sizing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
     def start(self) -> None:
@@ -64,29 +82,32 @@ class Observer:
 
     def put(self, seen: Seen) -> None:
         """Queue an answer to be counted; never blocks, never raises."""
-        size = seen.size
-        if len(self._queue) >= self._limit or self._bytes + size > MOST_BYTES:
+        try:
+            if len(self._queue) >= self._limit:
+                raise OverBudgetError
+            self._budget.reserve(seen.size, large=True)
+        except OverBudgetError:
             self._metrics.observation_failures["queue_full"].inc()
             return
-        with self._sizing:
-            self._bytes += size
         self._queue.append(seen)
 
     def stop(self) -> None:
-        """Count what is queued and end the thread."""
+        """Count what is queued and end the thread; the rows of an unfilled lot are dropped."""
         self._stopped.set()
         self._thread.join()
+        self._metrics.dropped["rows"].inc(self._lot.rows)
+        if self._lot.rows:
+            log.info("%d rows of an unfilled lot are not counted", self._lot.rows)
 
     def drain(self) -> None:
         """Count everything that is queued now. Small tables with the same columns are counted together."""
         with self._draining:
             while self._queue:
                 tables: list[payloads.Table] = []
-                rows = 0
+                rows = counted_bytes = 0
                 while self._queue and rows < MOST_ROWS_AT_ONCE:
                     seen = self._queue.popleft()
-                    with self._sizing:
-                        self._bytes -= seen.size
+                    counted_bytes += seen.size
                     with self._failing("count"):
                         self._count_predictions(seen)
                     if not seen.tables or not seen.answered:
@@ -101,6 +122,8 @@ class Observer:
                         rows += len(table.rows)
                 if tables:
                     self._count_tables(tables)
+                self._budget.release(counted_bytes)
+                self._lot.offer()
 
     def _run(self) -> None:
         while not self._stopped.wait(INTERVAL):
@@ -130,7 +153,7 @@ class Observer:
         columns = (
             payloads.table_columns(seen.tables[0], self._names)
             if seen.tables
-            else payloads.columns(seen.content_type, seen.body, self._names)
+            else payloads.columns(seen.content_type, seen.body, self._names, self._parsed_bytes)
         )
         if columns is not None:
             self._count_columns(columns, seen.answered, 1)
@@ -146,7 +169,7 @@ class Observer:
             if column is None:
                 absent += 1
             elif answered:
-                _count_values(feature, self._metrics.features[feature.name], column)
+                self._count_values(feature, self._metrics.features[feature.name], column)
         if absent:
             self._metrics.missing_columns.inc(absent * requests)
         if columns.others:
@@ -160,6 +183,7 @@ class Observer:
             self._metrics.observation_failures["answer"].inc()
             return
         self._metrics.rows.inc(len(found))
+        self._lot.rows += len(found)
         if self._reference is None:
             return
         score = self._reference.score
@@ -174,27 +198,26 @@ class Observer:
             count, total, squares = totals.get(place, (0, 0.0, 0.0))
             totals[place] = (count + 1, total + risk, squares + risk * risk)
         if unscored:
-            self._metrics.unscored_rows.inc(unscored)
+            self._lot.count(self._metrics.unscored_rows, unscored)
         for place, (count, total, squares) in totals.items():
             predicted = "1" if place >= score.threshold_bin else "0"
-            self._metrics.scores[place].inc(count)
-            self._metrics.score_sums[place].inc(total)
-            self._metrics.predictions[predicted].inc(count)
-            self._metrics.prediction_risk_sums[predicted].inc(total)
-            self._metrics.prediction_variance_sums[predicted].inc(max(0.0, total - squares))
+            self._lot.count(self._metrics.scores[place], count)
+            self._lot.sum(self._metrics.score_sums[place], total)
+            self._lot.count(self._metrics.predictions[predicted], count)
+            self._lot.sum(self._metrics.prediction_risk_sums[predicted], total)
+            self._lot.sum(self._metrics.prediction_variance_sums[predicted], max(0.0, total - squares))
 
-
-def _count_values(feature: Feature, counters: FeatureCounters, column: Sequence[Any]) -> None:
-    """Add values of one feature to its counters; few are looked up one by one, many binned as an array."""
-    fates = {MISSING: counters.missing, OUT_OF_RANGE: counters.out_of_range, UNKNOWN: counters.unknown}
-    array = values.array(feature, column) if len(column) > FEW_ROWS else None
-    if array is None:
-        for value in column:
-            place = values.fate(feature, value)
-            (counters.bins[place] if place >= 0 else fates[place]).inc()
-        return
-    counts = feature.count(array)
-    added = (*counts.bins.tolist(), *counts[1:])
-    for counter, count in zip((*counters.bins, *fates.values()), added, strict=True):
-        if count:
-            counter.inc(count)
+    def _count_values(self, feature: Feature, counters: FeatureCounters, column: Sequence[Any]) -> None:
+        """Count values of one feature; few are looked up one by one, many binned as an array."""
+        fates = {MISSING: counters.missing, OUT_OF_RANGE: counters.out_of_range, UNKNOWN: counters.unknown}
+        array = values.array(feature, column) if len(column) > FEW_ROWS else None
+        if array is None:
+            for value in column:
+                place = values.fate(feature, value)
+                self._lot.count(counters.bins[place] if place >= 0 else fates[place], 1)
+            return
+        counts = feature.count(array)
+        added = (*counts.bins.tolist(), *counts[1:])
+        for counter, count in zip((*counters.bins, *fates.values()), added, strict=True):
+            if count:
+                self._lot.count(counter, count)

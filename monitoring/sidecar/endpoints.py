@@ -1,162 +1,131 @@
-"""The Flask application of the traffic port, and the small one of the metrics port."""
+"""What is served where: the table of paths of the traffic port, and that of the metrics port."""
 
-import json
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Iterable
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 
-from flask import Flask, Response, request
 from prometheus_client import make_wsgi_app
-from werkzeug.exceptions import HTTPException
 
-from monitoring.sidecar import feedback
-from monitoring.sidecar.answers import Answer, refusal
+from monitoring.sidecar import feedback, payloads
+from monitoring.sidecar.answers import Answer, document, refusal
+from monitoring.sidecar.budget import COPIES
 from monitoring.sidecar.feedback import Feedback
 from monitoring.sidecar.metrics import Metrics
-from monitoring.sidecar.proxy import FEEDBACK_PATH, PATHS, Exchange, Proxy, Request
+from monitoring.sidecar.proxy import Proxy
+from monitoring.sidecar.server import Request, Route
 from monitoring.sidecar.settings import Settings
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-HTTP_REASONS = {404: "not_found", 405: "method", 413: "too_large"}
+READ_ONLY = ("GET", "HEAD")
 
 
-def create_app(settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedback | None) -> Flask:
-    """The traffic port: the container's three paths and /feedback (404 if no feedback keys are set).
+def traffic_routes(
+    settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedback | None, pool: Executor
+) -> dict[str, Route]:
+    """The traffic port: the container's paths, and /feedback if feedback keys are set."""
+    bearers = settings.bearer_token
 
-    The server takes the container's paths to the proxy before a thread is given to them; the routes here do
-    the same for any other WSGI server.
-    """
-    app = Flask("model-exporter", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
+    def asks(path: str) -> Callable[[Request], Awaitable[Answer]]:
+        return lambda request: proxy.ask(path, request)
 
-    def forward() -> Response:
-        settled = threading.Event()
-        exchange = Exchange(
-            Request(
-                request.method,
-                request.path,
-                request.query_string.decode("latin-1"),
-                {name.upper().replace("-", "_"): value for name, value in request.headers.items()},
-                request.get_data(cache=False),
-                (request.environ.get("REMOTE_ADDR"), request.environ.get("REMOTE_PORT")),
-            ),
-            lambda _: settled.set(),
-        )
-        if proxy.submit(exchange):
-            settled.wait()
-        return _response(exchange.answer or refusal("internal"))
+    routes = {
+        "/invocations": Route("invocations", ("POST",), proxy.predict, bearers),
+        "/ping": Route("ping", READ_ONLY, asks("/ping"), bearers),
+        "/health": Route("health", READ_ONLY, asks("/ping"), bearers),
+        "/version": Route("version", READ_ONLY, asks("/version"), bearers),
+    }
+    if labels is None:
+        return routes
 
-    for path, name in PATHS.items():
-        app.add_url_rule(path, name, forward, methods=METHODS, provide_automatic_options=False)
+    async def take(request: Request) -> Answer:
+        request.held.grow(payloads.parsed_bytes(payloads.JSON_TYPE, request.body) // COPIES)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, _take_labels, request.body, settings, metrics, labels)
 
-    @app.post(FEEDBACK_PATH)
-    def take_feedback() -> Response:
-        if labels is None:
-            return refuse("not_found")
-        bearer = settings.feedback_bearer_token
-        if bearer and not feedback.bearer_matches(request.headers.get("Authorization", ""), bearer):
-            metrics.feedback_refused["unauthorized"].inc()
-            return refuse("unauthorized")
-        try:
-            found = feedback.parse(request.get_data(cache=False), settings.feedback_labels)
-        except feedback.MalformedError as error:
-            metrics.feedback_refused["malformed"].inc()
-            metrics.refused["malformed"].inc()
-            return _response(refusal("malformed", f"Labels could not be read: {error}."))
-        result = labels.take(found)
-        return _json(200 if result.accepted else 422, feedback.reply(result))
-
-    @app.errorhandler(HTTPException)
-    def refuse_http(error: HTTPException) -> Response:
-        reason = HTTP_REASONS.get(error.code or 500, "malformed")
-        if request.path == FEEDBACK_PATH and reason == "too_large":
-            metrics.feedback_refused[reason].inc()
-        return refuse(reason)
-
-    @app.errorhandler(Exception)
-    def refuse_failure(error: Exception) -> Response:
-        app.logger.error("%s failed: %s", request.endpoint, type(error).__name__)
-        return refuse("internal")
-
-    @app.after_request
-    def count(response: Response) -> Response:
-        if request.path not in PATHS:
-            endpoint = "feedback" if request.path == FEEDBACK_PATH else "other"
-            metrics.requests[endpoint][f"{response.status_code // 100}xx"].inc()
-        return response
-
-    def refuse(reason: str) -> Response:
-        metrics.refused[reason].inc()
-        return _response(refusal(reason))
-
-    return app
+    routes["/feedback"] = Route("feedback", ("POST",), take, settings.feedback_bearer_token)
+    return routes
 
 
-def create_metrics_app(
+def _take_labels(body: bytes, settings: Settings, metrics: Metrics, labels: Feedback) -> Answer:
+    try:
+        found = feedback.parse(body, settings.feedback_labels)
+    except feedback.MalformedError as error:
+        metrics.feedback_refused["malformed"].inc()
+        return refusal("malformed", f"Labels could not be read: {error}.")
+    result = labels.take(found)
+    status, phrase = (200, "OK") if result.accepted else (422, "Unprocessable Content")
+    return document(status, phrase, feedback.reply(result))
+
+
+def metrics_routes(
     metrics: Metrics,
     labels: Feedback | None,
+    pool: Executor,
     is_alive: Callable[[], bool],
-    is_ready: Callable[[], bool],
-) -> WSGIApplication:
+    is_ready: Callable[[], Awaitable[bool]],
+) -> dict[str, Route]:
     """The metrics port: /metrics in the format that the scraper asks for; /live, whether the sidecar works;
     /ready, whether a request would be answered by the container."""
-    exposition = make_wsgi_app(metrics.registry)
-    states = {"/live": is_alive, "/ready": is_ready}
 
-    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
-            new = labels.unseen() if labels else ()
-            exposed: Iterable[bytes] = exposition(environ, start_response)
-            if labels:
-                labels.seen(new)
-            return exposed
-        if path in states:
-            holds = states[path]()
-            status, document = (
-                ("200 OK" if holds else "503 Service Unavailable"),
-                json.dumps({path[1:]: holds}),
-            )
-        else:
-            status, document = "404 Not Found", json.dumps({"error_code": "NOT_FOUND"})
-        start_response(status, [("Content-Type", "application/json")])
-        return [document.encode()]
+    async def expose(request: Request) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, _exposition, request, metrics, labels)
 
-    return serve
+    async def live(_: Request) -> Answer:
+        return _state("live", is_alive())
+
+    async def ready(_: Request) -> Answer:
+        return _state("ready", await is_ready())
+
+    return {
+        "/metrics": Route("metrics", READ_ONLY, expose),
+        "/live": Route("live", READ_ONLY, live),
+        "/ready": Route("ready", READ_ONLY, ready),
+    }
+
+
+def _exposition(request: Request, metrics: Metrics, labels: Feedback | None) -> Answer:
+    """The page of the metrics, by prometheus_client's own WSGI application."""
+    unread = labels.unseen() if labels else ()
+    values = request.head.values
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/metrics",
+        "QUERY_STRING": request.head.query,
+        "HTTP_ACCEPT": values.get("accept", ""),
+        "HTTP_ACCEPT_ENCODING": values.get("accept-encoding", ""),
+    }
+    fields: list[tuple[str, str]] = []
+    body = b"".join(make_wsgi_app(metrics.registry)(environ, lambda _, found: fields.extend(found)))
+    if labels:
+        labels.seen(unread)
+    return Answer(200, "OK", fields, body)
+
+
+def _state(name: str, holds: bool) -> Answer:
+    status, phrase = (200, "OK") if holds else (503, "Service Unavailable")
+    return document(status, phrase, {name: holds})
 
 
 class Readiness:
     """Asks the container's /ping, at most once a second, and says no while the sidecar stops."""
 
     def __init__(
-        self, ping: Callable[[], bool], is_stopping: Callable[[], bool], seconds: float = 1.0
+        self, ping: Callable[[], Awaitable[bool]], is_stopping: Callable[[], bool], seconds: float = 1.0
     ) -> None:
         self._ping = ping
         self._is_stopping = is_stopping
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
         self._answered = False
 
-    def __call__(self) -> bool:
+    async def __call__(self) -> bool:
         """Whether a request would be answered now."""
         if self._is_stopping():
             return False
-        with self._lock:
+        async with self._lock:
             if time.monotonic() - self._asked_at >= self._seconds:
-                self._answered = self._ping()
+                self._answered = await self._ping()
                 self._asked_at = time.monotonic()
             return self._answered
-
-
-def _response(answer: Answer) -> Response:
-    response = Response(answer.body, status=f"{answer.status} {answer.phrase}")
-    response.headers.clear()
-    response.headers.extend((*answer.headers, *answer.added))
-    response.headers["Content-Length"] = str(len(answer.body))
-    return response
-
-
-def _json(status: int, document: object) -> Response:
-    return Response(json.dumps(document), status, content_type="application/json")

@@ -1,27 +1,31 @@
-"""Late labels: counts outcomes that callers report for rows that this model, or an older one, predicted."""
+"""Late labels: counts outcomes that callers report for rows that this model, or an older one, predicted.
 
-import hmac
+They reach the metrics in lots, like rows (`lots`), one lot for each version.
+"""
+
 import json
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from monitoring.sidecar import feedback_tokens
+from monitoring.sidecar.lots import Lot
 from monitoring.sidecar.metrics import OTHER_VERSION, FeedbackCounters, Metrics
 
 KEYS = {"token", "row", "outcome"}
 LABEL_BYTES = 16_384
 PLACES_NAMED = 100
+TEXT_OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 MOST_HELD = 10_000
 
 
 class Label(NamedTuple):
-    """One reported outcome, of the right types; nothing about it is verified yet."""
+    """One reported outcome, of the right types; nothing about it is verified yet. `row` may be None for an
+    answer of one row."""
 
     token: str
-    row: int
+    row: int | None
     outcome: int
 
 
@@ -45,13 +49,42 @@ class MalformedError(ValueError):
     """The body is no label and no list of labels."""
 
 
+Identity = tuple[bytes, int]
+
+
+class VersionLot:
+    """Labels of one version that wait for others. `is_read` says whether its series have been read at 0."""
+
+    def __init__(self, lot_rows: int, *, is_read: bool) -> None:
+        self.is_read = is_read
+        self.labels: dict[Identity, Counted] = {}
+        self._lot_rows = lot_rows
+        self._lot = Lot(0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the labels go to the metrics now; new series wait to be read, but not for ever."""
+        return len(self.labels) >= (self._lot_rows if self.is_read else MOST_HELD)
+
+    def empty(self, counters: FeedbackCounters) -> None:
+        """Add the labels to the metrics."""
+        for place, outcome, risk, delay in self.labels.values():
+            self._lot.count(counters.labels[place][outcome], 1)
+            self._lot.sum(counters.risk_sums[place][outcome], risk)
+            self._lot.sum(counters.squared_risk_sums[place][outcome], risk * risk)
+            counters.delay.observe(round(delay))
+        self._lot.offer()
+        self.labels.clear()
+
+
 class Feedback:
     """Verifies labels and counts them under the version that predicted.
 
-    Each label counts once within this process; it remembers the latest `memory` of them. Older versions get
-    series of their own, up to `versions` of them; the rest count as `other`. Series that are new must be read
-    at 0 before they count, or Prometheus would never see the increase: `unseen` and `seen` are called before
-    and after they are read, and labels wait in between.
+    Each label counts once within this process, which remembers at least the latest half of `memory` labels; a
+    later label for the same row takes the place of one that still waits in its lot. Older versions get series
+    of their own, up to `versions` of them; the rest count as `other`. Series that are new must be read at 0
+    before they count, or Prometheus would never see the increase: `unseen` and `seen` are called before and
+    after they are read, and labels wait in between.
     """
 
     def __init__(
@@ -63,6 +96,7 @@ class Feedback:
         lifetime: float,
         versions: int,
         memory: int,
+        lot_rows: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
@@ -73,8 +107,10 @@ class Feedback:
         self._memory = memory
         self._clock = clock
         self._lock = threading.Lock()
-        self._counted: OrderedDict[tuple[bytes, int], None] = OrderedDict()
-        self._unseen: dict[str, list[Counted]] = {}
+        self._lot_rows = lot_rows
+        self._counted: set[bytes] = set()
+        self._counted_before: set[bytes] = set()
+        self._lots = {version: VersionLot(lot_rows, is_read=True) for version in metrics.feedback}
 
     def take(self, labels: Iterable[Label | None]) -> Result:
         """Count labels; None stands for one that was malformed. Every refusal is counted by its reason."""
@@ -97,52 +133,69 @@ class Feedback:
             )
         except feedback_tokens.TokenError as error:
             return error.reason
-        if not 0 <= label.row < len(issued.bins):
+        row = label.row
+        if row is None:
+            if len(issued.bins) != 1:
+                return "row_missing"
+            row = 0
+        if not 0 <= row < len(issued.bins):
             return "no_such_row"
         with self._lock:
-            identity = (issued.identity, label.row)
-            if identity in self._counted:
-                return "repeated"
-            self._counted[identity] = None
-            if len(self._counted) > self._memory:
-                self._counted.popitem(last=False)
             version = self._version(issued.version)
-            risk = float(issued.risks[label.row])
-            place = min(int(issued.bins[label.row]), self._metrics.score_bins - 1)
-            counted = Counted(place, label.outcome, risk, max(0.0, now - issued.issued_at))
-            waiting = self._unseen.get(version)
-            if waiting is not None and len(waiting) < MOST_HELD:
-                waiting.append(counted)
-            else:
-                _add(self._metrics.feedback[version], counted)
+            lot = self._lots[version]
+            identity = (issued.identity, row)
+            if identity not in lot.labels and self._is_repeated(identity):
+                return "repeated"
+            risk = float(issued.risks[row])
+            place = min(int(issued.bins[row]), self._metrics.score_bins - 1)
+            lot.labels[identity] = Counted(place, label.outcome, risk, max(0.0, now - issued.issued_at))
+            if lot.is_full:
+                lot.empty(self._metrics.feedback[version])
         return None
 
     def unseen(self) -> tuple[str, ...]:
         """Versions whose series nobody has read yet."""
         with self._lock:
-            return tuple(self._unseen)
+            return tuple(version for version, lot in self._lots.items() if not lot.is_read)
 
     def seen(self, versions: Iterable[str]) -> None:
         """Count the labels that waited for the series of these versions to be read."""
         with self._lock:
             for version in versions:
-                for counted in self._unseen.pop(version, ()):
-                    _add(self._metrics.feedback[version], counted)
+                self._lots[version].is_read = True
+                if self._lots[version].is_full:
+                    self._lots[version].empty(self._metrics.feedback[version])
+
+    def stop(self) -> None:
+        """Drop the labels of unfilled lots."""
+        with self._lock:
+            self._metrics.dropped["labels"].inc(sum(len(lot.labels) for lot in self._lots.values()))
+
+    def _is_repeated(self, identity: Identity) -> bool:
+        """Whether a label was counted before; remembers it. Two sets, of which the older one is dropped."""
+        packed = identity[0] + identity[1].to_bytes(4, "big")
+        if packed in self._counted or packed in self._counted_before:
+            return True
+        if len(self._counted) >= self._memory / 2:
+            self._counted, self._counted_before = set(), self._counted
+        self._counted.add(packed)
+        return False
 
     def _version(self, version: str) -> str:
         """The version that a label counts under; its series are made if there is room for them."""
         known = self._metrics.feedback
         if version not in known and len(known) < self._versions + 2:
             known[version] = self._metrics.feedback_version(version)
-            self._unseen[version] = []
+            self._lots[version] = VersionLot(self._lot_rows, is_read=False)
         return version if version in known else OTHER_VERSION
 
 
 def parse(body: bytes, most: int) -> list[Label | None]:
     """The labels of a request: one object or a list of at most `most`; None for each that is malformed.
 
-    A label is `{"token": text, "row": whole number from 0, "outcome": 0 or 1}`; `row` may be left out for an
-    answer of one row. Raises MalformedError.
+    A label is `{"token": text, "row": whole number from 0, "outcome": 0 or 1}`, the outcome also as pandas
+    and JSON write it: 1.0, "1", "1.0", true; `row` may be left out for an answer of one row. Raises
+    MalformedError.
     """
     try:
         document = json.loads(body)
@@ -160,27 +213,14 @@ def reply(result: Result) -> dict[str, object]:
     return {"accepted": result.accepted, "refused": len(result.refused), "reasons": named}
 
 
-def bearer_matches(authorization: str, token: str) -> bool:
-    """Whether an Authorization header carries exactly this bearer token; takes the same time either way."""
-    scheme, _, credential = authorization.partition(" ")
-    given = credential.strip().encode("utf-8", "surrogateescape")
-    return hmac.compare_digest(given, token.encode()) and scheme.lower() == "bearer"
-
-
-def _add(counters: FeedbackCounters, counted: Counted) -> None:
-    place, outcome, risk, delay = counted
-    counters.labels[place][outcome].inc()
-    counters.risk_sums[place][outcome].inc(risk)
-    counters.squared_risk_sums[place][outcome].inc(risk * risk)
-    counters.delay.observe(delay)
-
-
 def _label(value: Any) -> Label | None:
     if not isinstance(value, dict) or not {"token", "outcome"} <= value.keys() <= KEYS:
         return None
-    token, row, outcome = value["token"], value.get("row", 0), value["outcome"]
-    if type(token) is not str or len(token) > LABEL_BYTES or type(row) is not int:
+    token, row, outcome = value["token"], value.get("row"), value["outcome"]
+    if type(token) is not str or len(token) > LABEL_BYTES or type(row) not in (int, type(None)):
         return None
-    if type(outcome) not in (int, bool) or outcome not in (0, 1):
+    if type(outcome) is str:
+        outcome = TEXT_OUTCOMES.get(outcome)
+    if type(outcome) not in (int, float, bool) or outcome not in (0, 1):
         return None
     return Label(token, row, int(outcome))

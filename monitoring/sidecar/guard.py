@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from monitoring.reference import OUT_OF_RANGE, UNKNOWN, Feature, Reference
 from monitoring.sidecar import rows as values
 
+UNREADABLE = "The rows could not be read, so they could not be checked against the model's schema."
 RULES = {OUT_OF_RANGE: "out of range", UNKNOWN: "unknown level"}
 NOT_A_NUMBER, NOT_TEXT, ABSENT = "not a number", "not text", "absent"
 

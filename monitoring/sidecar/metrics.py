@@ -13,25 +13,14 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from monitoring.reference import Reference
+from monitoring.sidecar.answers import REASONS
 
 MODEL_LABELS = ("model_name", "model_version")
 UNKNOWN_NAME = "unknown"
-ENDPOINTS = ("invocations", "ping", "version", "feedback", "other")
+ENDPOINTS = ("invocations", "ping", "health", "version", "feedback", "other")
 STATUSES = ("2xx", "3xx", "4xx", "5xx")
 BATCH_REASONS = ("idle", "upstream_free", "clients_back", "wait_over", "full", "alone", "after_failure")
-UPSTREAM_FAILURES = ("refused", "timeout", "closed", "garbled")
-REFUSALS = (
-    "unauthorized",
-    "too_large",
-    "overload",
-    "stopping",
-    "malformed",
-    "guard",
-    "not_found",
-    "method",
-    "upstream",
-    "internal",
-)
+UPSTREAM_FAILURES = ("refused", "timeout", "closed", "garbled", "too_large")
 FEEDBACK_REFUSALS = (
     "unauthorized",
     "malformed",
@@ -40,6 +29,7 @@ FEEDBACK_REFUSALS = (
     "expired",
     "other_model",
     "no_such_row",
+    "row_missing",
     "repeated",
 )
 TOKEN_OMISSIONS = ("too_many_rows", "no_risk")
@@ -133,7 +123,7 @@ class Metrics:
             "sidecar_requests_refused_total",
             "Answers of the sidecar's own making, by reason.",
             "reason",
-            REFUSALS,
+            REASONS,
         )
         self.duration = self._histogram(
             "sidecar_request_duration_seconds",
@@ -170,6 +160,10 @@ class Metrics:
         self.batch_size = self._histogram(
             "sidecar_batch_requests", "Requests that travelled together in one call.", BATCH_BUCKETS
         )
+        self.batching_suspended = self._gauge(
+            "sidecar_batching_suspended_forms",
+            "Forms of request that travel alone for a minute, since their answers held no prediction a row.",
+        )
         self.batches = self._by(
             "sidecar_batches_total",
             "Calls of the container with requests for predictions, by why they were sent when they were.",
@@ -186,6 +180,12 @@ class Metrics:
         )
         self.feedback_refused = self._by(
             "sidecar_feedback_refused_total", "Late labels refused, by reason.", "reason", FEEDBACK_REFUSALS
+        )
+        self.dropped = self._by(
+            "sidecar_lot_rows_dropped_total",
+            "Rows and labels of unfilled lots, dropped when the sidecar stopped.",
+            "kind",
+            ("rows", "labels"),
         )
         self.tokens = self._counter("sidecar_feedback_tokens_total", "Answers that carried a feedback token.")
         self.tokens_omitted = self._by(

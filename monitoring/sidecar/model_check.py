@@ -5,9 +5,9 @@ may come back as another model. One that has given no answer for 15 s is pinged,
 can be told from one that nobody asks.
 """
 
+import asyncio
 import json
 import logging
-import threading
 import time
 
 from monitoring.reference import Golden, Reference
@@ -37,12 +37,12 @@ def rows_match(golden: Golden, answer: bytes) -> bool:
     )
 
 
-def check(golden: Golden, upstream: Upstream, metrics: Metrics) -> bool:
+async def check(golden: Golden, upstream: Upstream, metrics: Metrics) -> bool:
     """Ask for the golden rows once and export the result; False if the container gave no answer."""
     body = json.dumps({"dataframe_split": {"columns": golden.columns, "data": golden.rows}}).encode()
     headers = (("Content-Type", "application/json"),)
     try:
-        answer = upstream.send("POST", "/invocations", headers, body, ANSWER_SECONDS)
+        answer = await upstream.send("POST", "/invocations", headers, body, _unbounded, ANSWER_SECONDS)
     except UpstreamError:
         metrics.set_golden_rows_match(None)
         return False
@@ -54,29 +54,30 @@ def check(golden: Golden, upstream: Upstream, metrics: Metrics) -> bool:
     return True
 
 
-def answers_ping(upstream: Upstream) -> bool:
+async def answers_ping(upstream: Upstream) -> bool:
     """Whether the container answers /ping now, with status 200."""
     try:
-        return upstream.send("GET", "/ping", (), b"", PING_SECONDS).status == 200
+        return (await upstream.send("GET", "/ping", (), b"", _unbounded, PING_SECONDS)).status == 200
     except UpstreamError:
         return False
 
 
-def watch(
-    reference: Reference | None, upstream: Upstream, metrics: Metrics, stopped: threading.Event
-) -> None:
-    """Keep asking until `stopped`."""
+def _unbounded(_: int) -> None:
+    """The answers to the sidecar's own few questions need no reservation."""
+
+
+async def watch(reference: Reference | None, upstream: Upstream, metrics: Metrics) -> None:
+    """Keep asking, until cancelled."""
     golden = reference.golden if reference is not None and reference.golden.rows else None
     check_at = time.monotonic()
     while True:
         is_there = True
         if golden is not None and time.monotonic() >= check_at:
-            is_there = check(golden, upstream, metrics)
+            is_there = await check(golden, upstream, metrics)
             check_at = time.monotonic() + (REPEAT_SECONDS if is_there else 0.0)
         elif time.time() - upstream.answered_at >= SILENCE_SECONDS:
-            is_there = answers_ping(upstream)
+            is_there = await answers_ping(upstream)
             if not is_there:
                 metrics.set_golden_rows_match(None)
                 check_at = time.monotonic()
-        if stopped.wait(SILENCE_SECONDS if is_there else RETRY_SECONDS):
-            return
+        await asyncio.sleep(SILENCE_SECONDS if is_there else RETRY_SECONDS)

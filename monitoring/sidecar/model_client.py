@@ -1,323 +1,156 @@
 """The model's container, over pooled keep-alive connections.
 
-A client of its own rather than a library's, for three reasons that matter in a proxy: a request leaves in
-one piece and exactly as given; an answer whose framing is not plain is refused, so that nothing of it can be
-taken for the next one; and the pool knows whether a connection had been used before. Only a request that got
-not one byte of answer on a reused connection is sent again: that is how a connection looks that the container
-closed in between. It also takes a fraction of the time that `http.client` spends on an answer's head.
+A client of its own rather than a library's, since a proxy needs what libraries hide: an answer whose framing
+is not plain is refused, nothing that nobody asked for is ever taken for an answer, and only a request that
+got not one byte on a reused connection is sent again (so looks a connection that the container closed in
+between). Time and size of an answer are limited, however it drips.
 """
 
-import functools
-import re
-import socket
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer
+from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire
 
-HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "expect",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-READ_BYTES = 65_536
-LARGEST_HEAD = 65_536
-LARGEST_ANSWER = 2**30
-STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n\0]*))?")
-HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
-DIGITS = re.compile(rb"[0-9]{1,19}")
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
-BODYLESS_METHODS = ("GET", "HEAD", "OPTIONS", "DELETE")
+BODYLESS_METHODS = ("GET", "HEAD")
+MOST_INTERIM = 10
 
 
 class UpstreamError(Exception):
-    """The container gave no answer; `cause` is one of refused, timeout, closed, garbled."""
+    """The container gave no answer; `cause` is one of refused, timeout, closed, garbled, too_large."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
 
 
-class Head(NamedTuple):
-    """An answer's status line and header fields, and what its framing says."""
-
-    status: int
-    phrase: str
-    fields: list[tuple[str, str]]
-    length: int | None
-    chunked: bool
-    closes: bool
-
-
 class Upstream:
-    """A pool of connections to one container. Thread-safe; a connection serves one call at a time.
+    """A pool of connections to one container, for one event loop.
 
     `answered_at` is the time (seconds since 1970) of the last answer, before the first that of the start.
     """
 
     def __init__(
-        self,
-        url: str,
-        connect_seconds: float,
-        timeout_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, url: str, *, connect_seconds: float, timeout_seconds: float, answer_bytes: int
     ) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 80)
         self._authority = parts.netloc
         self._connect_seconds = connect_seconds
         self._timeout_seconds = timeout_seconds
-        self._clock = clock
-        self._idle: list[Connection] = []
+        self._answer_bytes = answer_bytes
+        self._scratch = memoryview(bytearray(READ_BYTES))
+        self._idle: list[Wire] = []
         self.answered_at = time.time()
 
-    def send(
+    async def send(
         self,
         method: str,
         target: str,
-        headers: Sequence[tuple[str, str]],
+        fields: http1.Fields,
         body: bytes,
+        grow: Callable[[int], None],
         timeout: float | None = None,
     ) -> Answer:
         """Send one request and read its whole answer.
 
-        `headers` are end-to-end headers without Content-Length. Raises UpstreamError, and ValueError for a
-        target or header that would not be one line.
+        `fields` are end-to-end fields without Content-Length; `grow` reserves the answer's bytes before they
+        are read. Raises UpstreamError and what `grow` raises.
         """
-        deadline = self._clock() + (timeout or self._timeout_seconds)
-        message = _message(method, target, headers, body, self._authority)
-        while True:
-            connection, reused = self._connection()
-            connection.deadline = deadline
-            try:
-                connection.send(message)
-                head = connection.head()
-                content = connection.content(head, method)
-            except TimeoutError:
-                connection.close()
-                raise UpstreamError("timeout") from None
-            except OSError:
-                connection.close()
-                if reused and not connection.has_answered:
-                    continue
-                raise UpstreamError("closed") from None
-            except _GarbledError:
-                connection.close()
-                raise UpstreamError("garbled") from None
-            except BaseException:
-                connection.close()
-                raise
-            self.answered_at = time.time()
-            if head.closes or not connection.is_clean:
-                connection.close()
-            else:
-                self._idle.append(connection)
-            return Answer(head.status, head.phrase, _end_to_end(head.fields, method), content)
+        message = _message(method, target, fields, body, self._authority)
+        try:
+            async with asyncio.timeout(timeout or self._timeout_seconds):
+                while True:
+                    wire, is_new = await self._wire()
+                    before = wire.received_bytes
+                    try:
+                        answer, keeps = await self._exchange(wire, message, method, grow)
+                    except (EndedError, ConnectionError):
+                        wire.transport.abort()
+                        if is_new or wire.received_bytes > before:
+                            raise UpstreamError("closed") from None
+                        continue
+                    except BaseException:
+                        wire.transport.abort()
+                        raise
+                    break
+        except TimeoutError:
+            raise UpstreamError("timeout") from None
+        except http1.MalformedError:
+            raise UpstreamError("garbled") from None
+        except TooLargeError:
+            raise UpstreamError("too_large") from None
+        self.answered_at = time.time()
+        if keeps:
+            self._idle.append(wire)
+        else:
+            wire.transport.abort()
+        return answer
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().transport.abort()
 
-    def _connection(self) -> "tuple[Connection, bool]":
+    async def _wire(self) -> tuple[Wire, bool]:
+        """A connection that nothing was received on since its last answer, and whether it is new."""
+        while self._idle:
+            wire = self._idle.pop()
+            if wire.is_quiet:
+                return wire, False
+            wire.transport.abort()
+        loop = asyncio.get_running_loop()
         try:
-            return self._idle.pop(), True
-        except IndexError:
-            pass
-        try:
-            connected = socket.create_connection(self._address, self._connect_seconds)
+            async with asyncio.timeout(self._connect_seconds):
+                _, wire = await loop.create_connection(lambda: Wire(self._scratch), *self._address)
         except TimeoutError:
             raise UpstreamError("timeout") from None
         except OSError:
             raise UpstreamError("refused") from None
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Connection(connected, self._clock), False
+        return wire, True
 
-
-class Connection:
-    """One connection: a message out, an answer in. Every wait ends at `deadline`: a container that drips is
-    late, not alive. Raises OSError where the connection breaks, TimeoutError, _GarbledError."""
-
-    def __init__(self, connected: socket.socket, clock: Callable[[], float]) -> None:
-        self._socket = connected
-        self._clock = clock
-        self._received = b""
-        self.deadline = 0.0
-        self.has_answered = False
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing was received beyond the answer."""
-        return not self._received
-
-    def send(self, message: bytes) -> None:
-        """Send a whole message."""
-        self.has_answered = False
-        self._socket.settimeout(self._left())
-        self._socket.sendall(message)
-
-    def head(self) -> Head:
-        """Read the head of the answer, past interim ones."""
-        while True:
-            head = _head(self._until(b"\r\n\r\n", LARGEST_HEAD))
-            if head.status >= 200:
-                return head
+    async def _exchange(
+        self, wire: Wire, message: bytes, method: str, grow: Callable[[int], None]
+    ) -> tuple[Answer, bool]:
+        """Send a message and read its answer; whether the connection may be used again."""
+        wire.transport.write(message)
+        for _ in range(MOST_INTERIM):
+            head = http1.answer_head(await wire.until(b"\r\n\r\n"))
             if head.status == 101:
-                raise _GarbledError
+                raise http1.MalformedError
+            if head.status >= 200:
+                break
+        else:
+            raise http1.MalformedError
+        body, ends = await self._body(wire, head, method, grow)
+        fields = http1.end_to_end(head.fields, head.values)
+        return Answer(head.status, head.phrase, fields, body), head.keeps_alive and not ends
 
-    def content(self, head: Head, method: str) -> bytes:
-        """Read the whole body that belongs to this head."""
+    async def _body(
+        self, wire: Wire, head: http1.AnswerHead, method: str, grow: Callable[[int], None]
+    ) -> tuple[bytes, bool]:
+        """The body that belongs to this head, and whether it lasted until the end of the connection."""
         if method == "HEAD" or head.status in (204, 304):
-            return b""
+            return b"", False
         if head.chunked:
-            return b"".join(self._chunks())
+            return await wire.chunks(self._answer_bytes, grow), False
         if head.length is not None:
-            return self._exactly(head.length)
-        parts = [self._received]
-        self._received = b""
-        while part := self._socket.recv(READ_BYTES):
-            parts.append(part)
-            self._socket.settimeout(self._left())
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
-
-    def _chunks(self) -> Iterable[bytes]:
-        total = 0
-        while True:
-            size = CHUNK_SIZE.fullmatch(self._until(b"\r\n", LARGEST_HEAD))
-            if size is None:
-                raise _GarbledError
-            length = int(size[1], 16)
-            total += length
-            if total > LARGEST_ANSWER:
-                raise _GarbledError
-            if length == 0:
-                while self._until(b"\r\n", LARGEST_HEAD):
-                    pass  # trailers concern this connection only
-                return
-            yield self._exactly(length)
-            if self._exactly(2) != b"\r\n":
-                raise _GarbledError
-
-    def _until(self, end: bytes, most: int) -> bytes:
-        """What comes before `end`, which is consumed."""
-        while (place := self._received.find(end)) < 0:
-            if len(self._received) > most:
-                raise _GarbledError
-            self._receive()
-        found, self._received = self._received[:place], self._received[place + len(end) :]
-        return found
-
-    def _exactly(self, length: int) -> bytes:
-        if length <= len(self._received):
-            found, self._received = self._received[:length], self._received[length:]
-            return found
-        if length > LARGEST_ANSWER:
-            raise _GarbledError
-        parts = [self._received]
-        missing = length - len(self._received)
-        self._received = b""
-        while missing:
-            self._socket.settimeout(self._left())
-            part = self._socket.recv(min(missing, READ_BYTES))
-            if not part:
-                raise ConnectionResetError
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts)
-
-    def _receive(self) -> None:
-        self._socket.settimeout(self._left())
-        part = self._socket.recv(READ_BYTES)
-        if not part:
-            raise ConnectionResetError
-        self.has_answered = True
-        self._received += part
-
-    def _left(self) -> float:
-        left = self.deadline - self._clock()
-        if left <= 0:
-            raise TimeoutError
-        return left
+            if head.length > self._answer_bytes:
+                raise TooLargeError
+            grow(head.length)
+            return await wire.exactly(head.length), False
+        return await wire.rest(self._answer_bytes, grow), True
 
 
-class _GarbledError(Exception):
-    """The answer breaks a rule of HTTP/1.1."""
-
-
-@functools.lru_cache(maxsize=512)
-def header_name(name: str) -> str:
-    """A WSGI header name as it is written on the wire."""
-    return name.replace("_", "-").title()
-
-
-def _message(
-    method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes, authority: str
-) -> bytes:
+def _message(method: str, target: str, fields: http1.Fields, body: bytes, authority: str) -> bytes:
+    """A request on the wire. Targets and fields come from a head that was read strictly, or from here."""
     lines = [f"{method} {target} HTTP/1.1"]
-    if all(name.lower() != "host" for name, _ in headers):
+    if all(name.lower() != "host" for name, _ in fields):
         lines.append(f"Host: {authority}")
-    lines.extend([f"{name}: {value}" for name, value in headers])
+    lines.extend([f"{name}: {value}" for name, value in fields])
     if body or method not in BODYLESS_METHODS:
         lines.append(f"Content-Length: {len(body)}")
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
-        raise ValueError("a target or header is not one line")
-    return text.encode("latin-1") + b"\r\n\r\n" + body
-
-
-def _head(received: bytes) -> Head:
-    first, *lines = received.split(b"\r\n")
-    status_line = STATUS_LINE.fullmatch(first)
-    if status_line is None:
-        raise _GarbledError
-    fields: list[tuple[str, str]] = []
-    length: int | None = None
-    chunked, closes = False, status_line[1] == b"0"
-    for line in lines:
-        field = HEADER.fullmatch(line)
-        if field is None:
-            raise _GarbledError
-        name, value = field[1].lower(), field[2]
-        if name == b"content-length":
-            if not DIGITS.fullmatch(value) or length not in (None, int(value)):
-                raise _GarbledError
-            length = int(value)
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or chunked:
-                raise _GarbledError
-            chunked = True
-        elif name == b"connection" and b"close" in value.lower():
-            closes = True
-        fields.append((field[1].decode("ascii"), value.decode("latin-1")))
-    if chunked and length is not None:
-        raise _GarbledError
-    framed = chunked or length is not None
-    phrase = (status_line[3] or b"").decode("latin-1") or "Unknown"
-    return Head(int(status_line[2]), phrase, fields, length, chunked, closes or not framed)
-
-
-def _end_to_end(fields: list[tuple[str, str]], method: str) -> tuple[tuple[str, str], ...]:
-    """Header fields that concern more than the connection; the length is written anew, but for HEAD."""
-    dropped = HOP_BY_HOP
-    for name, value in fields:
-        if name.lower() == "connection":
-            dropped = dropped.union(token.strip().lower() for token in value.split(","))
-    if method != "HEAD":
-        dropped = dropped.union(("content-length",))
-    return tuple(field for field in fields if field[0].lower() not in dropped)
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body

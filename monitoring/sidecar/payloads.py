@@ -9,8 +9,14 @@ import csv
 import io
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from monitoring.sidecar.budget import SMALL_BODY
 
 SPLIT, RECORDS = "dataframe_split", "dataframe_records"
 FORMATS = {SPLIT, RECORDS, "instances", "inputs"}
@@ -20,8 +26,15 @@ KNOWN_KINDS = 1024
 # What pandas' read_csv, by which the server reads CSV, takes for a missing value.
 NOTHING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
 NOTHING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
-# Whole numbers beyond 2**53: the server refuses them alone, and rounds them beside a number with a point.
-_LONG_NUMBER = re.compile(rb"(?<![\d.])\d{16,}(?![\d.eE])")
+DEEPEST = 100
+TOO_DEEP = "The JSON document is nested too deeply."
+TOO_WIDE = "A row of the CSV body has more values than the header has names."
+# Whole numbers beyond 2**53, which the server refuses alone and rounds beside a number with a point. The
+# first pattern is quick, and finds long fractions too.
+_MANY_DIGITS = re.compile(rb"\d{16}")
+_LONG_NUMBER = re.compile(rb"(?<![\d.])\d{16}")
+_GREAT_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
+_parsing = threading.Lock()
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -53,8 +66,59 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip()
 
 
+def parsed_bytes(content_type: str, body: bytes) -> int:
+    """About the most bytes that a body takes when it is parsed; objects of CPython 3.11, measured."""
+    text = len(body) * (1 if body.isascii() else 4)
+    commas = body.count(b",")
+    if media_type(content_type) == CSV_TYPE:
+        return 5 * text + 90 * (commas + body.count(b"\n"))
+    brackets = 240 * body.count(b"{") + 120 * body.count(b"[")
+    return text + brackets + 56 * commas + 60 * body.count(b":")
+
+
+def fault(content_type: str, body: bytes) -> str | None:
+    """What nobody means and the server would answer with an error of its own, or wrongly: None if nothing.
+
+    A document nested a thousand deep; a CSV row longer than its header, by which the server reads all columns
+    one to the left.
+    """
+    kind = media_type(content_type)
+    if kind == JSON_TYPE:
+        return TOO_DEEP if _depth(body) > DEEPEST else None
+    if kind == CSV_TYPE:
+        with _one_at_a_time(body):
+            return TOO_WIDE if _is_ragged(body) else None
+    return None
+
+
+def _one_at_a_time(body: bytes) -> AbstractContextManager[object]:
+    """Parsed, a large body takes many times its size."""
+    return _parsing if len(body) > SMALL_BODY else nullcontext()
+
+
+def _depth(body: bytes) -> int:
+    """Greatest number of brackets that are open at once."""
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return 0
+    signs = np.frombuffer(body, np.uint8)
+    steps = np.zeros(len(signs), np.int8)
+    steps[(signs == ord("[")) | (signs == ord("{"))] = 1
+    steps[(signs == ord("]")) | (signs == ord("}"))] = -1
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+
+
+def _is_ragged(body: bytes) -> bool:
+    try:
+        rows = csv.reader(io.StringIO(body.decode("utf-8-sig")))
+        width = len(next((row for row in rows if row), ()))
+        return any(len(row) > width for row in rows)
+    except (UnicodeDecodeError, csv.Error):
+        return False
+
+
 def table(body: bytes) -> Table | None:
-    """The rows of a body whose only key is a data frame with the same columns in every row; else None."""
+    """The rows of a body whose only key is a data frame with the same columns in every row; else None. Raises
+    RecursionError."""
     document = _document(body)
     if document is None or len(document) != 1:
         return None
@@ -127,8 +191,10 @@ class Kinds:
 
 
 def may_change_beside_others(body: bytes) -> bool:
-    """Whether a number in the body is read otherwise when other rows stand beside it."""
-    return _LONG_NUMBER.search(body) is not None
+    """Whether a number in the body may be read otherwise, or spoil the others, when rows stand beside it."""
+    if b"NaN" in body or b"Infinity" in body or _GREAT_EXPONENT.search(body):
+        return True
+    return _MANY_DIGITS.search(body) is not None and _LONG_NUMBER.search(body) is not None
 
 
 def join(tables: Sequence[Table]) -> bytes:
@@ -169,26 +235,36 @@ def answer(parts: Sequence[Prediction]) -> bytes:
 
 
 def risk(value: Any) -> float | None:
-    """The predicted risk, from [P(0), P(1)] or a lone probability; None if it is no number from 0 to 1."""
+    """The predicted risk, from [P(0), P(1)], an object with `risk` or a lone probability; None if it is no
+    number from 0 to 1."""
     if type(value) is list and len(value) == 2:
         value = value[1]
+    elif type(value) is dict:
+        value = value.get("risk")
     if type(value) not in (int, float) or not 0.0 <= value <= 1.0:
         return None
     return float(value)
 
 
-def columns(content_type: str, body: bytes, names: Sequence[str]) -> Columns | None:
+def columns(content_type: str, body: bytes, names: Sequence[str], most: int) -> Columns | None:
     """The columns `names` in a body of any format that the server takes, None where a row lacks a value.
 
     `names` are the reference's columns, in its order, which is also that of bodies that name none. Nothing is
     built for other columns, of which a body may hold any number. Returns None for what cannot be read here:
-    Parquet, other types, malformed bodies.
+    Parquet, other types, malformed bodies, and those that would take more than `most` bytes.
     """
-    kind = media_type(content_type)
+    if media_type(content_type) not in (JSON_TYPE, CSV_TYPE) or parsed_bytes(content_type, body) > most:
+        return None
+    with _one_at_a_time(body):
+        try:
+            return _columns(media_type(content_type), body, names)
+        except RecursionError:
+            return None
+
+
+def _columns(kind: str, body: bytes, names: Sequence[str]) -> Columns | None:
     if kind == CSV_TYPE:
         return _csv_columns(body, names)
-    if kind != JSON_TYPE:
-        return None
     document = _document(body)
     forms = FORMATS & document.keys() if document else set()
     if not document or len(forms) != 1:
@@ -228,7 +304,7 @@ def _record_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 def _document(body: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

@@ -1,82 +1,64 @@
-"""Requests on their way to the model's container and back.
+"""Requests on their way to the model's container and back; everything here runs on one event loop.
 
-`Proxy.submit` refuses a request on the spot or takes it; what is taken is answered exactly once, by the
-container, by a refusal, or by `abandon` at the end of a stop. Counting follows the answer, on another thread.
+A request that is taken is answered exactly once, by the container or by a refusal. Counting follows the
+answer, on another thread.
 """
 
+import asyncio
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 
 from monitoring.reference import Reference
-from monitoring.sidecar import feedback_tokens, guard, payloads
+from monitoring.sidecar import feedback_tokens, guard, http1, payloads
 from monitoring.sidecar.answers import Answer, refusal
-from monitoring.sidecar.batching import Batcher
+from monitoring.sidecar.batching import Batcher, Send
+from monitoring.sidecar.budget import COPIES, SMALL_BODY, Budget, OverBudgetError, Reservation
 from monitoring.sidecar.counting import Observer, Seen
-from monitoring.sidecar.feedback import bearer_matches
 from monitoring.sidecar.metrics import Metrics
-from monitoring.sidecar.model_client import HOP_BY_HOP, Upstream, UpstreamError, header_name
+from monitoring.sidecar.model_client import Upstream, UpstreamError
+from monitoring.sidecar.server import Request
 from monitoring.sidecar.settings import Settings
 
-PATHS = {"/invocations": "invocations", "/ping": "ping", "/version": "version"}
-FEEDBACK_PATH = "/feedback"
 TOKEN_HEADER = "Model-Feedback-Token"  # noqa: S105 - the name of a header
 DATA_HEADER = "Model-Data"
-NEVER_FORWARDED = frozenset(name.upper().replace("-", "_") for name in (*HOP_BY_HOP, "content-length"))
-JOINED_BYTES = 65_536
+VIA = ("Via", "1.1 sidecar")
 BYTES_A_PREDICTION = 200
-UNSPLITTABLE_IN_A_ROW = 3
+# A larger table is not parsed on the way: it travels alone.
+TABLE_BYTES = 262_144
+SUSPENDED_SECONDS = 60.0
+MOST_SUSPENDED = 100
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Sequence["Exchange"], str, Callable[[], None]], None]
 
+@dataclass(slots=True, eq=False)
+class Member:
+    """A request that waits for the container. `key` is what has to be equal to travel with others; None is a
+    request that travels alone. `table` holds the rows of a small body that is a plain table."""
 
-class Request(NamedTuple):
-    """A request that was read in full. Header names are upper case with underscores, as WSGI has them."""
+    request: Request
+    target: str
+    predicts: bool
+    table: payloads.Table | None = None
+    key: Hashable = None
+    row_count: int = 1
+    retried: bool = False
+    started: float = field(default_factory=time.monotonic)
+    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    client: Hashable
-
-
-class Exchange:
-    """One request and, once it is settled, its answer; `done` is then called with it, exactly once."""
-
-    __slots__ = ("_unclaimed", "answer", "client", "done", "key", "kind", "request", "retried", "row_count",
-                 "started", "table")  # fmt: skip
-
-    def __init__(self, request: Request, done: Callable[["Exchange"], None]) -> None:
-        self.request = request
-        self.done = done
-        self.started = time.monotonic()
-        self.client = request.client
-        self.kind = PATHS[request.path]
-        self.key: Hashable = None
-        self.row_count = 1
-        self.table: payloads.Table | None = None
-        self.answer: Answer | None = None
-        self.retried = False
-        self._unclaimed = threading.Lock()
-
-    @property
-    def predicts(self) -> bool:
-        """Whether this asks the model for predictions."""
-        return self.kind == "invocations" and self.request.method == "POST"
-
-    def claim(self) -> bool:
-        """True for the first caller only, who then settles the exchange."""
-        return self._unclaimed.acquire(blocking=False)
+    def settle(self, answer: Answer) -> None:
+        """Answer the request, unless its caller was answered otherwise."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
 
 
 class Proxy:
-    """The way to the container, with its queues, for any number of threads."""
+    """The way to the container, with its queues."""
 
     def __init__(
         self,
@@ -85,277 +67,319 @@ class Proxy:
         metrics: Metrics,
         observer: Observer,
         upstream: Upstream,
+        budget: Budget,
+        pool: Executor,
     ) -> None:
         self._settings = settings
         self._reference = reference
         self._metrics = metrics
         self._observer = observer
         self._upstream = upstream
-        self._open: set[Exchange] = set()
-        self._reading = threading.Lock()
+        self._budget = budget
+        self._pool = pool
+        self._open = 0
+        self._retrying = asyncio.Lock()
+        self._suspended: OrderedDict[int, float] = OrderedDict()
         self._kinds = payloads.Kinds({f.name: f.is_text for f in reference.features} if reference else {})
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         is_synthetic = reference is not None and reference.model.synthetic
-        self._marks = ((DATA_HEADER, "synthetic"),) if is_synthetic else ()
-        self._batch_headers = tuple(name.upper().replace("-", "_") for name in settings.batch_headers)
-        self._unsplittable = 0
-        self._batches = Batcher(
-            self._sending(self._send_batch),
+        self._marks: http1.Fields = (VIA, (DATA_HEADER, "synthetic")) if is_synthetic else (VIA,)
+        self._batches = Batcher[Member](
+            self._answering(self._send_batch),
             most_requests=settings.batch_requests,
             most_rows=settings.batch_rows,
             calls=settings.batch_calls,
             wait=settings.batch_wait_ms / 1000,
         )
-        self._singles = Batcher(
-            self._sending(self._send_single), most_requests=1, most_rows=1, calls=settings.threads, wait=0.0
+        self._singles = Batcher[Member](
+            self._answering(self._send_single), most_requests=1, most_rows=1, calls=settings.threads, wait=0.0
         )
-        metrics.in_flight.set_function(lambda: len(self._open))
+        metrics.in_flight.set_function(lambda: self._open)
         metrics.queue_length.set_function(lambda: self._batches.length + self._singles.length)
-        metrics.queue_oldest_wait.set_function(
-            lambda: max(self._batches.oldest_wait, self._singles.oldest_wait)
-        )
+        metrics.queue_oldest_wait.set_function(self._oldest_wait)
+        metrics.batching_suspended.set_function(lambda: len(self._suspended))
 
-    def start(self) -> None:
-        """Start the sending threads."""
-        self._batches.start()
-        self._singles.start()
+    async def predict(self, request: Request) -> Answer:
+        """Answer a request for predictions."""
+        if self._open >= self._settings.requests:
+            return refusal("overload")
+        query = request.head.query
+        member = Member(request, f"/invocations?{query}" if query else "/invocations", True)
+        self._open += 1
+        try:
+            refused = await self._read(member)
+            if refused is not None:
+                return refused
+            (self._singles if member.key is None else self._batches).put(member)
+            answer = await member.answer
+        finally:
+            self._open -= 1
+        if not answer.refused:
+            self._metrics.duration.observe(time.monotonic() - member.started)
+        return answer
 
-    def close(self) -> None:
-        """End the sending threads when nothing waits any more, and close idle connections."""
-        self._batches.close()
-        self._singles.close()
-        self._upstream.close()
+    async def ask(self, path: str, request: Request) -> Answer:
+        """Answer a GET, or a HEAD, by what the container says at a path."""
+        if self._open >= self._settings.requests:
+            return refusal("overload")
+        member = Member(request, path, False)
+        self._open += 1
+        try:
+            self._singles.put(member)
+            return await member.answer
+        finally:
+            self._open -= 1
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether every request that was taken is answered."""
-        return not self._open
+    def _oldest_wait(self) -> float:
+        starts = [s for s in (self._batches.oldest_start, self._singles.oldest_start) if s is not None]
+        return time.monotonic() - min(starts) if starts else 0.0
 
-    def submit(self, exchange: Exchange) -> bool:
-        """Take a request; False if it was refused on the spot: the answer is there and `done` not called."""
-        request = exchange.request
-        if len(self._open) >= self._settings.requests:
-            return self._refuse(exchange, "overload")
-        bearer = self._settings.bearer_token
-        if bearer and not bearer_matches(request.headers.get("AUTHORIZATION", ""), bearer):
-            return self._refuse(exchange, "unauthorized")
-        if request.method in ("CONNECT", "TRACE"):
-            return self._refuse(exchange, "method")
-        if not (request.query.isascii() and request.query.isprintable()):
-            return self._refuse(exchange, "malformed")
-        if exchange.predicts and len(request.body) <= JOINED_BYTES:
+    async def _read(self, member: Member) -> Answer | None:
+        """Read the rows of a body as far as they can be read, and find whether they may travel with others;
+        the refusal of what nobody means, and, where the guard rejects, of what it does not let pass."""
+        request = member.request
+        content_type = request.head.values.get("content-type", "")
+        if "content-type" not in request.head.values:
+            return refusal("media_type", "Content-Type is missing: application/json or text/csv, say.")
+        rejects = self._settings.guard == "reject" and self._reference is not None
+        if len(request.body) > SMALL_BODY:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._examine, content_type, request.body, rejects)
+        size = payloads.parsed_bytes(content_type, request.body)
+        if payloads.media_type(content_type) == payloads.JSON_TYPE and size <= TABLE_BYTES:
+            request.held.grow(size // COPIES)
             try:
-                self._read(exchange)
+                member.table = payloads.table(request.body)
+            except RecursionError:
+                return refusal("malformed", payloads.TOO_DEEP)
             except Exception as error:
                 self._fail("body", error)
-            broken = self._guarded(exchange) if exchange.table is not None else None
-            if broken is not None:
-                return self._refuse(exchange, "guard", broken)
-        self._open.add(exchange)
-        (self._batches if exchange.key is not None else self._singles).submit(exchange)
-        return True
+        if member.table is None:
+            return self._examine(content_type, request.body, rejects)
+        member.row_count = len(member.table.rows)
+        member.key = self._key(member, member.table, content_type)
+        return self._guarded(payloads.table_columns(member.table, self._names)) if rejects else None
 
-    def abandon(self) -> None:
-        """Answer whatever is still open with a refusal: the time to finish is over."""
-        for exchange in tuple(self._open):
-            self._settle(exchange, refusal("stopping"), "stopping")
+    def _examine(self, content_type: str, body: bytes, rejects: bool) -> Answer | None:
+        """The refusal of a body that is no plain small table, or None. May run on a thread of the pool."""
+        try:
+            fault = payloads.fault(content_type, body)
+            if fault is not None:
+                return refusal("malformed", fault)
+            if not rejects:
+                return None
+            most = self._settings.body_bytes
+            return self._guarded(payloads.columns(content_type, body, self._names, most))
+        except Exception as error:
+            self._fail("body", error)
+            return refusal("guard", guard.UNREADABLE) if rejects else None
 
-    def _read(self, exchange: Exchange) -> None:
-        """Read the rows of a small body and find whether they may travel with others."""
-        content_type = exchange.request.headers.get("CONTENT_TYPE", "")
-        if payloads.media_type(content_type) != payloads.JSON_TYPE:
-            return
-        table = payloads.table(exchange.request.body)
-        if table is not None:
-            exchange.row_count = len(table.rows)
-            exchange.table = table
-            exchange.key = self._key(exchange, table, content_type)
+    def _guarded(self, columns: payloads.Columns | None) -> Answer | None:
+        """The refusal of rows that could not be read, or that break the schema."""
+        if columns is None or self._reference is None:
+            return refusal("guard", guard.UNREADABLE)
+        broken = guard.violations(self._reference, columns.values)
+        return refusal("guard", violations=[item._asdict() for item in broken]) if broken else None
 
-    def _key(self, exchange: Exchange, table: payloads.Table, content_type: str) -> Hashable:
+    def _key(self, member: Member, table: payloads.Table, content_type: str) -> Hashable:
         """What must be equal for requests to travel together, or None for one that travels alone."""
-        request, settings = exchange.request, self._settings
-        headers = request.headers
+        head, settings = member.request.head, self._settings
         if (
             settings.batch_requests == 1
-            or request.query
-            or "COOKIE" in headers
-            or ("AUTHORIZATION" in headers and settings.bearer_token is None)
-            or exchange.row_count > settings.batch_rows
-            or self._unsplittable >= UNSPLITTABLE_IN_A_ROW
-            or payloads.may_change_beside_others(request.body)
+            or head.query
+            or "cookie" in head.values
+            or ("authorization" in head.values and not settings.bearer_token)
+            or member.row_count > settings.batch_rows
+            or payloads.may_change_beside_others(member.request.body)
         ):
             return None
         kinds = self._kinds.of(table)
         if kinds is None:
             return None
-        travelling = tuple(headers.get(name) for name in self._batch_headers)
-        return (table.form, table.columns, kinds, content_type, travelling)
+        travelling = tuple(head.values.get(name) for name in settings.batch_headers)
+        key = (table.form, table.columns, kinds, content_type, travelling)
+        return None if self._suspended and self._is_suspended(key) else key
 
-    def _guarded(self, exchange: Exchange) -> Answer | None:
-        """The refusal of a request whose rows break the schema, if the guard rejects; else None, as for what
-        cannot be read here: the container has the last word on that."""
-        if self._settings.guard != "reject" or self._reference is None or not exchange.predicts:
-            return None
-        request, table = exchange.request, exchange.table
-        try:
-            if table is not None:
-                columns: payloads.Columns | None = payloads.table_columns(table, self._names)
-            else:
-                with self._reading:  # of bodies of any size one at a time is in memory as objects
-                    content_type = request.headers.get("CONTENT_TYPE", "")
-                    columns = payloads.columns(content_type, request.body, self._names)
-            broken = [] if columns is None else guard.violations(self._reference, columns.values)
-        except Exception as error:
-            self._fail("body", error)
-            return None
-        return refusal("guard", violations=[item._asdict() for item in broken]) if broken else None
+    def _is_suspended(self, key: Hashable) -> bool:
+        """Whether requests of this form travel alone for now."""
+        now = time.monotonic()
+        while self._suspended and next(iter(self._suspended.values())) <= now:
+            self._suspended.popitem(last=False)
+        return hash(key) in self._suspended
 
-    def _sending(self, send: Send) -> Send:
+    def _suspend(self, key: Hashable) -> None:
+        """Batch no requests of this form for a while: their answers do not hold one prediction a row."""
+        self._suspended[hash(key)] = time.monotonic() + SUSPENDED_SECONDS
+        self._suspended.move_to_end(hash(key))
+        if len(self._suspended) > MOST_SUSPENDED:
+            self._suspended.popitem(last=False)
+
+    def _answering(self, send: Send[Member]) -> Send[Member]:
         """`send`, with its own failures answered: a bug here must not leave a caller without an answer."""
 
-        def send_or_refuse(exchanges: Sequence[Exchange], reason: str, release: Callable[[], None]) -> None:
+        async def answering(members: Sequence[Member], reason: str, release: Callable[[], None]) -> None:
             try:
-                send(exchanges, reason, release)
+                await send(members, reason, release)
             except Exception as error:
                 log.error("sending failed: %s", type(error).__name__)
-                for exchange in exchanges:
-                    self._settle(exchange, refusal("internal"), "internal")
+                for member in members:
+                    member.settle(refusal("internal"))
 
-        return send_or_refuse
+        return answering
 
-    def _send_single(self, exchanges: Sequence[Exchange], _: str, release: Callable[[], None]) -> None:
-        (exchange,) = exchanges
-        if self._has_waited_too_long(exchange):
-            return
-        if exchange.table is None:
-            broken = self._guarded(exchange)
-            if broken is not None:
-                self._settle(exchange, broken, "guard")
-                return
-        self._send_alone(exchange, "after_failure" if exchange.retried else "alone", release)
+    async def _send_single(self, members: Sequence[Member], _: str, release: Callable[[], None]) -> None:
+        for member in self._in_time(members):
+            await self._send_alone(member, "after_failure" if member.retried else "alone")
 
-    def _send_batch(self, exchanges: Sequence[Exchange], reason: str, release: Callable[[], None]) -> None:
-        exchanges = [exchange for exchange in exchanges if not self._has_waited_too_long(exchange)]
-        if not exchanges:
+    async def _send_batch(self, members: Sequence[Member], reason: str, release: Callable[[], None]) -> None:
+        members = self._in_time(members)
+        if not members:
             return
-        if len(exchanges) == 1:
-            self._send_alone(exchanges[0], reason, release)
+        if len(members) == 1:
+            await self._send_alone(members[0], reason)
             return
-        tables = [exchange.table for exchange in exchanges if exchange.table is not None]
-        first = exchanges[0].request.headers
-        headers = [(header_name(name), first[name]) for name in self._batch_headers if name in first]
-        headers.append(("Content-Type", first["CONTENT_TYPE"]))
-        self._count_call(reason, len(exchanges))
-        try:
-            answer = self._call("POST", "/invocations", headers, payloads.join(tables))
-        except UpstreamError as error:
-            release()
-            for exchange in exchanges:
-                if error.cause == "refused":
-                    self._settle(exchange, refusal("upstream"), "upstream")
-                else:
-                    self._retry(exchange)
-            return
+        failed = await self._send_joined(members, reason, release)
         release()
-        found = payloads.predictions(answer.body) if answer.status == 200 else None
-        if found is None or len(found) != sum(exchange.row_count for exchange in exchanges):
+        if failed:
+            for member in members:
+                member.retried = True
+            async with self._retrying:
+                await self._again(members, failed)
+
+    async def _again(self, members: Sequence[Member], failed: str) -> None:
+        """Send members of a batch that failed again: in halves, one call at a time, so that one bad row costs
+        few calls; after a timeout each alone, for a row may stall the model and the others do not wait."""
+        if failed == "timeout":
+            for member in members:
+                self._singles.put(member)
+            return
+        middle = len(members) // 2
+        for half in (members[:middle], members[middle:]):
+            half = self._in_time(half)
+            if len(half) == 1:
+                await self._send_alone(half[0], "after_failure")
+            elif half and (failed := await self._send_joined(half, "after_failure", lambda: None)):
+                await self._again(half, failed)
+
+    async def _send_joined(self, members: Sequence[Member], reason: str, release: Callable[[], None]) -> str:
+        """Send members as one call and answer them; what failed, if they are not answered."""
+        tables = [member.table for member in members if member.table is not None]
+        first = members[0].request.head
+        fields = [
+            field
+            for field in first.fields
+            if field[0].lower() in ("content-type", *self._settings.batch_headers)
+        ]
+        with Reservation(self._budget) as held:
+            try:
+                answer = await self._call(
+                    "POST",
+                    "/invocations",
+                    (*fields, VIA),
+                    payloads.join(tables),
+                    held.grow,
+                    reason,
+                    len(members),
+                )
+            except OverBudgetError:
+                return "overload"
+            except UpstreamError as error:
+                if error.cause != "refused":
+                    return error.cause
+                for member in members:
+                    member.settle(refusal("upstream"))
+                return ""
+            release()
+            found = payloads.predictions(answer.body) if answer.status == 200 else None
+        if found is None or len(found) != sum(member.row_count for member in members):
             if answer.status == 200:
-                self._unsplittable += 1
-                if self._unsplittable == UNSPLITTABLE_IN_A_ROW:
-                    log.warning("answers do not hold one prediction a row: requests travel alone from now on")
-            for exchange in exchanges:
-                self._retry(exchange)
-            return
-        self._unsplittable = 0
-        self._observer.put(Seen(first["CONTENT_TYPE"], b"", True, b"", tables, found))
+                self._suspend(members[0].key)
+            return "unsplittable"
+        self._observer.put(Seen(first.values["content-type"], b"", True, b"", tables, found))
         start = 0
-        for exchange in exchanges:
-            own = found[start : start + exchange.row_count]
-            start += exchange.row_count
-            part = Answer(200, answer.phrase, answer.headers, payloads.answer(own))
-            self._settle(exchange, self._with_token(part, own))
+        for member in members:
+            own = found[start : start + member.row_count]
+            start += member.row_count
+            part = Answer(200, answer.phrase, answer.fields, payloads.answer(own))
+            member.settle(self._with_token(part, own))
+        return ""
 
-    def _send_alone(self, exchange: Exchange, reason: str, release: Callable[[], None]) -> None:
-        request = exchange.request
-        target = f"{request.path}?{request.query}" if request.query else request.path
-        if exchange.predicts:
-            self._count_call(reason, 1)
+    async def _send_alone(self, member: Member, reason: str) -> None:
+        """Send a member as it came, and answer it."""
+        head, held = member.request.head, member.request.held
+        fields = http1.end_to_end(head.fields, head.values)
+        if self._settings.bearer_token:
+            fields = [field for field in fields if field[0].lower() != "authorization"]
+        method, body = ("POST", member.request.body) if member.predicts else ("GET", b"")
         try:
-            answer = self._call(request.method, target, self._forwarded(request.headers), request.body)
+            answer = await self._call(
+                method, member.target, (*fields, VIA), body, held.grow, reason, 1 if member.predicts else 0
+            )
+        except OverBudgetError:
+            member.settle(refusal("overload"))
+            return
         except UpstreamError as error:
-            release()
-            late = error.cause == "timeout"
-            self._settle(exchange, refusal("timeout" if late else "upstream"), "upstream")
+            member.settle(refusal("timeout" if error.cause == "timeout" else "upstream"))
             return
-        except ValueError:
-            release()
-            self._settle(exchange, refusal("malformed"), "malformed")
-            return
-        release()
-        if not exchange.predicts:
-            self._settle(exchange, answer)
+        if not member.predicts:
+            member.settle(answer._replace(fields=(*answer.fields, VIA)))
             return
         answered = 200 <= answer.status < 300
         found = None
         if answered and len(answer.body) <= BYTES_A_PREDICTION * self._settings.feedback_token_rows:
             found = payloads.predictions(answer.body)
-        table = exchange.table
+        table = member.table
         self._observer.put(
             Seen(
-                request.headers.get("CONTENT_TYPE", ""),
-                request.body if table is None else b"",
+                head.values.get("content-type", ""),
+                body if table is None else b"",
                 answered,
                 answer.body if found is None else b"",
                 () if table is None else (table,),
                 found,
             )
         )
-        self._settle(exchange, self._with_token(answer, found) if answered else answer)
+        member.settle(
+            self._with_token(answer, found) if answered else answer._replace(fields=(*answer.fields, VIA))
+        )
 
-    def _has_waited_too_long(self, exchange: Exchange) -> bool:
-        """Whether the time for an answer went by in the queue: the caller is told, the container spared.
-        Members of a batch that failed, perhaps since the container stalls, have twice that time in all."""
-        most = self._settings.timeout_seconds * (2 if exchange.retried else 1)
-        if time.monotonic() - exchange.started <= most:
-            return False
-        self._settle(exchange, refusal("timeout"), "upstream")
-        return True
+    def _in_time(self, members: Sequence[Member]) -> list[Member]:
+        """The members whose time for an answer has not gone by in the queue; the callers of the others are
+        told, the container is spared. Members of a batch that failed have twice that time in all."""
+        now, most = time.monotonic(), self._settings.timeout_seconds
+        for member in members:
+            if now - member.started > most * (2 if member.retried else 1):
+                member.settle(refusal("timeout"))
+        return [member for member in members if not member.answer.done()]
 
-    def _retry(self, exchange: Exchange) -> None:
-        exchange.retried = True
-        exchange.key = None
-        self._singles.submit(exchange)
-
-    def _call(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes) -> Answer:
+    async def _call(
+        self,
+        method: str,
+        target: str,
+        fields: http1.Fields,
+        body: bytes,
+        grow: Callable[[int], None],
+        reason: str,
+        size: int,
+    ) -> Answer:
+        """One call of the container, counted; `size` requests for predictions travel with it."""
+        if size:
+            self._metrics.batches[reason].inc()
+            self._metrics.batch_size.observe(size)
         started = time.monotonic()
         try:
-            answer = self._upstream.send(method, target, headers, body)
+            return await self._upstream.send(method, target, fields, body, grow)
         except UpstreamError as error:
             self._metrics.upstream_failures[error.cause].inc()
             raise
         finally:
             self._metrics.upstream_duration.observe(time.monotonic() - started)
-        return answer
-
-    def _count_call(self, reason: str, size: int) -> None:
-        self._metrics.batches[reason].inc()
-        self._metrics.batch_size.observe(size)
-
-    def _forwarded(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
-        """End-to-end headers of a request, without the sidecar's own bearer token."""
-        dropped = NEVER_FORWARDED
-        if self._settings.bearer_token is not None:
-            dropped = dropped | {"AUTHORIZATION"}
-        if "CONNECTION" in headers:
-            named = headers["CONNECTION"].upper().replace("-", "_").split(",")
-            dropped = dropped | {token.strip() for token in named}
-        return [(header_name(name), value) for name, value in headers.items() if name not in dropped]
 
     def _with_token(self, answer: Answer, found: Sequence[payloads.Prediction] | None) -> Answer:
         """The answer, marked if the model is of made-up people; with a feedback token if keys are set, its
         rows are few and each has a risk."""
         keys, reference = self._settings.feedback_keys, self._reference
-        answer = answer._replace(added=self._marks)
+        answer = answer._replace(fields=(*answer.fields, *self._marks))
         if not keys or reference is None:
             return answer
         most = self._settings.feedback_token_rows
@@ -380,33 +404,9 @@ class Proxy:
             self._fail("token", error)
             return answer
         self._metrics.tokens.inc()
-        return answer._replace(added=(*self._marks, (TOKEN_HEADER, token)))
+        return answer._replace(fields=(*answer.fields, (TOKEN_HEADER, token)))
 
     def _fail(self, part: str, error: Exception) -> None:
         """Count and log a failure of the sidecar's own by its type alone: a message could hold a value."""
         self._metrics.observation_failures[part].inc()
         log.warning("could not read or sign (%s): %s", part, type(error).__name__)
-
-    def _refuse(self, exchange: Exchange, reason: str, answer: Answer | None = None) -> bool:
-        exchange.claim()
-        exchange.answer = answer or refusal(reason)
-        self._metrics.refused[reason].inc()
-        self._count(exchange, exchange.answer)
-        return False
-
-    def _settle(self, exchange: Exchange, answer: Answer, refused: str | None = None) -> None:
-        if not exchange.claim():
-            return
-        exchange.answer = answer
-        self._open.discard(exchange)
-        if refused:
-            self._metrics.refused[refused].inc()
-        elif exchange.kind == "invocations":
-            self._metrics.duration.observe(time.monotonic() - exchange.started)
-        self._count(exchange, answer)
-        if exchange.key is not None:
-            self._batches.returned(exchange.client)
-        exchange.done(exchange)
-
-    def _count(self, exchange: Exchange, answer: Answer) -> None:
-        self._metrics.requests[exchange.kind][f"{answer.status // 100}xx"].inc()

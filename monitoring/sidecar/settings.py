@@ -8,8 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "MODEL_EXPORTER_"
+# Two copies of a body and two of its answer, beside the quarter that large bodies leave to small ones.
+BUFFER_FACTOR = 6
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
+SERVICE_VARIABLE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 NEVER_IN_A_BATCH = {"authorization", "cookie", "content-type", "content-length", "host", "transfer-encoding"}
 
 
@@ -80,6 +84,14 @@ def _secret(text: str) -> str:
     return text
 
 
+def _tokens(text: str) -> tuple[str, ...]:
+    """a token of at least 16 printable ASCII characters, or two, with a comma between them, in a rotation"""
+    tokens = tuple(_secret(token.strip()) for token in text.split(","))
+    if len(tokens) > 2:
+        raise ValueError
+    return tokens
+
+
 def _secrets(text: str) -> tuple[str, ...]:
     """keys of at least 16 printable ASCII characters each, separated by commas; the first signs"""
     return tuple(_secret(key.strip()) for key in text.split(","))
@@ -104,22 +116,23 @@ class Settings:
     """Every setting with its default, range and meaning; a field `x` is the variable `MODEL_EXPORTER_X`."""
 
     upstream: str = _setting("http://127.0.0.1:8080", _url, "the model's container")
-    host: str = _setting("127.0.0.1", _text, "address of the traffic port")
+    host: str = _setting("127.0.0.1", _text, "address of the traffic port; * is every one of IPv4 and IPv6")
     port: int = _setting(8000, _whole(1, 65535), "traffic port")
-    metrics_host: str = _setting("127.0.0.1", _text, "address of the metrics port")
+    metrics_host: str = _setting("127.0.0.1", _text, "address of the metrics port, likewise")
     metrics_port: int = _setting(9101, _whole(1, 65535), "port of /metrics, /live and /ready")
     reference: str | None = _setting(None, _text, "path of the model's reference.json")
     model_version: str | None = _setting(None, _version, "registered version; default: the reference's")
-    bearer_token: str | None = _setting(None, _secret, "asked of every caller, never forwarded", secret=True)
-    feedback_bearer_token: str | None = _setting(
-        None, _secret, "asked of whoever posts feedback", secret=True
-    )
+    bearer_token: tuple[str, ...] = _setting((), _tokens, "asked of callers, never forwarded", secret=True)
+    feedback_bearer_token: tuple[str, ...] = _setting((), _tokens, "asked for with labels", secret=True)
     feedback_keys: tuple[str, ...] = _setting((), _secrets, "keys of the feedback tokens", secret=True)
     feedback_days: float = _setting(400, _number(0.001, 4000), "how long a feedback token is accepted")
     feedback_token_rows: int = _setting(256, _whole(1, 2000), "most rows in an answer that gets a token")
     feedback_labels: int = _setting(1000, _whole(1, 100_000), "most labels in one feedback request")
     feedback_versions: int = _setting(8, _whole(0, 100), "older model versions with series of their own")
     feedback_memory: int = _setting(500_000, _whole(1, 10_000_000), "labels remembered to refuse repeats")
+    lot_rows: int = _setting(
+        10, _whole(1, 1000), "rows, or labels, that reach the metrics together; 1 = each at once"
+    )
     guard: str = _setting("observe", _choice("observe", "reject"), "what happens to rows against the schema")
     batch_requests: int = _setting(128, _whole(1, 1024), "most requests in one call; 1 = no batching")
     batch_rows: int = _setting(1024, _whole(1, 100_000), "most rows in one call with several requests")
@@ -129,9 +142,9 @@ class Settings:
     requests: int = _setting(512, _whole(1, 100_000), "most requests read and not yet answered")
     connections: int = _setting(1000, _whole(2, 100_000), "most client connections")
     threads: int = _setting(16, _whole(1, 256), "calls at a time for requests that travel alone")
-    body_bytes: int = _setting(10_485_760, _whole(1, 2**31), "largest request body")
+    body_bytes: int = _setting(10_485_760, _whole(1, 2**31), "largest request body, and largest answer")
     buffer_bytes: int = _setting(
-        67_108_864, _whole(1, 2**31), "most bytes of bodies in memory; beyond it the greatest is refused"
+        67_108_864, _whole(1, 2**31), "most bytes of bodies, answers and rows in memory; beyond it 503"
     )
     connect_seconds: float = _setting(2, _number(0.01, 60), "longest wait for a connection")
     timeout_seconds: float = _setting(
@@ -140,6 +153,13 @@ class Settings:
     grace_seconds: float = _setting(25, _number(0, 3600), "time to finish requests after a stop signal")
     observer_items: int = _setting(10_000, _whole(1, 1_000_000), "answers waiting to be counted")
     log_level: str = _setting("INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level logged")
+
+
+def _is_service_link(variable: str, text: str) -> bool:
+    """Whether Kubernetes has set a variable, for a service named like `model-exporter`."""
+    return SERVICE_VARIABLE.search(variable) is not None or (
+        variable.endswith("PORT") and SERVICE_ADDRESS.match(text) is not None
+    )
 
 
 def describe() -> str:
@@ -162,7 +182,11 @@ def _with_files_read(environment: Mapping[str, str]) -> dict[str, str]:
 
     Raises SettingsError if a file cannot be read, or if the secret is given both ways.
     """
-    variables = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
+    variables = {
+        name: text
+        for name, text in environment.items()
+        if name.startswith(PREFIX) and not _is_service_link(name, text)
+    }
     for variable in [
         PREFIX + setting.name.upper() for setting in fields(Settings) if setting.metadata["secret"]
     ]:
@@ -179,7 +203,8 @@ def _with_files_read(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """Settings from a mapping of environment variables; other variables than `MODEL_EXPORTER_*` are ignored.
+    """Settings from a mapping of environment variables; other variables than `MODEL_EXPORTER_*` are ignored,
+    and so are those that Kubernetes sets for a service whose name gives them this prefix.
 
     Raises SettingsError listing every unknown variable and every value out of its range. An empty value
     means the default. A secret may be given as a file instead, by `MODEL_EXPORTER_<NAME>_FILE`.
@@ -201,6 +226,6 @@ def read(environment: Mapping[str, str]) -> Settings:
     settings = Settings(**values)
     if settings.port == settings.metrics_port and settings.host == settings.metrics_host:
         raise SettingsError(f"{PREFIX}PORT and {PREFIX}METRICS_PORT must differ")
-    if settings.buffer_bytes < settings.body_bytes:
-        raise SettingsError(f"{PREFIX}BUFFER_BYTES must be at least {PREFIX}BODY_BYTES")
+    if settings.buffer_bytes < BUFFER_FACTOR * settings.body_bytes:
+        raise SettingsError(f"{PREFIX}BUFFER_BYTES must be at least {BUFFER_FACTOR} times {PREFIX}BODY_BYTES")
     return settings

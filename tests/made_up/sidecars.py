@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -82,6 +83,12 @@ def say(port: int, wire: bytes) -> bytes:
         return received
 
 
+def headers_of(head: bytes) -> dict[str, str]:
+    """Fields of a head, names in small letters."""
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 @dataclass
 class Running:
     """A sidecar that serves in this process."""
@@ -139,13 +146,13 @@ def start() -> Iterator[Start]:
         chosen = Settings(
             upstream=f"http://127.0.0.1:{upstream}",
             port=0,
-            metrics_port=free_port(),
+            metrics_port=0,
             **{"grace_seconds": 0.0, **settings},
         )
         sidecar = assemble(chosen, reference)
-        thread = threading.Thread(target=sidecar.run, daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(sidecar.run()), daemon=True)
         thread.start()
-        running.append(Running(sidecar, thread, int(sidecar.server.effective_port)))
+        running.append(Running(sidecar, thread, sidecar.server.port))
         return running[-1]
 
     yield begin

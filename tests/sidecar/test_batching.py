@@ -1,292 +1,206 @@
 """When requests travel together, and when they wait: decisions by a clock that the test moves."""
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pytest
-
-from monitoring.sidecar.batching import FAITHFUL_AFTER, Batcher
+from monitoring.sidecar.batching import MOST_SKIPPED, Batcher
 
 WAIT = 0.003
-SOON = 30.0
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only when the test says so."""
+
+    now = 100.0
+
+    def time(self) -> float:
+        return self.now
 
 
 @dataclass(eq=False)
 class Person:
     """A member of a batch."""
 
-    client: str
+    name: str
     started: float
     key: str = "k"
     row_count: int = 1
 
 
-@dataclass
-class Calls:
-    """Calls as they leave; the test answers them."""
-
-    left: queue.Queue[tuple[list[Any], str, Callable[[], None]]] = field(default_factory=queue.Queue)
-    answered: dict[int, threading.Event] = field(default_factory=dict)
-
-    def send(self, members: Sequence[Any], reason: str, release: Callable[[], None]) -> None:
-        gate = self.answered.setdefault(id(members), threading.Event())
-        self.left.put((list(members), reason, release))
-        gate.wait(SOON)
-        self.answered.pop(id(members), None)
-
-    def next(self) -> tuple[list[str], str, Callable[[], None]]:
-        members, reason, release = self.left.get(timeout=SOON)
-        return [member.client for member in members], reason, release
-
-    def none_leaves(self) -> bool:
-        try:
-            self.left.get(timeout=0.05)
-        except queue.Empty:
-            return True
-        return False
-
-
-class Clock:
-    """Seconds that pass only when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
 class Bench:
-    """A batcher with its clock and its calls."""
+    """A batcher with its clock and its calls, which the test answers."""
 
-    batcher: Batcher
-    clock: Clock
-    calls: Calls
-
-    def arrive(self, *clients: str, **more: Any) -> None:
-        for client in clients:
-            self.batcher.submit(Person(client, self.clock.now, **more))
-
-    def answer(self, clients: Sequence[str], release: Callable[[], None]) -> None:
-        release()
-        for client in clients:
-            self.batcher.returned(client)
-        for gate in list(self.calls.answered.values()):
-            gate.set()
-
-    def round(self, *clients: str) -> tuple[list[str], str]:
-        """These clients arrive, one call carries them, they are answered."""
-        self.arrive(*clients)
-        sent, reason, release = self.calls.next()
-        while len(sent) < len(clients):  # the first may have left before the others came
-            self.answer(sent, release)
-            more, reason, release = self.calls.next()
-            sent += more
-        self.answer(sent, release)
-        return sent, reason
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(wait: float = WAIT, most_requests: int = 64, most_rows: int = 100, calls: int = 1) -> Bench:
-        clock, sent = Clock(), Calls()
-        batcher = Batcher(
-            sent.send,
-            most_requests=most_requests,
-            most_rows=most_rows,
-            calls=calls,
-            wait=wait,
-            clock=clock,
+    def __init__(
+        self, wait: float = WAIT, most_requests: int = 64, most_rows: int = 100, calls: int = 1
+    ) -> None:
+        self.calls: list[tuple[list[str], str]] = []
+        self._answers: list[asyncio.Future[None]] = []
+        self.batcher = Batcher[Person](
+            self._send, most_requests=most_requests, most_rows=most_rows, calls=calls, wait=wait
         )
-        batcher.start()
-        made.append(Bench(batcher, clock, sent))
-        return made[-1]
 
-    yield make
-    for each in made:
-        each.batcher.close()
-        for gate in list(each.calls.answered.values()):
-            gate.set()
+    async def _send(self, members: Sequence[Person], reason: str, release: Callable[[], None]) -> None:
+        self.calls.append(([member.name for member in members], reason))
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        await answer
+        release()
 
+    async def arrive(self, *names: str, **more: Any) -> None:
+        """These people ask."""
+        for name in names:
+            self.batcher.put(Person(name, asyncio.get_running_loop().time(), **more))
+            await self.pass_time(0.0001)
 
-def test_a_request_that_finds_nothing_under_way_leaves_at_once(bench: Callable[..., Bench]) -> None:
-    """No clock moves, nothing else arrives."""
-    each = bench()
-    each.arrive("a")
-    assert each.calls.next()[:2] == (["a"], "idle")
+    async def answer(self, number: int = 0) -> None:
+        """The container answers a call that is under way."""
+        self._answers.pop(number).set_result(None)
+        await self.pass_time(0)
 
+    async def pass_time(self, seconds: float) -> None:
+        """Time passes, and what is due happens."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        loop.now += seconds
+        for _ in range(5):
+            await asyncio.sleep(0)
 
-def test_what_arrives_meanwhile_leaves_together(bench: Callable[..., Bench]) -> None:
-    """In the order of arrival, when the call before has its answer."""
-    each = bench()
-    each.arrive("a")
-    first = each.calls.next()
-    each.arrive("b", "c", "d")
-    assert each.calls.none_leaves()
-    assert each.batcher.length == 3
-    each.clock.now += 0.5
-    assert each.batcher.oldest_wait == pytest.approx(0.5)
-    each.answer(first[0], first[2])
-    assert each.calls.next()[:2] == (["b", "c", "d"], "upstream_free")
-    assert (each.batcher.length, each.batcher.oldest_wait) == (0, 0.0)
-
-
-def test_only_requests_of_one_key_travel_together_and_the_oldest_go_first(
-    bench: Callable[..., Bench],
-) -> None:
-    """A busy key cannot starve another."""
-    each = bench()
-    each.arrive("a")
-    first = each.calls.next()
-    each.arrive("b", key="x")
-    each.clock.now += 0.1
-    each.arrive("c", "d", key="y")
-    each.arrive("e", key="x")
-    each.answer(first[0], first[2])
-    second = each.calls.next()
-    assert second[0] == ["b", "e"]
-    each.answer(second[0], second[2])
-    assert each.calls.next()[0] == ["c", "d"]
+    def left(self) -> tuple[list[str], str] | None:
+        """The call that has left since the last question."""
+        return self.calls.pop(0) if self.calls else None
 
 
-def test_a_batch_ends_at_its_limits(bench: Callable[..., Bench]) -> None:
-    """Of requests and of rows; a request with more rows than the limit still travels, by itself."""
-    each = bench(most_requests=2, most_rows=5)
-    each.arrive("a")
-    first = each.calls.next()
-    each.arrive("b", "c", "d", row_count=2)
-    each.arrive("e", row_count=9)
-    each.answer(first[0], first[2])
-    sent = []
+def run(test: Coroutine[Any, Any, None]) -> None:
+    loop = Loop()
+    try:
+        loop.run_until_complete(test)
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Run an asynchronous test with the clock of this file."""
+
+    def wrapped() -> None:
+        run(test())  # type: ignore[arg-type]
+
+    wrapped.__doc__ = test.__doc__
+    return wrapped
+
+
+@on_a_loop
+async def test_a_lone_client_never_waits() -> None:
+    """However quickly it comes back."""
+    bench = Bench()
+    for _ in range(20):
+        await bench.arrive("a")
+        assert bench.left() == (["a"], "idle")
+        await bench.answer()
+
+
+@on_a_loop
+async def test_what_waits_during_a_call_leaves_together() -> None:
+    """As soon as the container has answered, if nobody is to be waited for."""
+    bench = Bench(wait=0)
+    await bench.arrive("a", "b", "c", "d")
+    assert bench.left() == (["a"], "idle")
+    await bench.answer()
+    assert bench.left() == (["b", "c", "d"], "upstream_free")
+
+
+@on_a_loop
+async def test_clients_that_come_back_are_waited_for() -> None:
+    """Two groups that take turns become one."""
+    bench = Bench()
+    await bench.arrive("a", "b", "c", "d")
+    assert bench.left() == (["a"], "idle")
+    await bench.answer()
+    assert bench.left() is None, "a is expected back"
+    await bench.arrive("a")
+    assert bench.left() == (["b", "c", "d", "a"], "clients_back")
+    await bench.answer()
+    await bench.arrive("a", "b", "c")
+    assert bench.left() is None
+    await bench.arrive("d")
+    assert bench.left() == (["a", "b", "c", "d"], "clients_back")
+
+
+@on_a_loop
+async def test_the_wait_has_an_end_and_a_wait_in_vain_is_not_repeated_soon() -> None:
+    """After the first the next call does not wait, after another in vain the next two."""
+    bench = Bench()
+    skipped = []
     for _ in range(3):
-        members, _, release = each.calls.next()
-        sent.append(members)
-        each.answer(members, release)
-    assert sent == [["b", "c"], ["d"], ["e"]]
+        skipped.append(0)
+        while True:
+            await bench.arrive("a", "b")
+            await bench.pass_time(WAIT + 0.001)  # a wait of before ends
+            found = bench.left()
+            assert found is not None
+            await bench.answer()  # b waits, and a is expected back, but does not come
+            found = bench.left()
+            if found is None:
+                await bench.pass_time(WAIT + 0.001)
+                assert bench.left() == (["b"], "wait_over")
+                await bench.answer()
+                break
+            assert found == (["b"], "upstream_free")
+            skipped[-1] += 1
+            await bench.answer()
+    assert skipped[0] == 0
+    assert 0 < skipped[1] < skipped[2] <= MOST_SKIPPED
 
 
-def test_as_many_calls_are_under_way_as_the_container_has_workers(bench: Callable[..., Bench]) -> None:
-    """The third waits for one of two."""
-    each = bench(calls=2)
-    each.arrive("a")
-    each.calls.next()
-    each.arrive("b")
-    each.calls.next()
-    each.arrive("c")
-    assert each.calls.none_leaves()
+@on_a_loop
+async def test_a_call_carries_a_number_of_requests_and_of_rows() -> None:
+    """The rest leaves with the next."""
+    bench = Bench(wait=0, most_requests=3, most_rows=10)
+    await bench.arrive("a")
+    await bench.arrive("b", "c", "d", "e")
+    await bench.answer()
+    assert bench.calls == [(["a"], "idle"), (["b", "c", "d"], "full")]
+    await bench.answer()
+    await bench.arrive("f", "g", row_count=8)
+    await bench.answer()
+    await bench.answer()
+    assert [names for names, _ in bench.calls[2:]] == [["e"], ["f"], ["g"]]
 
 
-def faithful(each: Bench, *clients: str) -> None:
-    """Let clients come back at once often enough to be waited for."""
-    for _ in range(FAITHFUL_AFTER + 1):
-        each.round(*clients)
-        each.clock.now += WAIT / 10
+@on_a_loop
+async def test_groups_that_differ_leave_apart_and_the_oldest_first() -> None:
+    """By their key."""
+    bench = Bench(wait=0)
+    await bench.arrive("a")
+    await bench.arrive("b", key="other")
+    await bench.arrive("c")
+    await bench.arrive("d", key="other")
+    await bench.answer()
+    await bench.answer()
+    assert [names for names, _ in bench.calls] == [["a"], ["b", "d"], ["c"]]
 
 
-def test_a_batch_waits_for_clients_that_keep_coming_back(bench: Callable[..., Bench]) -> None:
-    """Both travel together though the first of them found nothing under way."""
-    each = bench()
-    faithful(each, "a", "b")
-    each.arrive("a")
-    assert each.calls.none_leaves()
-    each.arrive("b")
-    assert each.calls.next()[:2] == (["a", "b"], "clients_back")
+@on_a_loop
+async def test_so_many_calls_are_under_way() -> None:
+    """Two here; the third waits for one of them."""
+    bench = Bench(wait=0, calls=2)
+    await bench.arrive("a", "b", "c")
+    assert [names for names, _ in bench.calls] == [["a"], ["b"]]
+    await bench.answer(1)
+    assert [names for names, _ in bench.calls] == [["a"], ["b"], ["c"]]
 
 
-def test_it_waits_no_longer_than_the_setting(bench: Callable[..., Bench]) -> None:
-    """Whoever does not come back is not waited for again."""
-    each = bench()
-    faithful(each, "a", "b")
-    each.arrive("a")
-    assert each.calls.none_leaves()
-    each.clock.now += WAIT
-    sent = each.calls.next()
-    assert sent[:2] == (["a"], "wait_over")
-    each.answer(sent[0], sent[2])
-    each.clock.now += WAIT / 10
-    each.arrive("a")
-    assert each.calls.next()[:2] == (["a"], "idle")
-
-
-def test_after_a_wait_in_vain_the_next_is_left_out(bench: Callable[..., Bench]) -> None:
-    """Where the clients cannot all be back in time, waiting costs time; but it is tried again."""
-    each = bench()
-    faithful(each, "a", "b")
-    each.arrive("a")
-    assert each.calls.none_leaves()
-    each.clock.now += WAIT
-    sent = each.calls.next()
-    assert sent[1] == "wait_over"
-    each.answer(sent[0], sent[2])
-    faithful(each, "a", "b")
-    each.arrive("a")
-    sent = each.calls.next()
-    assert sent[0] == ["a"]
-    each.answer(sent[0], sent[2])
-    faithful(each, "a", "b")
-    each.arrive("a")
-    assert each.calls.none_leaves()
-
-
-def test_a_lone_client_never_waits(bench: Callable[..., Bench]) -> None:
-    """It is the only one that could come back, and it has."""
-    each = bench()
-    for _ in range(10):
-        assert each.round("a") == (["a"], "idle")
-        each.clock.now += WAIT / 10
-
-
-def test_random_arrivals_never_wait(bench: Callable[..., Bench]) -> None:
-    """Clients that come back later than the wait are not expected, whatever the pairs they arrived in."""
-    each = bench()
-    for _ in range(10):
-        each.round("a", "b")
-        each.clock.now += WAIT * 2
-    each.arrive("a")
-    assert each.calls.next()[0] == ["a"]
-
-
-def test_an_expectation_ends_with_the_wait(bench: Callable[..., Bench]) -> None:
-    """A request long after a busy time leaves at once, though others of that time never came back."""
-    each = bench()
-    faithful(each, "a", "b")
-    each.clock.now += 60
-    each.arrive("z")
-    assert each.calls.next()[:2] == (["z"], "idle")
-
-
-def test_a_wait_of_0_is_never(bench: Callable[..., Bench]) -> None:
-    """Clients that come back are not waited for."""
-    each = bench(wait=0.0)
-    for _ in range(FAITHFUL_AFTER + 2):
-        each.round("a", "b")
-    each.arrive("a")
-    assert each.calls.next()[0] == ["a"]
-
-
-def test_the_clients_remembered_are_bounded(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new connection for every request costs no memory."""
-    monkeypatch.setattr("monitoring.sidecar.batching.REMEMBERED_CLIENTS", 10)
-    each = bench()
-    for number in range(40):
-        each.round(f"a{number}", f"b{number}")
-    assert len(each.batcher._seen) <= 12
-
-
-def test_closing_sends_what_waits(bench: Callable[..., Bench]) -> None:
-    """The threads end when the queue is empty, not before."""
-    each = bench()
-    each.arrive("a")
-    first = each.calls.next()
-    each.arrive("b")
-    each.batcher.close()
-    each.answer(first[0], first[2])
-    assert each.calls.next()[0] == ["b"]
+@on_a_loop
+async def test_length_and_oldest_start_are_those_of_what_waits() -> None:
+    """For the metrics."""
+    bench = Bench(wait=0)
+    assert (bench.batcher.length, bench.batcher.oldest_start) == (0, None)
+    await bench.arrive("a", "b", "c")
+    assert bench.batcher.length == 2
+    assert bench.batcher.oldest_start is not None
+    await bench.answer()
+    assert (bench.batcher.length, bench.batcher.oldest_start) == (0, None)

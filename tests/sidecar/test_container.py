@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from monitoring.sidecar import payloads
 from tests.conftest import ROOT
 from tests.made_up.sidecars import JSON, Reply, Running, Served, Start, ask, eventually, free_port
 
@@ -79,7 +80,6 @@ def request(random_: random.Random, text: bool) -> tuple[str, dict[str, str], by
                 ({"Content-Type": "text/plain"}, table),
                 ({"Content-Type": "application/json; version=2"}, body),
                 ({"Content-Type": "application/vnd.apache.parquet"}, parquet(records)),
-                ({}, body),
             ]
         )
     if random_.random() < 0.05:
@@ -165,8 +165,13 @@ def test_sixty_four_clients_get_the_answers_to_their_own_rows(
     for feature in each.reference.features:
         place = NUMBERS.index(feature.name)
         counts = feature.count(np.array([values[place] for values in rows], dtype=float))
-        for label, expected in zip(feature.bins, counts.bins, strict=True):
-            assert sidecar.value("model_feature_values_total", feature=feature.name, bin=label) == expected
+        counted = [
+            sidecar.value("model_feature_values_total", feature=feature.name, bin=label)
+            for label in feature.bins
+        ]
+        waiting = counts.bins - np.array(counted)  # in a lot that is not full
+        assert (waiting >= 0).all()
+        assert waiting.sum() < sidecar.sidecar.settings.lot_rows
 
 
 def test_one_poison_row_among_32_clients_fails_alone(start: Start, served: dict[str, Served]) -> None:
@@ -271,11 +276,15 @@ def fuzz(port: int, sidecar: Running, examples: int) -> None:
     def check(body: bytes, content_type: str) -> None:
         headers = {"Content-Type": content_type}
         got = ask(sidecar.port, body=body, headers=headers)
+        if payloads.fault(content_type, body) is not None:
+            assert got.status == 400
+            return
         expected = ask(port, body=body, headers=headers)
         assert (got.status, got.body) == (expected.status, expected.body)
 
     check()
-    assert sidecar.value("sidecar_requests_refused_total") == 0
+    refused = sidecar.value("sidecar_requests_refused_total")
+    assert refused == sidecar.value("sidecar_requests_refused_total", reason="malformed")
     assert sidecar.value("sidecar_observation_failures_total", part="count") == 0
 
 
@@ -374,7 +383,8 @@ def test_a_container_that_is_killed_and_started_again(
     assert not mistaken.is_set(), "somebody got another's answer"
     assert set(statuses) == {200, 502}
     assert sidecar.value("sidecar_rows_total") == statuses.count(200)
-    assert sidecar.value("model_feature_values_total", feature="Age", bin="1") == statuses.count(200)
+    counted = sidecar.value("model_feature_values_total", feature="Age", bin="1")
+    assert 0 <= statuses.count(200) - counted < sidecar.sidecar.settings.lot_rows
     assert sidecar.value("sidecar_requests_total", endpoint="invocations", status="5xx") == statuses.count(
         502
     )

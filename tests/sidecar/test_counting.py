@@ -1,6 +1,7 @@
 """Metrics, what they count, and that nothing else can add to them."""
 
 import json
+import socket
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,40 @@ from monitoring.reference import Golden, Reference
 from monitoring.sidecar import guard, model_check, payloads
 from monitoring.sidecar.counting import Observer, Seen
 from monitoring.sidecar.metrics import Metrics
-from tests.made_up.sidecars import Start, people
+from tests.made_up.sidecars import KEYS, Start, answer_json, people
 
 JSON_TYPE = "application/json"
+CSV = {"Content-Type": "text/csv"}
 
 
 class Watch:
     """An observer on a registry of its own, drained by hand."""
 
-    def __init__(self, reference: Reference | None, limit: int = 10_000) -> None:
+    def __init__(self, reference: Reference | None, limit: int = 10_000, **limits: Any) -> None:
         self.metrics = Metrics(CollectorRegistry(), reference, "7")
-        self.observer = Observer(self.metrics, reference, limit)
+        self.observer = Observer(self.metrics, reference, limit, **limits)
 
-    def see(
+    def everything(self) -> dict[str, float]:
+        """Every sample by its name and labels."""
+        return {
+            f"{sample.name}{sorted(sample.labels.items())}": sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if family.name.startswith("model_") and not sample.name.endswith("_created")
+        }
+
+    def put(
         self, body: bytes, risks: list[float], answered: bool = True, content_type: str = JSON_TYPE
     ) -> None:
         answer = json.dumps({"predictions": [[1 - risk, risk] for risk in risks]}).encode()
         table = payloads.table(body)
         self.observer.put(Seen(content_type, body, answered, answer, () if table is None else (table,)))
+
+    def see(
+        self, body: bytes, risks: list[float], answered: bool = True, content_type: str = JSON_TYPE
+    ) -> None:
+        """Count an answer now."""
+        self.put(body, risks, answered, content_type)
         self.observer.drain()
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -73,12 +90,14 @@ def test_the_reference_is_exported(watch: Watch) -> None:
     assert watch.metrics.registry.get_sample_value("sidecar_reference_loaded") == 1
 
 
-@pytest.mark.parametrize("copies", [1, 30])
+@pytest.mark.parametrize("copies", [4, 30])
 def test_values_are_counted_by_feature_and_fate(watch: Watch, copies: int) -> None:
     """The same for few rows, counted one by one, and for many, counted as arrays."""
     rows = [[15, 1, "Oslo"], [25, 2, "Paris"], [500, 9, "unknown"], [None, 5, "Bergen"]] * copies
-    body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": rows}}).encode()
-    watch.see(body, [0.1] * len(rows))
+    for some in (rows,) if copies > 8 else (rows[:8], rows[8:]):
+        body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": some}}).encode()
+        watch.put(body, [0.1] * len(some))
+    watch.observer.drain()
     assert watch.bins("BMI") == [copies, copies, 0]
     assert watch.bins("Age") == [0, copies, copies]
     assert watch.value("model_feature_missing_total", feature="BMI") == copies
@@ -90,7 +109,7 @@ def test_values_are_counted_by_feature_and_fate(watch: Watch, copies: int) -> No
     assert watch.metrics.registry.get_sample_value("sidecar_rows_total") == 4 * copies
 
 
-@pytest.mark.parametrize("many", [1, 40])
+@pytest.mark.parametrize("many", [2, 40])
 def test_values_that_are_no_numbers_are_unknown_levels(watch: Watch, many: int) -> None:
     """Text that is a number counts as the number, as in the model's server."""
     values = ["25", "x", [1], {}, True, 10**400] * many
@@ -108,13 +127,63 @@ def test_values_that_are_no_numbers_are_unknown_levels(watch: Watch, many: int) 
 def test_risks_are_counted_by_bin_and_by_predicted_class(watch: Watch) -> None:
     """Counts, sums and sums of risk * (1 - risk); the threshold's bin is the first positive one."""
     risks = np.array([0.1, 0.15, 0.3, 0.5, 0.9])
-    watch.see(people(*[20] * 5).encode(), risks.tolist())
-    assert [watch.value("model_scores_total", bin=f"0{i}") for i in range(3)] == [2, 1, 2]
-    assert watch.value("model_score_sum_total", bin="02") == pytest.approx(1.4)
-    assert watch.value("model_predictions_total", predicted="1") == 2
-    assert watch.value("model_prediction_risk_sum_total", predicted="0") == pytest.approx(0.55)
-    variance = (risks * (1 - risks))[:3].sum()
-    assert watch.value("model_prediction_variance_sum_total", predicted="0") == pytest.approx(variance)
+    watch.see(people(*[20] * 10).encode(), [*risks, *risks])
+    assert [watch.value("model_scores_total", bin=f"0{i}") for i in range(3)] == [4, 2, 4]
+    assert watch.value("model_score_sum_total", bin="02") == pytest.approx(2.8)
+    assert watch.value("model_predictions_total", predicted="1") == 4
+    assert watch.value("model_prediction_risk_sum_total", predicted="0") == pytest.approx(1.1)
+    variance = 2 * (risks * (1 - risks))[:3].sum()
+    assert watch.value("model_prediction_variance_sum_total", predicted="0") == pytest.approx(
+        variance, abs=6e-3
+    )
+
+
+def test_rows_reach_the_metrics_in_lots(watch: Watch) -> None:
+    """Nine people are not seen, the tenth brings all of them; what is left at the stop is dropped."""
+    for number in range(9):
+        watch.see(people(20 + number).encode(), [0.3])
+    assert [watch.bins("BMI"), watch.value("model_scores_total", bin="01")] == [[0, 0, 0], 0]
+    watch.see(people(29).encode(), [0.3])
+    assert [watch.bins("BMI"), watch.value("model_scores_total", bin="01")] == [[2, 8, 0], 10]
+    watch.see(people(20, 21).encode(), [0.3, 0.3])
+    watch.observer.start()
+    watch.observer.stop()
+    assert watch.value("model_scores_total", bin="01") == 10
+    assert watch.metrics.registry.get_sample_value("sidecar_lot_rows_dropped_total", {"kind": "rows"}) == 2
+
+
+def test_sums_leave_rounded_and_lose_nothing(watch: Watch) -> None:
+    """To hundredths, the rest with a later lot."""
+    for _ in range(50):
+        watch.see(people(*[20] * 10).encode(), [0.3033] * 10)
+        shown = watch.value("model_score_sum_total", bin="01")
+        assert shown is not None
+        assert shown == pytest.approx(round(shown, 2), abs=1e-9)
+    assert watch.value("model_score_sum_total", bin="01") == pytest.approx(500 * 0.3033, abs=0.005)
+
+
+def test_between_two_scrapes_no_row_can_be_rebuilt(reference: Reference) -> None:
+    """Slow traffic, a scrape after each request: one by one every row shows, in lots of ten none."""
+    from monitoring.sidecar.counting import LOT_ROWS
+
+    def rebuilt(lot_rows: int) -> int:
+        watch = Watch(reference, lot_rows=lot_rows)
+        rng = np.random.default_rng(0)
+        cities, count = ["Oslo", "Bergen"], 0
+        before = watch.everything()
+        for _ in range(1000):
+            bmi, age, risk = rng.uniform(12, 98), int(rng.integers(1, 4)), rng.random()
+            body = {"columns": ["BMI", "Age", "city"], "data": [[bmi, age, cities[int(rng.integers(2))]]]}
+            watch.see(json.dumps({"dataframe_split": body}).encode(), [risk])
+            after = watch.everything()
+            moved = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+            values = [name for name in moved if name.startswith("model_feature_values_total")]
+            scores = [name for name in moved if name.startswith("model_scores_total")]
+            count += len(values) == 3 and len(scores) == 1
+            before = after
+        return count
+
+    assert (rebuilt(1), rebuilt(LOT_ROWS)) == (1000, 0)
 
 
 def test_requests_without_predictions_count_only_their_columns(watch: Watch) -> None:
@@ -127,13 +196,13 @@ def test_requests_without_predictions_count_only_their_columns(watch: Watch) -> 
 
 def test_answers_without_a_risk_are_counted_as_such(watch: Watch) -> None:
     """Three classes, text, or more than 1: no score bin takes them."""
-    table = payloads.table(people(20, 20, 20).encode())
+    table = payloads.table(people(*[20] * 12).encode())
     assert table is not None
-    body = b'{"predictions": [[0.1, 0.2, 0.7], "yes", 1.5]}'
+    body = b'{"predictions": [%s]}' % b", ".join([b'[0.1, 0.2, 0.7], "yes", 1.5'] * 4)
     watch.observer.put(Seen(JSON_TYPE, b"", True, body, (table,)))
     watch.observer.put(Seen(JSON_TYPE, people(20).encode(), True, b"[0.1]"))
     watch.observer.drain()
-    assert watch.value("model_unscored_rows_total") == 3
+    assert watch.value("model_unscored_rows_total") == 12
     failed = watch.metrics.registry.get_sample_value("sidecar_observation_failures_total", {"part": "answer"})
     assert failed == 1
 
@@ -154,7 +223,7 @@ def test_a_full_queue_loses_counts_and_says_so(reference: Reference) -> None:
 def test_the_queue_is_bounded_in_bytes_as_well(reference: Reference) -> None:
     """Few large bodies fill it as many small ones do."""
     watch = Watch(reference)
-    seen = Seen("text/csv", b"x" * 50_000_000, True, b"")
+    seen = Seen("text/csv", b"x" * 20_000_000, True, b"")
     for _ in range(5):
         watch.observer.put(seen)
     lost = watch.metrics.registry.get_sample_value(
@@ -162,8 +231,18 @@ def test_the_queue_is_bounded_in_bytes_as_well(reference: Reference) -> None:
     )
     assert lost == 3
     watch.observer.drain()
-    watch.see(people(20).encode(), [0.1])
-    assert watch.bins("BMI") == [1, 0, 0]
+    watch.see(people(*[20] * 10).encode(), [0.1] * 10)
+    assert watch.bins("BMI") == [10, 0, 0]
+
+
+def test_a_body_that_would_take_much_to_parse_is_not_counted(reference: Reference) -> None:
+    """3 million empty objects would be a quarter of a gigabyte."""
+    watch = Watch(reference, parsed_bytes=10_000_000)
+    body = b'{"inputs": [' + b"{}," * 300_000 + b"{}]}"
+    watch.observer.put(Seen(JSON_TYPE, body, True, b'{"predictions": [0.1]}'))
+    watch.observer.drain()
+    failed = watch.metrics.registry.get_sample_value("sidecar_observation_failures_total", {"part": "body"})
+    assert failed == 1
 
 
 def test_a_failure_to_count_is_counted_and_its_message_is_not_logged(
@@ -177,8 +256,8 @@ def test_a_failure_to_count_is_counted_and_its_message_is_not_logged(
     with monkeypatch.context() as patched:
         patched.setattr("monitoring.sidecar.payloads.table_columns", fail)
         watch.see(people(20).encode(), [0.1])
-    watch.see(people(20).encode(), [0.1])
-    assert watch.bins("BMI") == [1, 0, 0]
+    watch.see(people(*[20] * 10).encode(), [0.1] * 10)
+    assert watch.bins("BMI") == [10, 0, 0]
     failed = watch.metrics.registry.get_sample_value("sidecar_observation_failures_total", {"part": "count"})
     assert failed == 1
     assert "canary" not in caplog.text
@@ -227,7 +306,7 @@ def test_the_guard_names_columns_and_rules(reference: Reference) -> None:
 def test_the_guard_rejects_without_asking_the_container(
     start: Start, scripted: Any, reference: Reference
 ) -> None:
-    """422 names columns and rules and shows no value; good rows, and bodies it cannot read, pass."""
+    """422 names columns and rules and shows no value; what cannot be read is refused, good rows pass."""
     container = scripted()
     sidecar = start(container.port, reference, guard="reject")
     refused = sidecar.ask(body=people(20, 7654.25))
@@ -236,17 +315,64 @@ def test_the_guard_rejects_without_asking_the_container(
     assert b"7654" not in refused.body
     assert container.requests == []
     assert sidecar.ask(body=people(20)).status == 200
-    assert sidecar.ask(body="{").status == 400
+    assert sidecar.ask(body="{").status == 422
+    assert sidecar.ask(body=b"PAR1", headers={"Content-Type": "application/x-parquet"}).status == 422
+    assert sidecar.ask(body="BMI,Age,city\n5000,1,Oslo\n", headers=CSV).status == 422
     large = json.dumps({"dataframe_records": [{"BMI": 5000, "Age": 1, "city": "Oslo"}] * 3000})
     assert sidecar.ask(body=large).status == 422
-    assert sidecar.value("sidecar_requests_refused_total", reason="guard") == 2
+    assert sidecar.value("sidecar_requests_refused_total", reason="guard") == 5
+
+
+@pytest.mark.parametrize("setting", ["observe", "reject"])
+def test_a_csv_row_longer_than_its_header_is_refused(
+    start: Start, scripted: Any, reference: Reference, setting: str
+) -> None:
+    """The container would read each answer one column to the left."""
+    container = scripted()
+    sidecar = start(container.port, reference, guard=setting)
+    for rows in ("20,1,Oslo,\n", "20,1,Oslo\n" * 10_000 + "20,1,Oslo,\n"):
+        assert sidecar.ask(body="BMI,Age,city\n" + rows, headers=CSV).status == 400
+    assert container.requests == []
+    assert sidecar.ask(body="BMI,Age,city,\n20,1,Oslo,\n", headers=CSV).status != 422
+    assert len(container.requests) == 1
+
+
+@pytest.mark.parametrize("size", [150, 100_000])
+def test_a_document_nested_without_end_is_the_callers_fault(
+    start: Start, scripted: Any, reference: Reference, size: int
+) -> None:
+    """The container would answer with an error of its own, and that would count against it."""
+    container = scripted()
+    answer = start(container.port, reference).ask(body=b'{"inputs": ' + b"[" * size)
+    assert (answer.status, container.requests) == (400, [])
 
 
 def test_observing_is_the_default(start: Start, scripted: Any, reference: Reference) -> None:
     """The container decides about every row; the sidecar counts."""
     sidecar = start(scripted().port, reference)
-    assert sidecar.ask(body=people(5000)).status == 200
-    assert sidecar.value("model_feature_out_of_range_total", feature="BMI") == 1
+    assert sidecar.ask(body=people(*[5000] * 10)).status == 200
+    assert sidecar.value("model_feature_out_of_range_total", feature="BMI") == 10
+
+
+def test_risks_with_reasons_are_counted_and_the_reasons_are_not(
+    start: Start, scripted: Any, reference: Reference
+) -> None:
+    """A request with `params` travels alone, as it came, and its rows count like others."""
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        document = json.loads(body)
+        rows = document["dataframe_split"]["data"]
+        reasons = [{"term": "BMI", "log_odds": 0.9}] * document["params"]["reasons"]
+        answer = {"predictions": [{"risk": row[0] / 100, "reasons": reasons} for row in rows]}
+        return answer_json(connection, json.dumps(answer).encode())
+
+    sidecar = start(scripted(script).port, reference, feedback_keys=KEYS)
+    document = json.loads(people(*[60] * 10)) | {"params": {"reasons": 3}}
+    answer = sidecar.ask(body=json.dumps(document))
+    assert len(answer.json["predictions"][0]["reasons"]) == 3
+    assert "model-feedback-token" in answer.headers
+    assert sidecar.value("model_scores_total", bin="02") == 10
+    assert sidecar.value("model_feature_values_total", feature="BMI") == 10
 
 
 GOLDEN = Golden(("a",), ((1,), (2,)), (0.25, 0.5))

@@ -47,7 +47,7 @@ def test_the_page_speaks_openmetrics_and_gzip(start: Start) -> None:
     """As the scraper asks."""
     running = start(9)
     request = urllib.request.Request(
-        f"http://127.0.0.1:{running.sidecar.settings.metrics_port}/metrics",
+        f"http://127.0.0.1:{running.sidecar.metrics_server.port}/metrics",
         headers={"Accept": "application/openmetrics-text; version=1.0.0", "Accept-Encoding": "gzip"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:

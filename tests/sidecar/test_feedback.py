@@ -3,20 +3,19 @@
 import base64
 import json
 import os
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
-from werkzeug.test import Client
 
 from monitoring.reference import Reference
 from monitoring.sidecar import feedback, feedback_tokens
-from monitoring.sidecar.endpoints import create_metrics_app
 from monitoring.sidecar.feedback import Feedback, Label, MalformedError
 from monitoring.sidecar.metrics import FEEDBACK_REFUSALS, Metrics
-from tests.made_up.sidecars import JSON, KEYS, Start, people
+from tests.made_up.sidecars import JSON, KEYS, Start, ask, people
 
 NOW = 1_800_000_000.0
 DAY = 86_400
@@ -100,7 +99,7 @@ class Counted:
 
     def __init__(self, reference: Reference, **limits: Any) -> None:
         self.metrics = Metrics(CollectorRegistry(), reference, "7")
-        chosen = {"lifetime": 30 * DAY, "versions": 2, "memory": 1000, **limits}
+        chosen = {"lifetime": 30 * DAY, "versions": 2, "memory": 1000, "lot_rows": 10, **limits}
         self.labels = Feedback(self.metrics, "risk", KEYS, clock=lambda: NOW, **chosen)
 
     def take(self, *labels: Label | None) -> feedback.Result:
@@ -118,17 +117,18 @@ def counted(reference: Reference) -> Counted:
 def test_a_label_counts_in_the_bin_and_under_the_version_that_predicted(counted: Counted) -> None:
     """With the predicted risk, its square and the delay."""
     issued_at = NOW - 3 * DAY - 5
-    result = counted.take(Label(issue(now=issued_at), 2, 1), Label(issue(now=issued_at), 0, 0))
-    assert result == feedback.Result(2, ())
+    positive = [Label(issue(now=issued_at), 2, 1) for _ in range(6)]
+    negative = [Label(issue(now=issued_at), 0, 0) for _ in range(4)]
+    assert counted.take(*positive, *negative) == feedback.Result(10, ())
     labels = {"bin": "02", "outcome": "1", "model_name": "risk", "model_version": "7"}
-    assert counted.value("model_feedback_total", **labels) == 1
-    assert counted.value("model_feedback_risk_sum_total", **labels) == pytest.approx(0.75, abs=1e-4)
-    assert counted.value("model_feedback_squared_risk_sum_total", **labels) == pytest.approx(0.5625, abs=1e-4)
+    assert counted.value("model_feedback_total", **labels) == 6
+    assert counted.value("model_feedback_risk_sum_total", **labels) == pytest.approx(4.5, abs=0.005)
+    assert counted.value("model_feedback_squared_risk_sum_total", **labels) == pytest.approx(3.375, abs=0.006)
     assert (
         counted.value("model_feedback_total", bin="00", outcome="0", model_name="risk", model_version="7")
-        == 1
+        == 4
     )
-    assert counted.value("model_feedback_delay_seconds_count", model_name="risk", model_version="7") == 2
+    assert counted.value("model_feedback_delay_seconds_count", model_name="risk", model_version="7") == 10
     assert (
         counted.value(
             "model_feedback_delay_seconds_bucket", model_name="risk", model_version="7", le="259200.0"
@@ -139,14 +139,14 @@ def test_a_label_counts_in_the_bin_and_under_the_version_that_predicted(counted:
         counted.value(
             "model_feedback_delay_seconds_bucket", model_name="risk", model_version="7", le="604800.0"
         )
-        == 2
+        == 10
     )
 
 
 def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counted: Counted) -> None:
     """Two here; the third counts as other. All their bins are there from the first label on."""
     for version in ("6", "5", "4"):
-        assert counted.take(Label(issue(version=version), 1, 1)).accepted == 1
+        assert counted.take(*(Label(issue(version=version), 1, 1) for _ in range(10))).accepted == 10
     counted.labels.seen(counted.labels.unseen())
     counts = {
         version: counted.value(
@@ -154,7 +154,7 @@ def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counte
         )
         for version in ("7", "6", "5", "4", "other")
     }
-    assert counts == {"7": 0, "6": 1, "5": 1, "4": None, "other": 1}
+    assert counts == {"7": 0, "6": 10, "5": 10, "4": None, "other": 10}
     assert (
         counted.value("model_feedback_total", bin="00", outcome="0", model_name="risk", model_version="6")
         == 0
@@ -162,54 +162,75 @@ def test_labels_of_older_versions_have_series_of_their_own_up_to_a_number(counte
 
 
 def test_the_first_labels_of_an_older_version_are_an_increase_for_whoever_reads_the_metrics(
-    counted: Counted,
+    start: Start, reference: Reference
 ) -> None:
     """Its series are read at 0 once before they count: one that was born with its labels would hide them."""
-    metrics = Client(create_metrics_app(counted.metrics, counted.labels, lambda: True, lambda: True))
+    sidecar = start(9, reference, feedback_keys=KEYS)
+    labels = sidecar.sidecar.labels
 
     def labels_of_version_6() -> float | None:
         line = 'model_feedback_total{bin="01",model_name="risk",model_version="6",outcome="1"} '
-        text = metrics.get("/metrics").get_data(as_text=True)
+        text = ask(sidecar.sidecar.metrics_server.port, "GET", "/metrics", headers={}).body.decode()
         return next((float(found.removeprefix(line)) for found in text.splitlines() if line in found), None)
 
+    def take(count: int) -> None:
+        assert labels.take([Label(issue(version="6", now=time.time()), 1, 1) for _ in range(count)]).accepted
+
     assert labels_of_version_6() is None
-    for _ in range(3):
-        counted.take(Label(issue(version="6"), 1, 1))
-    assert [labels_of_version_6() for _ in range(3)] == [0, 3, 3]
-    counted.take(Label(issue(version="6"), 1, 1))
-    assert labels_of_version_6() == 4
+    take(10)
+    assert [labels_of_version_6() for _ in range(3)] == [0, 10, 10]
+    take(9)
+    assert labels_of_version_6() == 10
+    take(1)
+    assert labels_of_version_6() == 20
 
 
 def test_labels_that_nobody_reads_do_not_pile_up(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number they count at once."""
-    monkeypatch.setattr(feedback, "MOST_HELD", 2)
+    monkeypatch.setattr(feedback, "MOST_HELD", 20)
+    for _ in range(25):
+        counted.take(Label(issue(version="6"), 1, 1))
+
+    def labels_of_version_6() -> float | None:
+        return counted.value(
+            "model_feedback_total", bin="01", outcome="1", model_name="risk", model_version="6"
+        )
+
+    assert labels_of_version_6() == 20
     for _ in range(5):
         counted.take(Label(issue(version="6"), 1, 1))
-    assert (
-        counted.value("model_feedback_total", bin="01", outcome="1", model_name="risk", model_version="6")
-        == 3
-    )
     counted.labels.seen(counted.labels.unseen())
-    assert (
-        counted.value("model_feedback_total", bin="01", outcome="1", model_name="risk", model_version="6")
-        == 5
-    )
+    assert labels_of_version_6() == 30
 
 
-def test_a_repeated_label_is_refused(counted: Counted) -> None:
-    """Whatever the outcome it now claims; another row of the same answer is no repeat."""
+def test_a_later_label_replaces_an_earlier_one_while_its_lot_is_open(counted: Counted) -> None:
+    """After that it is refused as repeated; another row of the same answer is no repeat."""
     token = issue()
-    result = counted.take(Label(token, 0, 1), Label(token, 0, 0), Label(token, 1, 1))
-    assert result == feedback.Result(2, ((1, "repeated"),))
+    assert counted.take(Label(token, 0, 1), Label(token, 0, 0), Label(token, 1, 1)) == feedback.Result(3, ())
+    counted.take(*(Label(issue(), 2, 1) for _ in range(8)))
+    outcomes = [
+        counted.value("model_feedback_total", bin="00", outcome=outcome, model_name="risk", model_version="7")
+        for outcome in ("0", "1")
+    ]
+    assert outcomes == [1, 0], "the later label counts"
+    assert counted.take(Label(token, 0, 1)) == feedback.Result(0, ((0, "repeated"),))
     assert counted.value("sidecar_feedback_refused_total", reason="repeated") == 1
 
 
+def test_labels_of_an_unfilled_lot_are_dropped_at_the_stop_and_counted(counted: Counted) -> None:
+    """Nine of them."""
+    counted.take(*(Label(issue(), 2, 1) for _ in range(9)))
+    counted.labels.stop()
+    assert counted.value("sidecar_lot_rows_dropped_total", kind="labels") == 9
+
+
 def test_the_labels_remembered_are_bounded(reference: Reference) -> None:
-    """The oldest is forgotten first."""
-    counted = Counted(reference, memory=2)
-    token = issue()
-    assert counted.take(*(Label(token, row, 0) for row in range(3))).accepted == 3
-    assert counted.take(Label(token, 2, 0)).accepted == 0
+    """The latest half of them at least; then the oldest are forgotten."""
+    counted = Counted(reference, memory=4, lot_rows=1)
+    token, other = issue(), issue()
+    assert counted.take(*(Label(token, row, 0) for row in range(3)), Label(other, 0, 0)).accepted == 4
+    assert counted.take(Label(other, 0, 0)).accepted == 0
+    assert counted.take(Label(other, 1, 0)).accepted == 1
     assert counted.take(Label(token, 0, 0)).accepted == 1
 
 
@@ -221,6 +242,7 @@ def test_every_refusal_is_counted_by_its_reason(counted: Counted) -> None:
         Label(issue(name="else"), 0, 1),
         Label(issue(), 3, 1),
         Label(issue(), -1, 1),
+        Label(issue(), None, 1),
         None,
     )
     refused = {
@@ -231,6 +253,7 @@ def test_every_refusal_is_counted_by_its_reason(counted: Counted) -> None:
         "expired": 1,
         "other_model": 1,
         "no_such_row": 2,
+        "row_missing": 1,
         "malformed": 1,
     }
 
@@ -243,7 +266,8 @@ def test_every_refusal_is_counted_by_its_reason(counted: Counted) -> None:
         3,
         {"token": "a"},
         {"token": "a", "outcome": 2},
-        {"token": "a", "outcome": "1"},
+        {"token": "a", "outcome": "yes"},
+        {"token": "a", "outcome": "2"},
         {"token": "a", "outcome": 0.5},
         {"token": 1, "outcome": 1},
         {"token": "a", "outcome": 1, "row": "0"},
@@ -267,7 +291,17 @@ def test_what_is_no_list_of_labels_is_refused_as_a_whole(body: bytes) -> None:
 
 def test_one_label_may_come_without_a_list_and_without_a_row() -> None:
     """The common case: one person, one answer."""
-    assert feedback.parse(b'{"token": "t", "outcome": true}', 10) == [Label("t", 0, 1)]
+    assert feedback.parse(b'{"token": "t", "outcome": true}', 10) == [Label("t", None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("written", "outcome"), [("1.0", 1), ('"1"', 1), ('"1.0"', 1), ("0.0", 0), ('"0"', 0)]
+)
+def test_an_outcome_may_be_written_as_pandas_writes_it(written: str, outcome: int) -> None:
+    """A column of labels with a gap is one of floats."""
+    assert feedback.parse(b'{"token": "t", "outcome": %s}' % written.encode(), 1) == [
+        Label("t", None, outcome)
+    ]
 
 
 def test_a_token_comes_with_an_answer_and_goes_back_with_an_outcome(
@@ -288,12 +322,17 @@ def test_a_token_comes_with_an_answer_and_goes_back_with_an_outcome(
         1,
         [{"place": 1, "reason": "no_such_row"}],
     )
-    assert (
-        second.value("model_feedback_total", bin="02", outcome="1", model_name="risk", model_version="7") == 1
-    )
     assert first.value("sidecar_feedback_tokens_total") == 1
-    again = second.ask(path="/feedback", body=json.dumps({"token": token, "row": 1, "outcome": 1}))
+    assert second.ask(path="/feedback", body="{}" + "x" * 2000).status == 400
+    for number in range(9):
+        token = first.ask(body=people(60 + number)).headers["model-feedback-token"]
+        second.ask(path="/feedback", body=json.dumps({"token": token, "outcome": 1}))
+    assert second.value("model_feedback_total", bin="02", outcome="1", model_version="7") == 10
+    again = second.ask(path="/feedback", body=json.dumps({"token": token, "outcome": 1}))
     assert (again.status, again.json["reasons"][0]["reason"]) == (422, "repeated")
+    whole = first.ask(body=people(20, 30)).headers["model-feedback-token"]
+    reply = second.ask(path="/feedback", body=json.dumps({"token": whole, "outcome": 1}))
+    assert (reply.status, reply.json["reasons"][0]["reason"]) == (422, "row_missing")
 
 
 def test_no_token_is_given_for_many_rows_and_that_is_counted(
@@ -309,11 +348,13 @@ def test_no_token_is_given_for_many_rows_and_that_is_counted(
 def test_feedback_asks_for_its_bearer_token(start: Start, scripted: Any, reference: Reference) -> None:
     """And the body is not even read without."""
     secret = "feedback-secret-0123"
-    sidecar = start(scripted().port, reference, feedback_keys=KEYS, feedback_bearer_token=secret)
+    tokens = (secret, "feedback-secret-4567")
+    sidecar = start(scripted().port, reference, feedback_keys=KEYS, feedback_bearer_token=tokens)
     assert sidecar.ask(path="/feedback", body="{}").status == 401
     assert sidecar.ask(path="/feedback", body="{", headers={"Authorization": "Bearer x"}).status == 401
-    given = {**JSON, "Authorization": f"Bearer {secret}"}
-    assert sidecar.ask(path="/feedback", body="{", headers=given).status == 400
+    for token in tokens:
+        given = {**JSON, "Authorization": f"Bearer {token}"}
+        assert sidecar.ask(path="/feedback", body="{", headers=given).status == 400
     assert sidecar.value("sidecar_feedback_refused_total", reason="unauthorized") == 2
 
 

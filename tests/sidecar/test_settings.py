@@ -132,7 +132,7 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
         }
     )
     assert settings.feedback_keys == ("a-first-key-of-many",)
-    assert settings.bearer_token is None
+    assert settings.bearer_token == ()
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,33 @@ def test_a_file_that_cannot_be_meant_is_named(variables: dict[str, str], problem
     """A missing file, a secret given twice, and a file for what is no secret."""
     with pytest.raises(SettingsError, match=problem):
         read({f"MODEL_EXPORTER_{name}": text for name, text in variables.items()})
+
+
+KUBERNETES = {
+    "MODEL_EXPORTER_SERVICE_HOST": "10.0.0.7",
+    "MODEL_EXPORTER_SERVICE_PORT": "8000",
+    "MODEL_EXPORTER_SERVICE_PORT_HTTP": "8000",
+    "MODEL_EXPORTER_PORT": "tcp://10.0.0.7:8000",
+    "MODEL_EXPORTER_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+    "MODEL_EXPORTER_PORT_8000_TCP_PROTO": "tcp",
+    "MODEL_EXPORTER_PORT_8000_TCP_PORT": "8000",
+    "MODEL_EXPORTER_PORT_8000_TCP_ADDR": "10.0.0.7",
+    "MODEL_EXPORTER_METRICS_PORT": "tcp://10.0.0.8:9101",
+    "MODEL_EXPORTER_METRICS_SERVICE_HOST": "10.0.0.8",
+}
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_this_name_are_ignored() -> None:
+    """A pod gets them for every service of its namespace; a misspelt setting of ours is still refused."""
+    assert read(KUBERNETES) == Settings()
+    with pytest.raises(SettingsError, match="MODEL_EXPORTER_PROT is not a setting"):
+        read({**KUBERNETES, "MODEL_EXPORTER_PROT": "8000"})
+    assert read({**KUBERNETES, "MODEL_EXPORTER_PORT": "8080"}).port == 8080
+
+
+def test_a_bearer_token_may_have_a_successor() -> None:
+    """Two at a time, so that callers can change theirs one after the other."""
+    both = "an-old-token-0123456,a-new-token-0123456"
+    assert read({"MODEL_EXPORTER_BEARER_TOKEN": both}).bearer_token == tuple(both.split(","))
+    with pytest.raises(SettingsError, match="MODEL_EXPORTER_BEARER_TOKEN"):
+        read({"MODEL_EXPORTER_BEARER_TOKEN": both + ",a-third-token-0123456"})

@@ -29,6 +29,6 @@ WORKDIR /opt/ml
 USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-S", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/ping', timeout=4)"]
+    CMD ["python", "-S", "-c", "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/ping'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "uvicorn", "--host", "0.0.0.0", "--port", "8080", "--no-access-log", \
             "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "20", "mlflow.pyfunc.scoring_server.app:app"]

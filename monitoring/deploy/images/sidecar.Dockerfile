@@ -16,13 +16,14 @@ COPY sidecar/*.py monitoring/sidecar/
 RUN python -m compileall -q monitoring
 
 ENV PYTHONUNBUFFERED=1 \
+    OPENBLAS_NUM_THREADS=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    MODEL_EXPORTER_HOST=0.0.0.0 \
+    MODEL_EXPORTER_HOST=* \
     MODEL_EXPORTER_PORT=8000 \
-    MODEL_EXPORTER_METRICS_HOST=0.0.0.0 \
+    MODEL_EXPORTER_METRICS_HOST=* \
     MODEL_EXPORTER_METRICS_PORT=9101
 USER 10001:10001
 EXPOSE 8000 9101
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['MODEL_EXPORTER_METRICS_PORT'] + '/live', timeout=4)"]
+    CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', os.environ['MODEL_EXPORTER_METRICS_PORT'], timeout=4); c.request('GET', '/live'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "monitoring.sidecar"]

@@ -1,0 +1,104 @@
+"""What the sidecar may hold in memory: bytes are reserved before they are used, and refused beyond the limit.
+
+Everything that callers can make it hold has a place in the sum of `most_bytes`, which is printed at the start
+and explained in docs/serving.md.
+"""
+
+import threading
+from types import TracebackType
+from typing import NamedTuple
+
+from monitoring.sidecar.settings import Settings
+
+MEGABYTE = 1_000_000
+# The process with its libraries, the metrics and a page of them.
+BASE_BYTES = 90 * MEGABYTE
+# Buffers of a connection, and the objects that stand for it.
+CONNECTION_BYTES = 65_536
+# A body, and the copy of it that waits in a socket's buffer.
+COPIES = 2
+# What a label that was counted takes, so that it does not count twice.
+LABEL_BYTES = 130
+# A parsed body may take this many times `body_bytes`; one at a time is parsed.
+PARSED_FACTOR = 16
+SMALL_BODY = 65_536
+# What is kept for small bodies when large ones have taken the rest.
+SPARE_SHARE = 0.25
+
+
+class OverBudgetError(Exception):
+    """There is no room for these bytes now."""
+
+
+class Budget:
+    """A number of bytes that many may reserve from. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self.reserved = 0
+
+    def reserve(self, count: int, *, large: bool = False) -> None:
+        """Take bytes; what is `large` leaves a quarter of them to small requests. Raises OverBudgetError."""
+        most = self._most * (1 - SPARE_SHARE) if large else self._most
+        with self._lock:
+            if self.reserved + count > most:
+                raise OverBudgetError
+            self.reserved += count
+
+    def release(self, count: int) -> None:
+        """Give bytes back."""
+        with self._lock:
+            self.reserved -= count
+
+
+class Reservation:
+    """The bytes of one request, from its head to the end of its answer; a context manager."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._budget.release(self._held)
+        self._held = 0
+
+    def grow(self, count: int) -> None:
+        """Reserve bytes of a body. Raises OverBudgetError."""
+        bytes_held = COPIES * count
+        self._budget.reserve(bytes_held, large=count > SMALL_BODY or self._held > COPIES * SMALL_BODY)
+        self._held += bytes_held
+
+
+class Bound(NamedTuple):
+    """One part of the sum."""
+
+    what: str
+    most: int
+
+
+def bounds(settings: Settings) -> list[Bound]:
+    """The parts of the memory that the sidecar can come to hold, in bytes."""
+    return [
+        Bound("process, libraries, metrics", BASE_BYTES),
+        Bound(f"{settings.connections} connections", settings.connections * CONNECTION_BYTES),
+        Bound("bodies, answers, rows waiting to be counted", settings.buffer_bytes),
+        Bound("the one body that is being parsed", PARSED_FACTOR * settings.body_bytes),
+        Bound(f"{settings.feedback_memory} labels", settings.feedback_memory * LABEL_BYTES),
+    ]
+
+
+def most_bytes(settings: Settings) -> int:
+    """The sum of all bounds."""
+    return sum(bound.most for bound in bounds(settings))
+
+
+def describe(settings: Settings) -> str:
+    """The sum in words, in megabytes."""
+    parts = " + ".join(f"{bound.most / MEGABYTE:.0f} ({bound.what})" for bound in bounds(settings))
+    return f"memory: at most {most_bytes(settings) / MEGABYTE:.0f} MB = {parts}"

@@ -1,0 +1,386 @@
+"""The listener of a port: an HTTP/1.1 server on one event loop, for any number of callers that mean harm.
+
+* A head is read strictly (`http1`), and a path that is not in the table is refused before its body is read.
+* Head and body have to be there within a time, however they drip, and so has an answer to be read.
+* One address has at most half of the connections; where there are too many, the one that has been between
+  requests, or in the middle of one, for longest makes room.
+* Bytes are reserved (`budget`) before they are read.
+* Every request whose head was read before a stop is answered, up to the end of a grace period.
+"""
+
+import asyncio
+import functools
+import hmac
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from typing import NamedTuple
+
+from monitoring.sidecar import http1
+from monitoring.sidecar.answers import Answer, refusal
+from monitoring.sidecar.budget import SMALL_BODY, Budget, OverBudgetError, Reservation
+from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire
+
+SWEEP_SECONDS = 0.25
+HEARTBEAT_SECONDS = 10.0
+# Time for a head and a small body to arrive, or for an answer to be read; a large one gets more.
+MOVE_SECONDS = 10.0
+SLOWEST_BYTES_A_SECOND = 262_144
+LINGER_SECONDS = 1.0
+ADDRESS_SHARE = 0.5
+BODILESS = (204, 304)
+
+log = logging.getLogger(__name__)
+
+
+class Request(NamedTuple):
+    """A request that was read in full. `held` are the bytes that were reserved for it."""
+
+    head: http1.RequestHead
+    body: bytes
+    held: Reservation
+
+
+class Route(NamedTuple):
+    """What is done at one path. `name` stands for it in the metrics; `bearers` are the tokens of which a
+    caller must show one, if there are any; `predicts` says that answers count as predictions."""
+
+    name: str
+    methods: tuple[str, ...]
+    handle: Callable[[Request], Awaitable[Answer]]
+    bearers: tuple[str, ...] = ()
+
+
+class Limits(NamedTuple):
+    """What callers may take: connections, requests at a time, bytes of one body, seconds after a stop."""
+
+    connections: int
+    requests: int
+    body_bytes: int
+    grace_seconds: float
+
+
+Count = Callable[[str, Answer], None]
+
+
+class Connection(Wire):
+    """A caller's connection, which serves one request after the other."""
+
+    def __init__(self, server: "Server") -> None:
+        super().__init__(server.scratch)
+        self._server = server
+        self.late_at = float("inf")
+        self.quiet_since = time.monotonic()
+        self.is_busy = False
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve it, if there is room for it."""
+        super().connection_made(transport)
+        self.address = (transport.get_extra_info("peername") or ("",))[0]
+        if self._server.admit(self):
+            self._task = asyncio.get_running_loop().create_task(self._serve())
+        else:
+            self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget it."""
+        super().connection_lost(error)
+        self._server.forget(self)
+
+    async def _serve(self) -> None:
+        try:
+            while await self._exchange():
+                pass
+        except (EndedError, asyncio.CancelledError):
+            pass
+        except Exception as error:
+            log.error("a connection failed: %s", type(error).__name__)
+        if not self.discards:
+            self.transport.close()
+
+    async def _exchange(self) -> bool:
+        """Serve one request; whether another may follow."""
+        name, head, answer, whole = "other", None, None, False
+        self.quiet_since, self.late_at, self.is_busy = time.monotonic(), float("inf"), False
+        with Reservation(self._server.budget) as held:
+            try:
+                head = await self._head()
+                route = self._server.routes.get(head.path)
+                name = route.name if route else "other"
+                answer = self._server.refuses(head, route)
+                if answer is None and route is not None:
+                    body = await self._body(head, held)
+                    whole = True
+                    self.late_at, self.is_busy = float("inf"), True
+                    answer = await self._handle(route, Request(head, body, held))
+                whole = whole or head.length == 0
+            except http1.MalformedError:
+                answer = refusal("malformed")
+            except TooLargeError:
+                answer = refusal("too_large")
+            except OverBudgetError:
+                answer = refusal("overload")
+            except TimeoutError:
+                answer = refusal("late")
+            except asyncio.CancelledError:
+                answer = refusal("stopping")
+            assert answer is not None
+            self._server.count(name, answer)
+            keeps = bool(head and head.keeps_alive and whole and not self._server.closes_connections)
+            self._write(head, answer, keeps)
+            self.is_busy, self.late_at = True, time.monotonic() + allowed_seconds(len(answer.body))
+            await self.flushed()
+        if not keeps and not whole and not self.has_ended:
+            self.late_at = time.monotonic() + LINGER_SECONDS
+            self.discard()
+        return keeps
+
+    async def _head(self) -> http1.RequestHead:
+        """Read a request's head; what comes first starts the time that it may take."""
+        if not self.has_begun:
+            await self.more()
+        self.late_at = time.monotonic() + MOVE_SECONDS
+        received = await self.until(b"\r\n\r\n")
+        return http1.request_head(received.removeprefix(b"\r\n"))
+
+    async def _body(self, head: http1.RequestHead, held: Reservation) -> bytes:
+        """Read a request's body."""
+        most = self._server.limits.body_bytes
+        if head.length == 0:
+            return b""
+        if head.length is not None:
+            if head.length > most:
+                raise TooLargeError
+            held.grow(head.length)
+            self.late_at += allowed_seconds(head.length) - MOVE_SECONDS
+        if head.values.get("expect", "").lower() == "100-continue" and not self.has_begun:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if head.length is not None:
+            return await self.exactly(head.length)
+
+        def grow(count: int) -> None:
+            held.grow(count)
+            self.late_at += count / SLOWEST_BYTES_A_SECOND
+
+        return await self.chunks(most, grow)
+
+    async def _handle(self, route: Route, request: Request) -> Answer:
+        """The route's answer; a failure of ours is an answer too."""
+        try:
+            return await route.handle(request)
+        except OverBudgetError:
+            return refusal("overload")
+        except Exception as error:
+            log.error("%s failed: %s", route.name, type(error).__name__)
+            return refusal("internal")
+
+    def _write(self, head: http1.RequestHead | None, answer: Answer, keeps: bool) -> None:
+        """Write an answer in one piece."""
+        if self.is_lost:
+            return
+        wire_head = _answer_head(answer.status, answer.phrase, tuple(answer.fields), int(time.time()), keeps)
+        if answer.status not in BODILESS:
+            wire_head += f"Content-Length: {len(answer.body)}\r\n"
+        has_body = answer.status not in BODILESS and not (head and head.method == "HEAD")
+        self.transport.write((wire_head + "\r\n").encode("latin-1") + (answer.body if has_body else b""))
+
+    def sweep(self, now: float) -> None:
+        """Give up what has taken too long."""
+        if now < self.late_at:
+            return
+        if self.is_busy or self.discards:
+            self.transport.abort()
+        else:
+            self.late_at = float("inf")
+            self.interrupt(TimeoutError())
+
+    def give_way(self) -> None:
+        """Close at once: others need the place."""
+        self.transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has come that is not answered."""
+        return not self.is_busy and not self.has_begun and self.late_at == float("inf")
+
+    def abandon(self) -> None:
+        """Answer what is being read or waits for the container with a refusal: the grace period is over."""
+        if not self.is_idle and not self.discards:
+            self._task.cancel()
+
+
+class Server:
+    """The listener of one port. `run` returns after `stop`, when everything that was read is answered."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        routes: Mapping[str, Route],
+        limits: Limits,
+        budget: Budget,
+        count: Count,
+    ) -> None:
+        self.routes = routes
+        self.limits = limits
+        self.budget = budget
+        self.count = count
+        self.scratch = memoryview(bytearray(READ_BYTES))
+        self.port = int(listener.getsockname()[1])
+        self.is_stopping = False
+        self._listener = listener
+        self._has_closed = False
+        self._connections: dict[Connection, None] = {}
+        self._addresses: Counter[str] = Counter()
+        self._beat = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._deadline = float("inf")
+
+    @property
+    def connections(self) -> int:
+        """Connections of callers now."""
+        return len(self._connections)
+
+    @property
+    def closes_connections(self) -> bool:
+        """Whether an answer ends its connection: not before the port is closed, or the client would come back
+        to a listener that is about to close."""
+        return self._has_closed
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the event loop has turned lately."""
+        return time.monotonic() - self._beat < HEARTBEAT_SECONDS
+
+    def stop(self) -> None:
+        """Begin to stop; a second call ends the grace period. May be called from any thread."""
+        grace = 0.0 if self.is_stopping else self.limits.grace_seconds
+        self._deadline = time.monotonic() + grace
+        self.is_stopping = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def run(self) -> None:
+        """Serve until stopped."""
+        self._loop = asyncio.get_running_loop()
+        backlog = min(self.limits.connections, 4096)
+        listening = await self._loop.create_server(
+            lambda: Connection(self), sock=self._listener, backlog=backlog
+        )
+        sweeping = asyncio.create_task(self._sweep())
+        if not self.is_stopping:
+            await self._stop.wait()
+        await asyncio.sleep(0)  # connections that the system has accepted are taken first
+        await asyncio.sleep(0)
+        listening.close()
+        self._has_closed = True
+        while self._connections and time.monotonic() < self._deadline:
+            self._close_quiet(LINGER_SECONDS)
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abandon()
+        end = time.monotonic() + 2 * LINGER_SECONDS
+        while self._connections and time.monotonic() < end:
+            self._close_quiet(0.0)
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.give_way()
+        sweeping.cancel()
+
+    def refuses(self, head: http1.RequestHead, route: Route | None) -> Answer | None:
+        """Why a request need not be read further, or None."""
+        if route is None:
+            return refusal("not_found")
+        if route.bearers and not bearer_matches(head.values.get("authorization", ""), route.bearers):
+            return refusal("unauthorized")
+        if head.method not in route.methods:
+            answer = refusal("method")
+            return answer._replace(fields=(*answer.fields, ("Allow", ", ".join(route.methods))))
+        return None
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is a place for a new connection; one that has waited for longest may have to go."""
+        address, most = connection.address, self.limits.connections
+        share = max(1, int(ADDRESS_SHARE * most))
+        if self._addresses[address] >= share:
+            longest = self._longest_quiet(address)
+        elif len(self._connections) >= most:
+            longest = self._longest_quiet(None)
+        else:
+            longest = connection
+        if longest is None:
+            return False
+        if longest is not connection:
+            longest.give_way()
+            self.forget(longest)
+        self._connections[connection] = None
+        self._addresses[address] += 1
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
+
+    def _longest_quiet(self, address: str | None) -> Connection | None:
+        """The connection that has been without a whole request for longest, of all or of one address."""
+        quiet = [
+            connection
+            for connection in self._connections
+            if not connection.is_busy and (address is None or connection.address == address)
+        ]
+        return min(quiet, key=lambda connection: connection.quiet_since, default=None)
+
+    def _close_quiet(self, seconds: float) -> None:
+        """Close connections between requests that have been quiet for this long."""
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection.is_idle and now - connection.quiet_since >= seconds and connection.is_quiet:
+                connection.transport.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            self._beat = now = time.monotonic()
+            for connection in list(self._connections):
+                connection.sweep(now)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; `*` is every address of IPv4 and, where the system has it, IPv6. Raises OSError."""
+    if host != "*":
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
+
+
+def bearer_matches(authorization: str, tokens: tuple[str, ...]) -> bool:
+    """Whether an Authorization field carries one of these bearer tokens; takes the same time either way."""
+    scheme, _, credential = authorization.partition(" ")
+    given = credential.strip().encode("latin-1")
+    matches = [hmac.compare_digest(given, token.encode()) for token in tokens]
+    return any(matches) and scheme.lower() == "bearer"
+
+
+def allowed_seconds(size: int) -> float:
+    """How long a body of this many bytes may take to arrive, or an answer to be read."""
+    return MOVE_SECONDS + max(0, size - SMALL_BODY) / SLOWEST_BYTES_A_SECOND
+
+
+@functools.lru_cache(maxsize=64)
+def _answer_head(status: int, phrase: str, fields: tuple[tuple[str, str], ...], now: int, keeps: bool) -> str:
+    """Status line and fields without the length; most answers of a second have them in common."""
+    lines = [f"HTTP/1.1 {status} {phrase}", *[f"{name}: {value}" for name, value in fields]]
+    if all(name.lower() != "date" for name, _ in fields):
+        lines.append(f"Date: {formatdate(now, usegmt=True)}")
+    lines.append("Connection: keep-alive" if keeps else "Connection: close")
+    return "\r\n".join(lines) + "\r\n"

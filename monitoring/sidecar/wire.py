@@ -1,0 +1,204 @@
+"""One connection as bytes that come when they are asked for, with a bounded number of them waiting."""
+
+import asyncio
+import select
+import socket
+from collections.abc import Callable
+
+from monitoring.sidecar import http1
+
+READ_BYTES = 16_384
+MOST_UNREAD = http1.HEAD_BYTES
+
+
+class EndedError(ConnectionError):
+    """The other side ended the connection before what was asked for had come."""
+
+
+class TooLargeError(Exception):
+    """More came than may come."""
+
+
+class Wire(asyncio.BufferedProtocol):
+    """A connection of either side. Everything here runs on the event loop's thread.
+
+    `scratch`, of READ_BYTES, is what the socket is read into; the wires of one loop may share it.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, scratch: memoryview) -> None:
+        self._scratch = scratch
+        self._buffer = bytearray()
+        self._coming: asyncio.Future[None] | None = None
+        self._going: asyncio.Future[None] | None = None
+        self._is_paused = False
+        self._is_broken = False
+        self.discards = False
+        self.has_ended = False
+        self.is_lost = False
+        self.received_bytes = 0
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; what cannot be sent at once is known to `flushed`."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(0)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the socket is read into."""
+        return self._scratch
+
+    def buffer_updated(self, count: int) -> None:
+        """Keep what came, and read no more before it is asked for."""
+        self.received_bytes += count
+        if self.discards:
+            return
+        self._buffer += self._scratch[:count]
+        if len(self._buffer) >= MOST_UNREAD and not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The other side sends no more; it may still read."""
+        self.has_ended = True
+        self._wake()
+        return not self.discards
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing comes or goes any more."""
+        self.has_ended = self.is_lost = True
+        self._is_broken = error is not None
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """Something waits to be sent."""
+        self._going = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Everything was sent."""
+        if self._going is not None and not self._going.done():
+            self._going.set_result(None)
+        self._going = None
+
+    # Called by who owns the connection
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing came that was not asked for: bytes, or the connection's end."""
+        if self.has_ended or self._buffer or self.transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return not poll.poll(0)
+
+    async def more(self) -> None:
+        """Wait until something comes. Raises EndedError."""
+        if self.has_ended:
+            raise EndedError
+        self._resume()
+        self._coming = asyncio.get_running_loop().create_future()
+        await self._coming
+
+    async def until(self, end: bytes, most: int = http1.HEAD_BYTES) -> bytes:
+        """What comes before `end`, which is taken off too. Raises EndedError, TooLargeError."""
+        start = 0
+        while (place := self._buffer.find(end, start)) < 0:
+            if len(self._buffer) > most:
+                raise TooLargeError
+            start = max(0, len(self._buffer) - len(end) + 1)
+            await self.more()
+        if place > most:
+            raise TooLargeError
+        return self._take(place + len(end))[:place]
+
+    async def exactly(self, count: int) -> bytes:
+        """The next `count` bytes. Raises EndedError."""
+        if len(self._buffer) >= count:
+            return self._take(count)
+        parts = [self._take(len(self._buffer))]
+        missing = count - len(parts[0])
+        while missing:
+            await self.more()
+            parts.append(self._take(min(missing, len(self._buffer))))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    async def chunks(self, most: int, grow: Callable[[int], None]) -> bytes:
+        """A chunked body of at most `most` bytes; `grow` is told of each chunk's size before it is read.
+
+        Raises EndedError, TooLargeError, http1.MalformedError and what `grow` raises.
+        """
+        body = bytearray()
+        while size := http1.chunk_size(await self.until(b"\r\n", 1024)):
+            if len(body) + size > most:
+                raise TooLargeError
+            grow(size)
+            body += await self.exactly(size)
+            if await self.exactly(2) != b"\r\n":
+                raise http1.MalformedError
+        for _ in range(100):  # trailers concern this connection only
+            if not await self.until(b"\r\n"):
+                return bytes(body)
+        raise TooLargeError
+
+    async def rest(self, most: int, grow: Callable[[int], None]) -> bytes:
+        """Everything up to the end of the connection. Raises TooLargeError and what `grow` raises."""
+        parts: list[bytes] = []
+        total = 0
+        while True:
+            part = self._take(len(self._buffer))
+            total += len(part)
+            if total > most:
+                raise TooLargeError
+            grow(len(part))
+            parts.append(part)
+            try:
+                await self.more()
+            except EndedError:
+                if self._is_broken:
+                    raise
+                return b"".join(parts)
+
+    async def flushed(self) -> None:
+        """Wait until everything was sent, or the connection is gone."""
+        if self._going is not None:
+            await self._going
+
+    def discard(self) -> None:
+        """Send no more, and drop what still comes: closed at once, the connection would be reset, and the
+        other side might never see what was sent last."""
+        self.discards = True
+        self._buffer.clear()
+        if not self.is_lost:
+            self._resume()
+            self.transport.write_eof()
+
+    def interrupt(self, error: Exception) -> None:
+        """Raise this where the connection's owner waits for more."""
+        if self._coming is not None and not self._coming.done():
+            self._coming.set_exception(error)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something came that nobody has taken yet."""
+        return bool(self._buffer)
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _wake(self) -> None:
+        if self._coming is not None and not self._coming.done():
+            self._coming.set_result(None)

@@ -1,0 +1,211 @@
+"""Clients that mean harm, all at once: memory stays below the bound that is printed at the start, and every
+client that behaves is answered."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from monitoring.sidecar import budget
+from monitoring.sidecar.settings import Settings
+from tests.conftest import ROOT
+from tests.made_up.sidecars import (
+    JSON,
+    PATIENCE,
+    Scripted,
+    ask,
+    eventually,
+    people,
+    predict,
+    small_document,
+)
+
+Begin = Callable[..., Scripted]
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000
+
+
+class Harm(NamedTuple):
+    """How much of each kind, and how long a good client may wait (seconds)."""
+
+    malformed: int
+    connections: int
+    readers: int
+    senders: int
+    large: int
+    spoilers: int
+    patience: float
+
+
+LITTLE = Harm(150, 1_000, 12, 30, 3, 50, PATIENCE)
+MUCH = Harm(20_000, 200_000, 60, 400, 100, 5_000, 5.0)
+
+
+def container(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    """A model that refuses large bodies and rows that are no finite numbers, and says 8 MB at /version."""
+    if head.startswith(b"GET /version"):
+        connection.sendall(ANSWER)
+        return True
+    if len(body) > 1_000_000 or b"1e999" in body or b"Infinity" in body:
+        message = b'{"error_code": "BAD_REQUEST"}'
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(message) + message)
+        return True
+    return predict(connection, head, body)
+
+
+@pytest.fixture
+def sidecar(scripted: Begin, tmp_path: Path) -> Iterator[tuple[int, int, subprocess.Popen[str]]]:
+    """A sidecar in a process of its own: its traffic and metrics ports, and the process."""
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps(small_document()), encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = first.getsockname()[1], second.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "monitoring.sidecar"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MODEL_EXPORTER_UPSTREAM": f"http://127.0.0.1:{scripted(container).port}",
+            "MODEL_EXPORTER_PORT": str(ports[0]),
+            "MODEL_EXPORTER_METRICS_PORT": str(ports[1]),
+            "MODEL_EXPORTER_REFERENCE": str(reference),
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def is_up() -> bool:
+        with contextlib.suppress(OSError):
+            return ask(ports[1], "GET", "/ready", headers={}).status == 200
+        return False
+
+    eventually(is_up, "the sidecar answers")
+    yield (*ports, process)
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+
+
+def connect(port: int, address: str) -> socket.socket:
+    """A connection from another address of this machine."""
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE, source_address=(address, 0))
+
+
+def harm(port: int, much: Harm, ended: threading.Event, held: list[socket.socket]) -> list[threading.Thread]:
+    """Threads of clients that mean harm, from addresses of their own; they leave connections in `held`."""
+
+    def quietly(work: Callable[[], None]) -> None:
+        with contextlib.suppress(OSError):
+            work()
+
+    def malformed() -> None:
+        mixed = random.Random(1)
+        files = sorted((Path(__file__).with_name("wire") / "invalid").glob("*.http"))
+        wires = [
+            "".join(file.read_text().splitlines()[1:]).encode().decode("unicode_escape").encode("latin-1")
+            for file in files
+        ]
+        for _ in range(much.malformed):
+
+            def send() -> None:
+                with connect(port, "127.0.0.2") as connection:
+                    connection.sendall(mixed.choice(wires) + mixed.randbytes(mixed.randrange(50)))
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(65_536)
+
+            quietly(send)
+
+    def connections() -> None:
+        for _ in range(much.connections):
+            quietly(lambda: connect(port, "127.0.0.3").close())
+
+    def readers() -> None:
+        for _ in range(much.readers):
+
+            def begin() -> None:
+                held.append(connect(port, "127.0.0.4"))
+                held[-1].sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+
+            quietly(begin)
+
+    def senders() -> None:
+        slow = []
+        for number in range(much.senders):
+            with contextlib.suppress(OSError):
+                slow.append(connect(port, f"127.0.1.{number % 200 + 1}"))
+                held.append(slow[-1])
+                slow[-1].sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        while not ended.wait(0.5):
+            for connection in slow:
+                quietly(lambda connection=connection: connection.sendall(b"x"))  # type: ignore[misc]
+
+    def large() -> None:
+        body = b'{"inputs": [' + b"{}," * 3_000_000 + b"{}]}"
+        for _ in range(much.large):
+            with contextlib.suppress(OSError):
+                ask(port, body=body)
+
+    def spoilers() -> None:
+        body = people(20).replace("[[20", "[[1e999")
+        for _ in range(much.spoilers):
+            with contextlib.suppress(OSError):
+                ask(port, body=body)
+
+    kinds = (malformed, connections, readers, large, spoilers, senders)
+    threads = [threading.Thread(target=kind) for kind in kinds]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize("much", [LITTLE, pytest.param(MUCH, marks=pytest.mark.soak)], ids=["little", "much"])
+def test_memory_stays_below_the_stated_bound_and_good_clients_are_answered(
+    sidecar: tuple[int, int, subprocess.Popen[str]], much: Harm
+) -> None:
+    """Malformed requests, silent connections, answers that nobody reads, bodies that drip, bodies that parse
+    into a quarter of a gigabyte, rows that spoil a batch; and eight clients in a closed loop."""
+    port, inner, process = sidecar
+    ended = threading.Event()
+    waits: list[float] = []
+    answers: list[Any] = []
+
+    def good() -> None:
+        while not ended.is_set():
+            begun = time.monotonic()
+            while True:
+                try:
+                    answer = ask(port, body=people(25), headers=JSON)
+                except OSError:
+                    continue  # its connection had to make room: a client that behaves tries again
+                if answer.status != 503:
+                    break
+            waits.append(time.monotonic() - begun)
+            answers.append((answer.status, answer.json["predictions"][0][1]))
+
+    clients = [threading.Thread(target=good) for _ in range(8)]
+    for client in clients:
+        client.start()
+    held: list[socket.socket] = []
+    *others, senders = harm(port, much, ended, held)
+    for thread in others:
+        thread.join()
+    ended.set()
+    for thread in (senders, *clients):
+        thread.join()
+    for connection in held:
+        connection.close()
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) * 1024  # type: ignore[index]
+    print(f"peak {peak / 1e6:.0f} MB, {len(waits)} answers, longest wait {max(waits):.2f} s")
+    assert set(answers) == {(200, 0.25)}
+    assert max(waits) < much.patience
+    assert peak < budget.most_bytes(Settings())
+    assert ask(inner, "GET", "/live", headers={}).status == 200
