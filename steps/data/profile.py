@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from steps.data.validation import Problem
 
 
+# Share of exact repeats from which a file may have been joined to itself.
+_MANY_REPEATS = 0.3
+
+
 @dataclass(frozen=True)
 class RowCounts:
     """Rows of the files: valid ones, those that break the schema, those without an outcome.
@@ -191,6 +195,16 @@ def _warnings(found: Described, schema: Schema, located: Located) -> tuple[str, 
         extra = found.extra_columns
         names = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if len(extra) > 20 else "")
         warnings.append(f"columns that the schema does not know were ignored: {names}")
+    numbered = [name for name in found.extra_columns if not name or name.lower().startswith("unnamed:")]
+    if numbered:
+        warnings.append("a column without a name was ignored: it looks like the number of the row")
+    repeats = len(found.keys) - len(np.unique(found.places))
+    if repeats >= _MANY_REPEATS * len(found.keys):
+        warnings.append(
+            f"{disclosure.in_words(repeats)} ({repeats / len(found.keys):.0%}) repeat another row "
+            f"exactly: was a file "
+            "joined to itself?"
+        )
     if found.unlabelled:
         count = disclosure.in_words(found.unlabelled)
         warnings.append(f"{count} have no value in {located.target_column} and were set aside")

@@ -36,6 +36,7 @@ OUT_OF_RANGE = "out of range"
 UNKNOWN_LEVEL = "unknown level"
 UNKNOWN_TARGET = "unknown target value"
 UNLABELLED = "unlabelled"
+HEADER_INSIDE = "the header stands here again"
 # What to do about a rule that a whole file breaks.
 _REMEDIES = {
     DECIMAL_COMMA: 'say so with the schema\'s key format: {decimal: ","}',
@@ -122,10 +123,14 @@ def check(
     check_columns(present, needed, [*needed, target_column, *ignore], _file_of(raw))
 
     rows = len(raw)
+    headers = _headers_inside(raw, needed)
     broken: list[tuple[str, str, NDArray[np.bool_]]] = []
+    if headers.any():
+        broken.append((needed[0], HEADER_INSIDE, headers))
     valid: dict[str, Any] = {}
     for column in schema.columns:
         valid[column.name], faults = _feature(raw[column.name], column)
+        faults = [(rule, mask & ~headers) for rule, mask in faults]
         broken += [(column.name, rule, mask) for rule, mask in faults if mask.any()]
     labelled = np.ones(rows, dtype=np.bool_)
     unknown = np.zeros(rows, dtype=np.bool_)
@@ -169,6 +174,16 @@ def check(
         int(bare.sum()),
         tuple(name for name in present if name not in known),
     )
+
+
+def _headers_inside(raw: pd.DataFrame, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Rows that hold the names of their columns, as where two files were joined; shape (rows,)."""
+    said = np.zeros(len(raw), dtype=np.intp)
+    for name in names:
+        values = raw[name]
+        if isinstance(values.dtype, pd.CategoricalDtype) and name in values.cat.categories:
+            said += np.asarray(values == name, dtype=np.intp)
+    return said >= max(2, len(names) / 2)
 
 
 def merged(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -29,7 +29,7 @@ from steps.data.disclosure import (
 )
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
 from steps.data.schema import NumericColumn
-from steps.measures import additive_logit, associations, bins, evidence, metrics, row_order
+from steps.measures import additive_logit, associations, bins, evidence, metrics, oddities, row_order
 from steps.measures.additive_logit import Additive, Block
 from steps.measures.bins import Coded, Floats
 
@@ -111,7 +111,7 @@ def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None =
         "order": _order(columns, outcome),
         "files": _files(frame, outcome),
         "associations": _associations(columns, pairs),
-        "leaks": _leaks(columns, outcome, alone),
+        "leaks": _leaks(columns, outcome, alone, frame),
         "subgroups": _subgroups(frame, outcome, schema, hidden),
         "prediction": prediction,
         "suppressed_below": SMALLEST_CELL,
@@ -237,6 +237,10 @@ def _column(
             quantiles = [
                 float(f"{value:.4g}") for value in np.nanquantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
             ]
+    zeros, spike = None, None
+    if isinstance(column.column, NumericColumn):
+        own = np.asarray(frame[column.column.name], dtype=np.float64)
+        zeros, spike = oddities.impossible_zeros(own), oddities.spike(own)
     most = float(rows[: column.missing].max(initial=0) / max(1, rows.sum()))
     return {
         "name": column.column.name,
@@ -248,6 +252,8 @@ def _column(
         "quantiles": quantiles,
         "largest_share": most,
         "constant": bool((rows[: column.missing] > 0).sum() <= 1),
+        "zeros": zeros,
+        "spike": None if spike is None else {"value": spike[0], "share": spike[1]},
         "nearly_constant": most >= NEARLY_CONSTANT,
         "empty_levels": [label for label, count in zip(column.labels, rows, strict=False) if count == 0],
         "alone": dict(alone) if alone else None,
@@ -397,8 +403,15 @@ def _clustered(strength: Floats) -> list[int]:
     return [int(leaf) for leaf in hierarchy.leaves_list(tree)]
 
 
+def _span(decided: oddities.Decided) -> str:
+    """Values in words, with how many of those with the outcome they hold."""
+    low, high = decided.low, decided.high
+    where = f"{low:g} and over" if high is None else f"{high:g} and below" if low is None else f"{low:g}"
+    return f"{where}: {decided.share:.0%} of those who have it"
+
+
 def _leaks(
-    columns: Sequence[Coded], outcome: Floats, alone: Mapping[str, Mapping[str, Any]]
+    columns: Sequence[Coded], outcome: Floats, alone: Mapping[str, Mapping[str, Any]], frame: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Columns that probably hold the outcome itself: too good alone, or a level that gives it away."""
     labelled = ~np.isnan(outcome)
@@ -408,6 +421,12 @@ def _leaks(
         area = alone[name]["roc_auc"] if name in alone else 0.5
         if area >= LEAK_AUC:
             found.append({"name": name, "reason": "alone", "roc_auc": area, "label": None})
+            continue
+        if isinstance(column.column, NumericColumn):
+            own = np.asarray(frame[name], dtype=np.float64)
+            decided = oddities.decided(own, outcome, column.column.minimum, column.column.maximum)
+            if decided is not None:
+                found.append({"name": name, "reason": "values", "roc_auc": area, "label": _span(decided)})
             continue
         known = bins.counts(column.codes[labelled], column.size)
         positives = bins.counts(column.codes[labelled], column.size, outcome[labelled])

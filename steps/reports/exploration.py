@@ -129,6 +129,7 @@ def _complete(e: Mapping[str, Any]) -> Answer:
         ((column["missing"]["share"] or 0.0, column["name"]) for column in e["columns"]), reverse=True
     )
     lacking = [entry for entry in lacking if entry[0] > 0]
+    few = [column["name"] for column in e["columns"] if column["missing"]["hidden"]]
     text, weight = "", "fine"
     if lacking:
         text = (
@@ -136,8 +137,11 @@ def _complete(e: Mapping[str, Any]) -> Answer:
             f"{lacking[0][1]} ({percent(lacking[0][0])})."
         )
         weight = "note" if lacking[0][0] < 0.1 else "mind"
-    else:
+    elif not few:
         text = "No value is missing."
+    if few:
+        text = f"{text} A few values are missing in {', '.join(few)}; how many is not shown.".strip()
+        weight = "note" if weight == "fine" else weight
     if data["rejected"] is None:
         text += " Fewer than 10 rows break the schema; they are left out here."
         weight = "note" if weight == "fine" else weight
@@ -151,6 +155,22 @@ def _complete(e: Mapping[str, Any]) -> Answer:
         weight = "mind" if data["rejected"] > 0.01 * data["read"] or weight == "mind" else "note"
     else:
         text += " No row breaks the schema."
+    for column in e["columns"]:
+        if column["zeros"]:
+            text += (
+                f" {column['name']} is 0 for {percent(column['zeros'])}, and nothing else is near 0: "
+                f"where 0 means “not "
+                "measured”, say so with missing: [0] in the schema."
+            )
+            weight = "mind"
+        if column["spike"]:
+            spike = column["spike"]
+            text += (
+                f" One value of {column['name']}, {spike['value']:g}, stands in {percent(spike['share'])} "
+                f"of the rows: was "
+                "it filled in?"
+            )
+            weight = "mind"
     constant = [column["name"] for column in e["columns"] if column["constant"] or column["nearly_constant"]]
     if constant:
         text += f" (Nearly) the same for everybody: {', '.join(constant)}."
@@ -250,7 +270,7 @@ def _same(e: Mapping[str, Any]) -> Answer:
 
 def _leaks(e: Mapping[str, Any]) -> Answer:
     question = "Does any column give the outcome away?"
-    if not e["prediction"]:
+    if not e["prediction"] and not e["leaks"]:
         return Answer(question, "Not measured: too few rows have an outcome of each kind.", "note")
     if not e["leaks"]:
         best = e["prediction"]["alone"][0]
@@ -258,12 +278,15 @@ def _leaks(e: Mapping[str, Any]) -> Answer:
             question,
             f"None looks like it: the best alone, {best['name']}, reaches ROC AUC "
             f"{best['roc_auc']:.3f} (suspicious from 0.95), "
-            "and no level is almost only one outcome. Whether an answer was given before or after "
+            "and no level, value or end of a range goes with the outcome alone. Whether an answer was "
+            "given before or after "
             "the diagnosis, data cannot say.",
         )
     parts = [
         f"{leak['name']} (ROC AUC {leak['roc_auc']:.3f} alone)"
         if leak["reason"] == "alone"
+        else f"{leak['name']} (everybody, or nearly, has the outcome at {leak['label']})"
+        if leak["reason"] == "values"
         else f"{leak['name']} (almost everybody with “{leak['label']}” has the outcome)"
         for leak in e["leaks"]
     ]

@@ -238,3 +238,14 @@ def test_a_row_that_is_broken_in_one_column_still_counts_in_the_others(schema: S
     assert cells.broken["ward"].tolist() == [False, True, False]
     assert cells.values["stage"].tolist() == pytest.approx([1.0, 2.0, np.nan], nan_ok=True)
     assert not cells.broken["smoker"].any()
+
+
+def test_a_header_inside_the_file_is_named(schema: Schema) -> None:
+    """Two files joined by hand: one row, one reason."""
+    frame = _frame(glucose=["5", "glucose", "6"], ward=["A1", "ward", "B2"], stage=["1", "stage", "2"])
+    frame = frame.assign(smoker=["0", "smoker", "1"], readmitted=["no", "readmitted", "yes"])
+    checked = _check(frame.astype("category"), schema)
+    assert {problem.rule for problem in checked.problems if problem.column != "readmitted"} == {
+        validation.HEADER_INSIDE
+    }
+    assert len(checked.rejected) == 1
