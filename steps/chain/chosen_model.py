@@ -32,27 +32,27 @@ class Chosen:
     evaluate_run_id: str | None = None
 
 
-def choose(step: Context[Values], wanted: str, kind: str) -> Chosen:
+def choose(step: Context[Values], asked: str, kind: str) -> Chosen:
     """The model that `-P model=` names: champion, models:/name/version, models:/name@alias, runs:/id or a
     folder.
 
     `champion` is that of the schema's registered model for this kind of data; where there is none, that of
     the other kind; where there is none at all, one is made with the chain's defaults. Raises UserError.
     """
-    if wanted == registry.CHAMPION:
+    if asked == registry.CHAMPION:
         return _champion(step, kind)
-    if wanted.startswith("models:/"):
-        return _registered(step, wanted.removeprefix("models:/"), wanted)
-    if wanted.startswith("runs:/"):
-        run_id = wanted.removeprefix("runs:/").partition("/")[0]
+    if asked.startswith("models:/"):
+        return _registered(step, asked.removeprefix("models:/"), asked)
+    if asked.startswith("runs:/"):
+        run_id = asked.removeprefix("runs:/").partition("/")[0]
         if not tracking.has_artifacts(step.client, run_id, ("model/MLmodel",)):
-            raise UserError(f"{wanted}: this store has no such run with a model in it")
+            raise UserError(f"{asked}: this store has no such run with a model in it")
         return Chosen(f"the model of run {run_id[:8]}", run_id, run_id, None)
-    folder = files.path_of(wanted, step.project)
+    folder = files.path_of(asked, step.project)
     if (folder / "MLmodel").is_file():
         return Chosen(f"the model in {folder.name}", _content(folder), None, folder)
     raise UserError(
-        f"there is no model {wanted!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
+        f"there is no model {asked!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
         "folder with "
         "an MLmodel file in it"
     )
@@ -100,13 +100,13 @@ def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
 
 
 def _champion(step: Context[Values], kind: str) -> Chosen:
-    own = registered_name(step.schema, kind)
-    names = dict.fromkeys((own, step.schema.name, registered_name(step.schema, "synthetic")))
+    expected = registered_name(step.schema, kind)
+    names = dict.fromkeys((expected, step.schema.name, registered_name(step.schema, "synthetic")))
     for name in names:
         version = registry.alias_version(step.client, name, registry.CHAMPION)
         if version is not None:
-            if name != own:
-                step.log.info("note: %s has no champion; %s is used instead", own, name)
+            if name != expected:
+                step.log.info("note: %s has no champion; %s is used instead", expected, name)
             return _version(step, name, version)
     return _made(step)
 
@@ -124,12 +124,12 @@ def _made(step: Context[Values]) -> Chosen:
 
 
 def _version(step: Context[Values], name: str, version: str) -> Chosen:
-    found = registry.model_version(step.client, name, version)
-    if found is None:
+    registered = registry.model_version(step.client, name, version)
+    if registered is None:
         raise UserError(f"models:/{name}/{version}: this registry has no such model")
-    digest = found.tags.get("model_digest") or str(found.run_id)
-    evaluated = found.tags.get("evaluate_run_id")
-    return Chosen(f"{name} version {version}", digest, found.run_id, None, version, evaluated)
+    digest = registered.tags.get("model_digest") or str(registered.run_id)
+    evaluated = registered.tags.get("evaluate_run_id")
+    return Chosen(f"{name} version {version}", digest, registered.run_id, None, version, evaluated)
 
 
 def _registered(step: Context[Values], rest: str, asked: str) -> Chosen:

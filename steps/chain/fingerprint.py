@@ -88,17 +88,17 @@ class Fingerprint:
                 return f"{name} {old or 'absent'} -> {new or 'absent'}"
             return f"{name} changed" if old and new else f"{name} is {'new' if new else 'gone'}"
 
-        found = []
+        changes = []
         for part in _PARTS:
             ours, theirs = getattr(self, part), getattr(earlier, part)
             names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-            found += [phrase(part, name, theirs.get(name), ours.get(name)) for name in names]
-        return found
+            changes += [phrase(part, name, theirs.get(name), ours.get(name)) for name in names]
+        return changes
 
 
 def code(module: str, project: Path) -> dict[str, str]:
     """Digest of each file that a module's behaviour depends on, by its path in the project."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     queue = [module]
     seen: set[str] = set()
     while queue:
@@ -110,14 +110,14 @@ def code(module: str, project: Path) -> dict[str, str]:
         if path is None:
             continue
         content, reads, imports = _module(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
-        found[path.relative_to(project).as_posix()] = content
+        files[path.relative_to(project).as_posix()] = content
         for read in reads:
-            files = sorted(path.parent.glob(read))
-            if not files:
+            matches = sorted(path.parent.glob(read))
+            if not matches:
                 raise FileNotFoundError(f"{path.name} lists {read!r} in READS, and no such file is beside it")
-            found.update({file.relative_to(project).as_posix(): _content(file) for file in files})
+            files.update({file.relative_to(project).as_posix(): _content(file) for file in matches})
         queue.extend(imports)
-    return found
+    return files
 
 
 @functools.cache
@@ -129,14 +129,14 @@ def _module(source: str, name: str, is_package: bool) -> tuple[str, tuple[str, .
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Installed version of each of these packages that is there; `python` is the interpreter."""
-    found = {}
+    installed = {}
     for name in packages:
         if name == "python":
-            found[name] = platform.python_version()
+            installed[name] = platform.python_version()
             continue
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def _source(module: str, project: Path) -> Path | None:

@@ -49,7 +49,7 @@ class StepSpec:
 
     values: the typed parameters of its entry point.
     needs: the steps whose results it takes, in their order; `FITTED` stands for tune or train.
-    own: the parameters that change its own result; those of the steps above it act through their results.
+    parameters: those that change its own result; those of the steps above it act through their results.
     schema_parts: what it reads of the schema beside the rows; gates are read by no such step.
     reads_data: its result depends on the files behind `-P data=`.
     packages: those that decide its numbers or what it writes down; a test compares them with its imports.
@@ -60,7 +60,7 @@ class StepSpec:
 
     values: type[Values]
     needs: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     schema_parts: tuple[str, ...] = ()
     reads_data: bool = False
     packages: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ _SERVES = ("httptools", "mlflow", "skops", "uvloop")
 STEPS: Mapping[str, StepSpec] = {
     "preprocess": StepSpec(
         values.Preprocess,
-        own=("max_rejected", "publish_rows"),
+        parameters=("max_rejected", "publish_rows"),
         reads_data=True,
         packages=(*_TABLES, *_READS, "scipy"),
         results=("profile.json",),
@@ -85,7 +85,7 @@ STEPS: Mapping[str, StepSpec] = {
     "train": StepSpec(
         values.Train,
         needs=("preprocess",),
-        own=("family", "hyperparameters", "recall", "seed"),
+        parameters=("family", "hyperparameters", "recall", "seed"),
         schema_parts=_MODEL_PARTS,
         packages=_FITS,
         pins=_SERVES,
@@ -94,7 +94,7 @@ STEPS: Mapping[str, StepSpec] = {
     "tune": StepSpec(
         values.Tune,
         needs=("preprocess",),
-        own=(
+        parameters=(
             *("families", "max_evals", "parallelism", "folds", "patience", "timeout_minutes"),
             *("recall", "seed", "engine"),
         ),
@@ -106,7 +106,7 @@ STEPS: Mapping[str, StepSpec] = {
     "evaluate": StepSpec(
         Evaluate,
         needs=("preprocess", FITTED),
-        own=("replicates", "recall", "seed"),
+        parameters=("replicates", "recall", "seed"),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios", "lacks", "card"),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
@@ -115,7 +115,7 @@ STEPS: Mapping[str, StepSpec] = {
     "main": StepSpec(values.Main, judges=VERDICT),
     "explore": StepSpec(
         values.Explore,
-        own=("seed",),
+        parameters=("seed",),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups"),
         reads_data=True,
         packages=(*_FITS, *_READS, "jinja2"),
@@ -191,7 +191,7 @@ class Chain:
         texts = parameters.texts(values)
         return fingerprint.Fingerprint(
             inputs,
-            {name: texts[name] for name in spec.own},
+            {name: texts[name] for name in spec.parameters},
             fingerprint.code(f"steps.{step}", PROJECT),
             fingerprint.versions(spec.packages),
             fingerprint.versions(spec.pins),
@@ -244,9 +244,9 @@ class Chain:
         if step == "evaluate" and isinstance(values, Evaluate):
             tags["model"] = values.model
         runs = tracking.finished_runs(self.client, tags, limit=50)
-        known = [run.data.tags for run in runs if "fingerprint.fit" in run.data.tags]
+        comparable = [run.data.tags for run in runs if "fingerprint.fit" in run.data.tags]
         older = any("fingerprint" in run.data.tags for run in runs)
-        return [fingerprint.Fingerprint.from_tags(one) for one in known], _OLDER if older else _NEVER
+        return [fingerprint.Fingerprint.from_tags(one) for one in comparable], _OLDER if older else _NEVER
 
     def _is_intact(self, step: str, run: Run) -> bool:
         """Whether a run's results are still where it left them, whole."""

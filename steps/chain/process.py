@@ -45,20 +45,20 @@ def command(name: str, work: Callable[[], int]) -> int:
     console.configure()
     tracking.set_defaults()
     processors.let_waiting_threads_sleep()
-    told = logging.getLogger(f"steps.{name}")
+    logger = logging.getLogger(f"steps.{name}")
     try:
         return work()
     except UserError as error:
-        told.error("%s", error)
+        logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        told.error("stopped; the same command goes on from here")
+        logger.error("stopped; the same command goes on from here")
         return 130
     except Exception as error:
         away = tracking.lost(error)
         if away is None:
             raise
-        told.error("%s", away)
+        logger.error("%s", away)
         return 1
 
 
@@ -130,7 +130,7 @@ def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result
         result = keep_model.pack_again(cast("Context[Fit]", active), decision.same_fit)
     else:
         result = work(active)
-    told = {"summary": result.summary[:500]} if result.summary else {}
+    summary = {"summary": result.summary[:500]} if result.summary else {}
     # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
-    context.tag({"result_digest": result.digest, **told, **result.tags, **decision.fingerprint.tags()})
+    context.tag({"result_digest": result.digest, **summary, **result.tags, **decision.fingerprint.tags()})
     return result

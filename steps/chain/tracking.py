@@ -164,7 +164,7 @@ def quoted(value: str) -> str:
 
 
 def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> list[Run]:
-    found: list[Run] = []
+    runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
@@ -174,10 +174,10 @@ def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> li
             order_by=["attributes.start_time DESC"],
             page_token=token,
         )
-        found.extend(page)
+        runs.extend(page)
         token = page.token
-        if not token or len(found) >= limit:
-            return found[:limit]
+        if not token or len(runs) >= limit:
+            return runs[:limit]
 
 
 def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:

@@ -67,10 +67,10 @@ def parallelism(text: str) -> int:
 def families(text: str) -> tuple[Family, ...]:
     """Names of families, separated by commas, each once."""
     names = tuple(name.strip() for name in text.split(","))
-    known: tuple[Family, ...] = tuple(family for name in names for family in FAMILIES if family == name)
-    if len(known) != len(names) or len(set(names)) != len(names):
+    listed: tuple[Family, ...] = tuple(family for name in names for family in FAMILIES if family == name)
+    if len(listed) != len(names) or len(set(names)) != len(names):
         raise ValueError(f"{text!r} is not a list without repeats of {', '.join(FAMILIES)}")
-    return known
+    return listed
 
 
 def hyperparameters(text: str) -> dict[str, float | int | str]:

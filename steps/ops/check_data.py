@@ -29,9 +29,9 @@ _NOISE = ("mlflow.", "ERROR mlflow", "INFO mlflow")
 
 def refusal(output: str) -> str:
     """The message with which preprocess refused the data, from all that it printed."""
-    _, found, rest = output.partition("preprocess: error: ")
+    _, refused, rest = output.partition("preprocess: error: ")
     lines = [line for line in rest.splitlines() if not any(word in line for word in _NOISE)]
-    return "\n".join(lines).strip() if found else "it crashed; the log says how"
+    return "\n".join(lines).strip() if refused else "it crashed; the log says how"
 
 
 def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:

@@ -75,27 +75,27 @@ def registries(environment: Mapping[str, str]) -> tuple[list[Registry], list[str
     return found, notices
 
 
-def tags(told: Mapping[str, Any], commit: str) -> tuple[str, ...]:
+def tags(facts: Mapping[str, Any], commit: str) -> tuple[str, ...]:
     """Tags of a release's images: version, commit, and `latest` or, for synthetic people, `demo`."""
-    return str(told["version"]), f"git-{commit[:12]}", "demo" if told["synthetic"] else "latest"
+    return str(facts["version"]), f"git-{commit[:12]}", "demo" if facts["synthetic"] else "latest"
 
 
-def plan(told: Mapping[str, Any], commit: str, environment: Mapping[str, str]) -> Plan:
+def plan(facts: Mapping[str, Any], commit: str, environment: Mapping[str, str]) -> Plan:
     """What `publish` would send where."""
-    known, notices = registries(environment)
-    name = str(told["name"])
+    reachable, notices = registries(environment)
+    name = str(facts["name"])
     images = {
-        f"{part}:{told['version']}": tuple(
+        f"{part}:{facts['version']}": tuple(
             f"{registry.host}/{registry.owner}/{part}:{tag}"
-            for registry in known
-            for tag in tags(told, commit)
+            for registry in reachable
+            for tag in tags(facts, commit)
         )
         for part in (name, f"{name}-exporter")
     }
     can_release = bool(environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY"))
     if not can_release:
         notices.append("no GitHub release: no GH_TOKEN and GITHUB_REPOSITORY")
-    return Plan(images, release_tag(name, told["version"]) if can_release else None, tuple(notices))
+    return Plan(images, release_tag(name, facts["version"]) if can_release else None, tuple(notices))
 
 
 def release_tag(name: str, version: str) -> str:
@@ -129,8 +129,8 @@ def run(command: Sequence[str], given: str | None = None) -> subprocess.Complete
 
 
 def publish(
-    wanted: Plan,
-    told: Mapping[str, Any],
+    planned: Plan,
+    facts: Mapping[str, Any],
     commit: str,
     environment: Mapping[str, str],
     folder: Path,
@@ -141,7 +141,7 @@ def publish(
     Raises:
         UserError: an image was not built from this commit, or something could not be sent.
     """
-    for local in wanted.images:
+    for local in planned.images:
         form = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
         built = call(["docker", "image", "inspect", "--format", form, local]).stdout.strip()
         if built != commit:
@@ -154,7 +154,7 @@ def publish(
             registry.password,
         )
     digests: dict[str, str] = {}
-    for local, remotes in wanted.images.items():
+    for local, remotes in planned.images.items():
         for remote in remotes:
             call(["docker", "tag", local, remote])
             call(["docker", "push", "--quiet", remote])
@@ -165,39 +165,39 @@ def publish(
             full = name if name in names else f"docker.io/{name}"
             if full in names:
                 digests[full] = digest
-    if wanted.release:
-        _release(wanted.release, told, commit, folder, call)
+    if planned.release:
+        _release(planned.release, facts, commit, folder, call)
     return digests
 
 
-def _release(tag: str, told: Mapping[str, Any], commit: str, folder: Path, call: Run) -> None:
+def _release(tag: str, facts: Mapping[str, Any], commit: str, folder: Path, call: Run) -> None:
     packed = folder.with_name(f"{tag}.tar.gz")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(folder / "model", "model")
     page = [PAGE] if (folder / PAGE).exists() else []  # an older version has none
     files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *page])]
-    kind = "synthetic people: for trying out only" if told["synthetic"] else f"{told['data_kind']} data"
+    kind = "synthetic people: for trying out only" if facts["synthetic"] else f"{facts['data_kind']} data"
     notes = (
-        f"Version {told['version']} of {told['name']}, trained on {kind}. "
-        f"{roc_auc(told)} on the test split; model card and report are attached."
+        f"Version {facts['version']} of {facts['name']}, trained on {kind}. "
+        f"{roc_auc(facts)} on the test split; model card and report are attached."
     )
     try:
         call(["gh", "release", "view", tag])
     except UserError:
-        floating = ["--prerelease", "--latest=false"] if told["synthetic"] else []
+        floating = ["--prerelease", "--latest=false"] if facts["synthetic"] else []
         call(
             ["gh", "release", "create", tag, "--title", tag, "--notes", notes, "--target", commit, *floating]
         )
     call(["gh", "release", "upload", tag, *files, "--clobber"])
 
 
-def described(wanted: Plan) -> str:
+def described(planned: Plan) -> str:
     """The plan for a person or a job summary."""
     lines = ["## What is published", ""]
-    for local, remotes in wanted.images.items():
+    for local, remotes in planned.images.items():
         lines += [f"* `{local}`", *(f"  * `{remote}`" for remote in remotes or ("nowhere",))]
-    lines.append(f"* GitHub release `{wanted.release}`" if wanted.release else "* no GitHub release")
-    return "\n".join([*lines, *(f"* notice: {text}" for text in wanted.notices), ""])
+    lines.append(f"* GitHub release `{planned.release}`" if planned.release else "* no GitHub release")
+    return "\n".join([*lines, *(f"* notice: {text}" for text in planned.notices), ""])
 
 
 def main() -> int:
@@ -212,19 +212,19 @@ def main() -> int:
 def _act(action: str) -> int:
     folder = pipeline.PROJECT / RELEASE
     out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
-    told = read_facts(folder)
+    facts = read_facts(folder)
     commit = run(["git", "-C", str(pipeline.PROJECT), "rev-parse", "HEAD"]).stdout.strip()
-    wanted = plan(told, commit, os.environ)
-    for notice in wanted.notices:
+    planned = plan(facts, commit, os.environ)
+    for notice in planned.notices:
         print(f"::notice::{notice}" if os.environ.get("GITHUB_ACTIONS") else f"notice: {notice}")
     if action == "plan":
-        out.add(described(wanted))
-        atomic.write_text(folder.parent / "publish.json", json.dumps(wanted.document(), indent=1) + "\n")
+        out.add(described(planned))
+        atomic.write_text(folder.parent / "publish.json", json.dumps(planned.document(), indent=1) + "\n")
         return 0
-    digests = publish(wanted, told, commit, os.environ, folder, run)
+    digests = publish(planned, facts, commit, os.environ, folder, run)
     for name, digest in sorted(digests.items()):
         log.info("publish: %s@%s", name, digest)
-    for part, key in ((str(told["name"]), "model"), (f"{told['name']}-exporter", "exporter")):
+    for part, key in ((str(facts["name"]), "model"), (f"{facts['name']}-exporter", "exporter")):
         name = next((n for n in sorted(digests) if n.startswith("ghcr.io/") and n.endswith(f"/{part}")), "")
         out.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})
     return 0

@@ -103,13 +103,13 @@ def export(client: MlflowClient, name: str, version: str, folder: Path, schema: 
         UserError: there is no such version, it was registered by something else than promote, or its model
             is not one that this project wrote.
     """
-    found = registry.model_version(client, name, version)
-    if found is None:
+    registered = registry.model_version(client, name, version)
+    if registered is None:
         raise UserError(f"{name} has no version {version}: see the registry (`make ui`)")
-    if not {"evaluate_run_id", "promote_run_id"} <= found.tags.keys():
+    if not {"evaluate_run_id", "promote_run_id"} <= registered.tags.keys():
         raise UserError(f"version {version} of {name} was not registered by this project's promote")
     with atomic.filling(folder) as fresh:
-        told = _fill(client, found, fresh)
+        told = _fill(client, registered, fresh)
         try:
             write_page(fresh, schema)
         except UserError as error:
@@ -117,26 +117,26 @@ def export(client: MlflowClient, name: str, version: str, folder: Path, schema: 
         return told
 
 
-def _fill(client: MlflowClient, found: ModelVersion, folder: Path) -> dict[str, Any]:
+def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> dict[str, Any]:
     """Put all that belongs to a version into an empty folder."""
-    run_id = str(found.run_id)
+    run_id = str(registered.run_id)
     for path in ("model", "reference.json"):
         client.download_artifacts(run_id, path, str(folder))
     saved.check(folder / "model")
-    client.download_artifacts(found.tags["evaluate_run_id"], "evaluation.json", str(folder))
+    client.download_artifacts(registered.tags["evaluate_run_id"], "evaluation.json", str(folder))
     for path in ("report.html", "model_card.md"):  # promote's, which show the gates
-        client.download_artifacts(found.tags["promote_run_id"], path, str(folder))
+        client.download_artifacts(registered.tags["promote_run_id"], path, str(folder))
     told = facts(
-        str(found.name),
-        str(found.version),
-        {**found.tags, "run_id": run_id},
+        str(registered.name),
+        str(registered.version),
+        {**registered.tags, "run_id": run_id},
         client.get_run(run_id).data.tags,
-        client.get_run(found.tags["evaluate_run_id"]).data.metrics,
+        client.get_run(registered.tags["evaluate_run_id"]).data.metrics,
     )
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    reference["model"]["version"] = str(found.version)
-    if "roc_auc_min" in found.tags:  # the gate may have changed since the model was trained
-        reference["floors"]["roc_auc"] = float(found.tags["roc_auc_min"])
+    reference["model"]["version"] = str(registered.version)
+    if "roc_auc_min" in registered.tags:  # the gate may have changed since the model was trained
+        reference["floors"]["roc_auc"] = float(registered.tags["roc_auc_min"])
     _write(folder / "reference.json", reference)
     _write(folder / FACTS, told)
     return told
