@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from benchmarks.__main__ import MISSED
 from steps.data import processors
-from steps.data import schema as schemas
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Schema
+from steps.data.schema_file import load
 from steps.measures import metrics
 from steps.models import cross_validation, families, fitting
-from steps.models.search import search
+from steps.models.preference import prefer
+from steps.models.search import Limits, search
 
 CORES = processors.available()
 
@@ -49,18 +50,19 @@ def ours(
         seed=0,
     )
     found = search(
-        objective, families.SPACE, max_evals=trials, parallelism=CORES, seed=0, patience=20, progress=True
+        objective,
+        families.SPACE,
+        Limits(max_evals=trials, parallelism=CORES, seed=0, patience=20),
+        progress=True,
     )
     tables = {part: pd.read_parquet(folder / f"{part}.parquet") for part in ("train", "validation", "test")}
-    fitted = fitting.fit_model(
-        found.best.family,
-        found.best.params,
-        tables["train"],
-        tables["validation"],
-        schema,
-        recall=0.8,
-        seed=0,
-    )
+    finalists = {
+        family: fitting.fit_model(
+            family, trial.params, tables["train"], tables["validation"], schema, recall=0.8, seed=0
+        )
+        for family, trial in found.best_of_each.items()
+    }
+    fitted = finalists[prefer(finalists).kept]
     seconds = time.monotonic() - started
     risk = families.predict_risk(fitted.model, tables["test"][list(schema.feature_names)])
     return risk, {
@@ -160,7 +162,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--replicates", type=int, default=1000)
     values = parser.parse_args()
-    schema = schemas.load(values.schema)
+    schema = load(values.schema)
     our_risk, our_cost = ours(values.folder, values.schema, schema, values.trials)
     their_risk, their_cost = theirs(values.folder, schema, our_cost["seconds"])
     y = pd.read_parquet(values.folder / "test.parquet", columns=[TARGET_COLUMN])[TARGET_COLUMN].to_numpy()

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steps.data import schema as schemas
 from steps.data import split
 from steps.data.files import TARGET_COLUMN
+from steps.data.schema_file import load
 from steps.measures import metrics
 from steps.models import families, fitting
 
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--schema", type=Path, default=Path("data/brfss2015.yaml"))
     parser.add_argument("--splits", type=int, default=20)
     chosen = parser.parse_args()
-    schema = schemas.load(chosen.schema)
+    schema = load(chosen.schema)
     rows = pd.concat([pd.read_parquet(chosen.folder / f"{part}.parquet") for part in split.PARTS])
     keys = split.row_keys(rows, schema)
     found = []

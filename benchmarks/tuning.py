@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.__main__ import MISSED
 from steps.models import cross_validation, families
-from steps.models.search import search
+from steps.models.search import Limits, search
 from steps.models.trials import Trial
 
 WANTED_RATIO = 1.7
@@ -37,9 +37,7 @@ def measure(train: Path, schema: Path, parallelism: int, trials: int, rows: int)
     search(
         objective,
         families.SPACE,
-        max_evals=trials,
-        parallelism=parallelism,
-        seed=0,
+        Limits(max_evals=trials, parallelism=parallelism, seed=0),
         on_trial=note,
         progress=True,
     )

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.chain import fingerprint
 from steps.chain.context import Result
@@ -54,19 +54,19 @@ def work(step: Context[Tune], draw: Draw) -> Result:
         rows=cross_validation.TRIAL_ROWS,
         seed=values.seed,
     )
-    limits: dict[str, Any] = {
-        name: getattr(values, name)
-        for name in ("max_evals", "parallelism", "seed", "timeout_minutes", "patience")
-    }
+    limits = search.Limits(
+        values.max_evals, values.parallelism, values.seed, values.timeout_minutes, values.patience
+    )
     if values.engine == "spark":
+        from steps.models import spark_search
         from steps.models.spark_session import session
 
         with session(values.master, "tune", step.project) as spark:
-            found = search.search_on_spark(
-                make_objective, space, spark, **limits, done=done, on_trial=record, progress=True
+            found = spark_search.search(
+                make_objective, space, limits, spark, done=done, on_trial=record, progress=True
             )
     else:
-        found = search.search(make_objective, space, **limits, done=done, on_trial=record, progress=True)
+        found = search.search(make_objective, space, limits, done=done, on_trial=record, progress=True)
     for name, picture in draw(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))

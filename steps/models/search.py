@@ -18,12 +18,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from steps.models.families import Family, Hyperparameter, Value
 from steps.models.search_workers import Assignment, Objective, Pool, SearchError
-from steps.models.trials import Space, Trial, failure_reason
+from steps.models.trials import Space, Trial
 
 # Of each family, so many trials come before TPE has anything to model: its defaults, then random ones.
 _FIRST_TRIALS = 4
@@ -34,13 +33,31 @@ _MINIMUM_GAIN = 1e-5
 _DEATHS_IN_A_ROW = 6
 
 
+StoppedBy = Literal["max_evals", "no progress", "timeout"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many trials, how many at once, from which seed, and what else ends a search.
+
+    patience: stop when so many trials in a row brought no gain of 1e-5; None never does. timeout_minutes: of
+    one call; running trials are given up, finished ones count.
+    """
+
+    max_evals: int
+    parallelism: int
+    seed: int
+    timeout_minutes: float | None = None
+    patience: int | None = None
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """All trials by number, the best of them, and what ended the search."""
 
     trials: tuple[Trial, ...]
     best: Trial
-    stopped_by: Literal["max_evals", "no progress", "timeout"]
+    stopped_by: StoppedBy
     seconds: float
 
     @property
@@ -57,12 +74,8 @@ class SearchResult:
 def search(
     make_objective: Callable[[], Objective],
     space: Space,
+    limits: Limits,
     *,
-    max_evals: int,
-    parallelism: int,
-    seed: int,
-    timeout_minutes: float | None = None,
-    patience: int | None = None,
     done: Iterable[Trial] = (),
     on_trial: Callable[[Trial], None] | None = None,
     progress: bool = False,
@@ -74,208 +87,112 @@ def search(
         parameters and returns metrics, "loss" among them; whatever it raises fails that trial only.
     done: trials finished earlier; they are taken as they are and not run again.
     on_trial: called in this process as soon as a trial has finished or failed.
-    patience: stop when so many trials in a row brought no gain of 1e-5; None never does.
-    timeout_minutes: of this call; running trials are given up, finished ones count.
     Ctrl-C ends the workers and comes out as KeyboardInterrupt; what finished has been handed to `on_trial`.
     Raises SearchError where no trial at all finished, or workers keep dying.
     """
-    if max_evals < 1 or parallelism < 1:
-        raise SearchError(f"max_evals ({max_evals}) and parallelism ({parallelism}) must be at least 1")
+    if limits.max_evals < 1 or limits.parallelism < 1:
+        raise SearchError(
+            f"max_evals ({limits.max_evals}) and parallelism ({limits.parallelism}) must be at least 1"
+        )
     started = clock()
-    deadline = None if timeout_minutes is None else started + 60 * timeout_minutes
-    results = {trial.number: trial for trial in done if trial.number < max_evals}
-    suggester = _Suggester(space, seed)
-    stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
-    limit, upcoming, deaths = max_evals, 0, 0
-    given: dict[int, Assignment] = {}
-    retries: list[Assignment] = []
-    retried: set[int] = set()
-
+    deadline = None if limits.timeout_minutes is None else started + 60 * limits.timeout_minutes
+    schedule = _Schedule(space, limits, done)
     with (
-        Pool(make_objective, min(parallelism, max_evals - len(results))) as pool,
-        _bar(max_evals, progress) as bar,
+        Pool(make_objective, min(limits.parallelism, schedule.remaining)) as pool,
+        bar(limits.max_evals, progress) as shown,
     ):
-        for trial in sorted(results.values(), key=lambda trial: trial.number):
-            bar.show(trial)
+        for trial in schedule.trials:
+            shown.show(trial)
         while True:
-            while pool.idle:
-                if retries:
-                    pool.submit(retries.pop())
-                    continue
-                while upcoming in results:
-                    upcoming += 1
-                known = max(upcoming - 2 * parallelism + 1, 0)
-                if upcoming >= limit or any(number not in results for number in range(known)):
-                    break
-                prefix = [results[number] for number in range(known)]
-                if patience is not None and _is_stalled(prefix, patience):
-                    limit, stopped_by = upcoming, "no progress"
-                    break
-                pending = [results.get(number) or given[number] for number in range(known, upcoming)]
-                given[upcoming] = Assignment(upcoming, *suggester.suggest(upcoming, prefix, pending))
-                pool.submit(given[upcoming])
-                upcoming += 1
+            while pool.idle and (assignment := schedule.next()) is not None:
+                pool.submit(assignment)
             if not pool.busy:
                 break
-            remaining = None if deadline is None else deadline - clock()
-            if remaining is not None and remaining <= 0:
-                stopped_by = "timeout"
+            left = None if deadline is None else deadline - clock()
+            if left is not None and left <= 0:
+                schedule.stopped_by = "timeout"
                 break
-            for assignment, answer in pool.answers(remaining):
-                if answer is None:
-                    deaths += 1
-                    if deaths >= _DEATHS_IN_A_ROW:
-                        raise SearchError(
-                            f"{deaths} worker processes died in a row, probably for lack of memory: "
-                            f"lower parallelism (now {parallelism}) or use a larger machine"
-                        )
-                    if assignment.number not in retried:
-                        retried.add(assignment.number)
-                        retries.append(assignment)
-                        continue
-                    answer = "its process died twice (killed, probably for lack of memory)"
-                else:
-                    deaths = 0
-                trial = _trial(assignment, answer)
-                results[trial.number] = trial
-                if on_trial is not None:
-                    on_trial(trial)
-                bar.show(trial)
-
-    trials = tuple(results[number] for number in sorted(results) if number < limit)
-    return SearchResult(trials, _best(trials, stopped_by), stopped_by, clock() - started)
-
-
-def search_on_spark(
-    make_objective: Callable[[], Objective],
-    space: Space,
-    spark: Any,
-    *,
-    max_evals: int,
-    parallelism: int,
-    seed: int,
-    timeout_minutes: float | None = None,
-    patience: int | None = None,
-    done: Iterable[Trial] = (),
-    on_trial: Callable[[Trial], None] | None = None,
-    progress: bool = False,
-    clock: Callable[[], float] = time.monotonic,
-) -> SearchResult:
-    """As `search`, with the trials on the executors of a Spark session, through hyperopt's SparkTrials.
-
-    The suggestions are those of `search` (each family's defaults, random ones, TPE), made from whatever has
-    finished by then: a cluster is not held up by its slowest trial, so which trials come after the first is
-    not reproducible. A trial whose executor dies is run again by Spark. What `make_objective` reads must be
-    on storage that all executors see.
-    """
-    import numpy as np
-    from hyperopt import SparkTrials, fmin, hp
-
-    started = clock()
-    results = {trial.number: trial for trial in done if trial.number < max_evals}
-    todo = [number for number in range(max_evals) if number not in results]
-    suggester = _Suggester(space, seed)
-    given: dict[int, Assignment] = {}
-    lost: list[BaseException] = []
-    seconds = None if timeout_minutes is None else max(1, math.ceil(60 * timeout_minutes))
-    trials = SparkTrials(parallelism=parallelism, timeout=seconds, spark_session=spark)
-    branches = [
-        {"family": family, **{one.name: _expression(hp, f"{family}.{one.name}", one) for one in dimensions}}
-        for family, dimensions in space.items()
-    ]
-
-    def suggest(new_ids: Sequence[int], domain: Any, so_far: Any, _: int) -> list[dict[str, Any]]:
-        documents = []
-        for identity in new_ids:
-            number = todo[identity]
-            known = [results[other] for other in sorted(results)]
-            pending = [assignment for other, assignment in given.items() if other not in results]
-            given[number] = Assignment(number, *suggester.suggest(number, known, pending))
-            documents.append(_new_document(given[number], space, identity, domain.cmd))
-        return documents
-
-    with _bar(max_evals, progress) as bar:
-        for trial in sorted(results.values(), key=lambda trial: trial.number):
-            bar.show(trial)
-
-        def harvest(so_far: Any, *_: Any) -> tuple[bool, list[Any]]:
-            """Take over what has finished; whether to stop, for lack of progress or because that failed.
-
-            It runs in a thread of hyperopt, where an exception would be lost and leave the search waiting.
-            """
-            try:
-                take_over(so_far)
-            except BaseException as error:
-                lost.append(error)
-            prefix = [results[number] for number in sorted(results)]
-            return bool(lost) or (patience is not None and _is_stalled(prefix, patience)), []
-
-        def take_over(so_far: Any) -> None:
-            for document in list(so_far.trials):
-                number = todo[document["tid"]]
-                answer = _spark_answer(document)
-                if number in results or number not in given or answer is None:
+            for assignment, answer in pool.answers(left):
+                over = schedule.take(assignment, answer)
+                if over is None:
                     continue
-                trial = _trial(given[number], answer)
-                results[number] = trial
                 if on_trial is not None:
-                    on_trial(trial)
-                bar.show(trial)
-
-        if todo:
-            fmin(
-                partial(_on_executor, make_objective),
-                hp.choice("family", branches),
-                algo=suggest,
-                max_evals=len(todo),
-                trials=trials,
-                rstate=np.random.default_rng(seed),
-                early_stop_fn=harvest,
-                show_progressbar=False,
-                return_argmin=False,
-                verbose=False,
-            )
-            trials.refresh()
-            if not lost:
-                take_over(trials)
-    if lost:
-        raise lost[0]
-    stopped_by: Literal["max_evals", "no progress", "timeout"] = "max_evals"
-    if trials.fmin_cancelled_reason:
-        stopped_by = "timeout" if "timeout" in trials.fmin_cancelled_reason else "no progress"
-    found = tuple(results[number] for number in sorted(results))
-    return SearchResult(found, _best(found, stopped_by), stopped_by, clock() - started)
+                    on_trial(over)
+                shown.show(over)
+    trials = schedule.trials
+    return SearchResult(trials, best(trials, schedule.stopped_by), schedule.stopped_by, clock() - started)
 
 
-def _on_executor(make_objective: Callable[[], Objective], point: Mapping[str, Any]) -> dict[str, Any]:
-    """One trial on an executor of Spark, as hyperopt takes its result; an error fails this one alone."""
-    values = dict(point)
-    family = values.pop("family")
-    try:
-        answer = dict(make_objective()(family, values))
-    except Exception as error:
-        return {"status": "fail", "reason": failure_reason(error)}
-    loss = float(answer.get("loss", math.nan))
-    if not math.isfinite(loss):
-        return {"status": "fail", "reason": "the loss is not a finite number"}
-    return {"status": "ok", "loss": loss, "metrics": answer}
+class _Schedule:
+    """Which trial comes next and what became of those that were given, whoever runs them."""
+
+    def __init__(self, space: Space, limits: Limits, done: Iterable[Trial]) -> None:
+        self._limits = limits
+        self._suggester = Suggester(space, limits.seed)
+        self._results = {trial.number: trial for trial in done if trial.number < limits.max_evals}
+        self._end = limits.max_evals
+        self._upcoming = 0
+        self._given: dict[int, Assignment] = {}
+        self._retries: list[Assignment] = []
+        self._retried: set[int] = set()
+        self._deaths = 0
+        self.stopped_by: StoppedBy = "max_evals"
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Those that are over, by number."""
+        return tuple(self._results[number] for number in sorted(self._results) if number < self._end)
+
+    @property
+    def remaining(self) -> int:
+        """How many trials there may still be."""
+        return self._limits.max_evals - len(self._results)
+
+    def next(self) -> Assignment | None:
+        """The next trial to run; None while a result is awaited, and when the search is at its end."""
+        if self._retries:
+            return self._retries.pop()
+        while self._upcoming in self._results:
+            self._upcoming += 1
+        known = max(self._upcoming - 2 * self._limits.parallelism + 1, 0)
+        if self._upcoming >= self._end or any(number not in self._results for number in range(known)):
+            return None
+        prefix = [self._results[number] for number in range(known)]
+        if self._limits.patience is not None and is_stalled(prefix, self._limits.patience):
+            self._end, self.stopped_by = self._upcoming, "no progress"
+            return None
+        pending = [self._results.get(n) or self._given[n] for n in range(known, self._upcoming)]
+        assignment = Assignment(self._upcoming, *self._suggester.suggest(self._upcoming, prefix, pending))
+        self._given[self._upcoming] = assignment
+        self._upcoming += 1
+        return assignment
+
+    def take(self, assignment: Assignment, answer: Mapping[str, float] | str | None) -> Trial | None:
+        """The trial that is now over; None where its process died and it is tried once more.
+
+        Raises SearchError where processes die one after the other.
+        """
+        if answer is None:
+            self._deaths += 1
+            if self._deaths >= _DEATHS_IN_A_ROW:
+                raise SearchError(
+                    f"{self._deaths} worker processes died in a row, probably for lack of memory: "
+                    f"lower parallelism (now {self._limits.parallelism}) or use a larger machine"
+                )
+            if assignment.number not in self._retried:
+                self._retried.add(assignment.number)
+                self._retries.append(assignment)
+                return None
+            answer = "its process died twice (killed, probably for lack of memory)"
+        else:
+            self._deaths = 0
+        trial = finished(assignment, answer)
+        self._results[trial.number] = trial
+        return trial
 
 
-def _spark_answer(document: Mapping[str, Any]) -> Mapping[str, float] | str | None:
-    """Metrics of a finished trial, the reason of a failed one, None of one that is not done."""
-    from hyperopt import JOB_STATE_DONE, JOB_STATE_ERROR
-
-    if document["state"] == JOB_STATE_ERROR:
-        return f"its Spark task failed: {document['misc'].get('error', ('unknown',))[0]}"
-    if document["state"] != JOB_STATE_DONE:
-        return None
-    result = document["result"]
-    return (
-        dict(result["metrics"]) if result["status"] == "ok" else str(result.get("reason", "no reason given"))
-    )
-
-
-def _trial(assignment: Assignment, answer: Mapping[str, float] | str) -> Trial:
+def finished(assignment: Assignment, answer: Mapping[str, float] | str) -> Trial:
+    """The trial that an assignment became: with metrics, or failed for a reason."""
     what = (assignment.number, assignment.family, assignment.params)
     if isinstance(answer, str):
         return Trial(*what, None, {}, answer)
@@ -288,7 +205,8 @@ def _trial(assignment: Assignment, answer: Mapping[str, float] | str) -> Trial:
     return Trial(*what, loss, metrics)
 
 
-def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
+def best(trials: Sequence[Trial], stopped_by: str) -> Trial:
+    """The trial of least loss. Raises SearchError where none has finished."""
     finished = [trial for trial in trials if trial.loss is not None]
     if not finished:
         if trials:
@@ -300,7 +218,7 @@ def _best(trials: Sequence[Trial], stopped_by: str) -> Trial:
     return min(finished, key=lambda trial: (trial.loss, trial.number))
 
 
-def _is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
+def is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
     """Whether none of the prefix's last `patience` trials improved the best loss by the minimum gain."""
     best, since = math.inf, 0
     for trial in prefix:
@@ -311,7 +229,7 @@ def _is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
     return since >= patience
 
 
-class _Suggester:
+class Suggester:
     """hyperopt's TPE as a function of a trial's number and of the trials it may know.
 
     Families take turns and each is searched by itself, since the best of each family is wanted: a glass box
@@ -325,7 +243,7 @@ class _Suggester:
         self._space, self._seed = space, seed
         self._families = list(space)
         self._domains = {
-            family: Domain(lambda _: 0.0, {d.name: _expression(hp, d.name, d) for d in dimensions})
+            family: Domain(lambda _: 0.0, {d.name: expression(hp, d.name, d) for d in dimensions})
             for family, dimensions in space.items()
         }
 
@@ -362,29 +280,14 @@ def _document(trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
     from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
     values = {name: [value] for name, value in trial.params.items()}
-    return _hyperopt_document(trial.number, values, None) | {
+    return hyperopt_document(trial.number, values, None) | {
         "result": {"status": STATUS_FAIL} if loss is None else {"status": STATUS_OK, "loss": loss},
         "state": JOB_STATE_DONE,
     }
 
 
-def _new_document(assignment: Assignment, space: Space, identity: int, command: Any) -> dict[str, Any]:
-    """A trial to run on Spark, as hyperopt queues it in the space of all families."""
-    from hyperopt import JOB_STATE_NEW, STATUS_NEW
-
-    values: dict[str, list[Value]] = {
-        f"{family}.{one.name}": [assignment.params[one.name]] if family == assignment.family else []
-        for family, dimensions in space.items()
-        for one in dimensions
-    }
-    values["family"] = [list(space).index(assignment.family)]
-    return _hyperopt_document(identity, values, command) | {
-        "result": {"status": STATUS_NEW},
-        "state": JOB_STATE_NEW,
-    }
-
-
-def _hyperopt_document(identity: int, values: dict[str, list[Value]], command: Any) -> dict[str, Any]:
+def hyperopt_document(identity: int, values: dict[str, list[Value]], command: Any) -> dict[str, Any]:
+    """A trial as hyperopt takes it, without state and result."""
     misc = {
         "tid": identity,
         "cmd": command,
@@ -398,13 +301,14 @@ def _hyperopt_document(identity: int, values: dict[str, list[Value]], command: A
     }  # fmt: skip
 
 
-def _expression(hp: Any, label: str, one: Hyperparameter) -> Any:
+def expression(hp: Any, label: str, one: Hyperparameter) -> Any:
+    """hyperopt's range of a hyperparameter."""
     if one.log:
         return hp.loguniform(label, math.log(one.low), math.log(one.high))
     return hp.uniform(label, one.low, one.high)
 
 
-class _Bar:
+class Bar:
     """Trials done, and the best so far."""
 
     def __init__(self, bar: Any) -> None:
@@ -412,6 +316,7 @@ class _Bar:
         self._best: Trial | None = None
 
     def show(self, trial: Trial) -> None:
+        """Count one more."""
         if trial.loss is not None and (self._best is None or trial.loss < (self._best.loss or math.inf)):
             self._best = trial
             auc = trial.metrics.get("roc_auc_mean")
@@ -421,10 +326,11 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _bar(total: int, shown: bool) -> Iterator[_Bar]:
+def bar(total: int, shown: bool) -> Iterator[Bar]:
+    """A progress bar over so many trials."""
     from tqdm import tqdm
 
     with tqdm(
         total=total, unit="trial", disable=None if shown else True, dynamic_ncols=True, leave=False
-    ) as bar:
-        yield _Bar(bar)
+    ) as progress:
+        yield Bar(progress)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ import pytest
 
 from steps import tune
 from steps.models.families import SPACE, Hyperparameter
-from steps.models.search import SearchResult, search
+from steps.models.search import Limits, SearchResult, search
 from steps.models.search_workers import SearchError
 from steps.models.trials import RecordError, Space, Trial, from_record, to_record
 from steps.reports import search_plots
@@ -32,7 +32,12 @@ TWO: Space = {
 
 
 def run(make: Any, **options: Any) -> SearchResult:
-    return search(make, TWO, **{"max_evals": 14, "parallelism": 2, "seed": 5, **options})
+    """A search of 14 trials, two at once; any limit and any other argument can be given."""
+    limits = {"max_evals": 14, "parallelism": 2, "seed": 5}
+    named = {field.name for field in fields(Limits)}
+    limits |= {name: value for name, value in options.items() if name in named}
+    others = {name: value for name, value in options.items() if name not in named}
+    return search(make, TWO, Limits(**limits), **others)
 
 
 def essence(result: SearchResult) -> list[tuple[int, str, Mapping[str, float], float | None]]:
@@ -152,7 +157,7 @@ def test_each_worker_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROGRAM = """
 from functools import partial
-from steps.models.search import search
+from steps.models.search import Limits, search
 from tests.made_up import search_objectives
 from tests.models import test_search
 
@@ -160,7 +165,7 @@ if __name__ == "__main__":
     try:
         search(
             partial(search_objectives.make_endless, ("random_forest",)), test_search.TWO,
-            max_evals=9, parallelism=2, seed=0,
+            Limits(max_evals=9, parallelism=2, seed=0),
             on_trial=lambda trial: print("finished", trial.number, flush=True),
         )
     except KeyboardInterrupt:

@@ -20,7 +20,16 @@ import pytest
 from steps.data import sources, validation
 from steps.data.errors import UserError
 from steps.data.schema import Schema
-from steps.models import families, fitting, saved, scoring, search, spark_scoring, spark_session
+from steps.models import (
+    families,
+    fitting,
+    saved,
+    scoring,
+    search,
+    spark_scoring,
+    spark_search,
+    spark_session,
+)
 from steps.models.families import Family, Hyperparameter
 from tests.conftest import QUICK, ROOT, Champion, Checkout, check_out, require
 from tests.made_up.clinic import clinic_rows, clinic_schema
@@ -33,6 +42,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 _X = (Hyperparameter("x", 0.0, 10.0, default=8.0),)
 SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {"logistic_regression": _X, "random_forest": _X}
 BOWL = partial(make_bowl, 0.3)
+
+
+def _search(cluster: Any, *, max_evals: int, **options: Any) -> search.SearchResult:
+    limits = search.Limits(max_evals, options.pop("parallelism", 2), options.pop("seed", 1))
+    return spark_search.search(BOWL, SPACE, limits, cluster, **options)
 
 
 def test_without_pyspark_the_person_is_told_what_to_install() -> None:
@@ -116,14 +130,14 @@ def test_a_search_on_two_executors_keeps_every_trial_and_goes_on(cluster: Any) -
     """
     recorded: list[search.Trial] = []
     limits: dict[str, Any] = {"parallelism": 2, "seed": 3, "on_trial": recorded.append}
-    found = search.search_on_spark(BOWL, SPACE, cluster, max_evals=8, **limits)
+    found = _search(cluster, max_evals=8, **limits)
     assert [trial.number for trial in found.trials] == list(range(8))
     assert sorted(trial.number for trial in recorded) == list(range(8))
     for number, family in enumerate(SPACE):
         assert found.trials[number].family == family
         assert found.trials[number].params == {"x": 8.0}
     assert found.best.family == "logistic_regression"
-    longer = search.search_on_spark(BOWL, SPACE, cluster, max_evals=11, done=found.trials, **limits)
+    longer = _search(cluster, max_evals=11, done=found.trials, **limits)
     assert longer.trials[:8] == found.trials
     assert len(longer.trials) == len(recorded) == 11
     assert longer.best.loss is not None
@@ -139,7 +153,7 @@ def test_a_record_that_cannot_be_kept_ends_the_search(cluster: Any) -> None:
         raise OSError("the store is away")
 
     with pytest.raises(OSError, match="the store is away"):
-        search.search_on_spark(BOWL, SPACE, cluster, max_evals=4, parallelism=2, seed=1, on_trial=fails)
+        _search(cluster, max_evals=4, on_trial=fails)
 
 
 def _executors() -> list[int]:
@@ -161,7 +175,7 @@ def test_a_killed_executor_loses_no_trial(cluster: Any) -> None:
     assert len(running) == 2
     killer = threading.Timer(2.0, os.kill, (running[0], signal.SIGKILL))
     killer.start()
-    found = search.search_on_spark(BOWL, SPACE, cluster, max_evals=10, parallelism=2, seed=1)
+    found = _search(cluster, max_evals=10)
     killer.join()
     assert [trial.number for trial in found.trials] == list(range(10))
     assert all(trial.loss is not None for trial in found.trials)
