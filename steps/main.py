@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
-from steps.chain import tracking
+from steps.chain import prevalence, tracking, verdict
 from steps.chain.context import BESIDE, OTHER, VERDICT, Result
+from steps.chain.verdict import Requirement, Verdict
 from steps.data.errors import UserError
+from steps.measures import promotion
 
 if TYPE_CHECKING:
     from steps.chain.context import Context, StepRun
@@ -33,35 +34,49 @@ def work(step: Context[Main]) -> Result:
     (step.project / VERDICT).unlink(missing_ok=True)  # an earlier chain's: whatever fails now leaves none
     values, chain = step.values, step.chain
     other = OTHER[values.model]
-    needs = {name: chain.ensure(name, values) for name in ("preprocess", "train", "tune")}
+    if bool(values.why.strip()) != values.accept_prevalence:
+        raise UserError("another share of outcomes is accepted with a reason: accept_prevalence=true and why")
+    needs = {"preprocess": chain.ensure("preprocess", values)}
+    counts = prevalence.count(step, needs["preprocess"])
+    if counts is not None and not values.accept_prevalence:
+        share = promotion.prevalence_finding(**asdict(counts), limits=step.schema.gates)
+        if share.outcome == "undecided":
+            stopped = prevalence.stop(step, needs["preprocess"], Requirement(**asdict(share)))
+            step.tag(_facts(needs["preprocess"]))
+            return stopped
+    needs |= {name: chain.ensure(name, values) for name in ("train", "tune")}
     compared = {other: chain.ensure("evaluate", replace(values, model=other))}
     compared[values.model] = needs["evaluate"] = chain.ensure("evaluate", values)
-    verdict = _promote(step, {**needs, BESIDE: compared[other]})
-    told = {name: needs["preprocess"].tags[name] for name in ("synthetic", "data_digest")}
-    step.tag({"verdict": verdict["verdict"], **told})
-    exit_code = 1 if verdict["verdict"] == "refused" else 0
-    return Result(lines=_summary(step, compared, verdict), exit_code=exit_code)
+    told = _promote(step, {**needs, BESIDE: compared[other]})
+    step.tag({"verdict": told.verdict, **_facts(needs["preprocess"])})
+    return Result(lines=_summary(step, compared, told), exit_code=told.exit_code)
 
 
-def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> dict[str, Any]:
+def _facts(data: StepRun) -> dict[str, str]:
+    return {name: data.tags[name] for name in ("synthetic", "data_digest")}
+
+
+def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> Verdict:
     """What promote wrote into `verdict.json`, which alone tells a refusal (its run fails) from a crash."""
-    written = step.project / VERDICT
+    failed: UserError | None = None
     try:
         step.chain.launch("promote", step.values, needs)
-    except UserError:
-        if not written.exists():
-            raise
-    return dict(json.loads(written.read_text(encoding="utf-8")))
+    except UserError as error:
+        failed = error
+    written = verdict.read(step.project)
+    if written is None:
+        raise failed or UserError(f"promote left no {VERDICT}: its own output says why")
+    return written
 
 
-def _summary(step: Context[Main], compared: Mapping[Role, StepRun], verdict: Mapping[str, Any]) -> list[str]:
+def _summary(step: Context[Main], compared: Mapping[Role, StepRun], told: Verdict) -> list[str]:
     roles: tuple[Role, ...] = ("tuned", "baseline")
     figures = {role: step.client.get_run(compared[role].run_id).data.metrics for role in roles}
     lines = ["", *_table(figures), ""]
     if any(run.tags["synthetic"] == "true" for run in compared.values()):
         lines.append("These figures are of synthetic people: they say nothing of anybody's health.")
-    report = step.client.get_run(verdict["report_run_id"]).info.artifact_uri
-    lines.append(f"verdict: {verdict['verdict']} ({VERDICT})")
+    report = step.client.get_run(str(told.report_run_id)).info.artifact_uri
+    lines.append(f"verdict: {told.verdict} ({VERDICT})")
     lines.append(
         f"report:  {tracking.shown_location(report, step.project)}/report.html, model card beside it"
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, ANCHOR = "champion", "previous", "anchor"
 
 
 def alias_version(client: MlflowClient, name: str, alias: str) -> str | None:

@@ -155,15 +155,27 @@ class Evaluate(Train, Tune):
 
 
 @dataclass(frozen=True)
-class Main(Evaluate):
+class Judged(Evaluate):
+    """What main and promote share: a person's word that another share of outcomes is meant, and why."""
+
+    accept_prevalence: Annotated[bool, truth]
+    why: Annotated[str, str]
+
+
+@dataclass(frozen=True)
+class Main(Judged):
     """Parameters of main, the whole chain."""
 
 
 @dataclass(frozen=True)
-class Promote(Evaluate):
-    """Parameters of promote; `rollback` is `false`, `true` or a registered model's name."""
+class Promote(Judged):
+    """Parameters of promote.
+
+    `rollback` is `false`, `true` or a registered model's name; `approve` is empty or a candidate's run id.
+    """
 
     rollback: Annotated[str, nonempty]
+    approve: Annotated[str, str]
 
 
 @dataclass(frozen=True)

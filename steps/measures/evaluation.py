@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from steps.data.disclosure import SMALLEST_CELL
 from steps.data.documents import defined
@@ -29,10 +28,8 @@ from steps.measures import (
 from steps.measures.delong import placements
 from steps.measures.evaluation_document import (
     ChanceOfRecall,
-    Comparison,
     Curves,
     DataFacts,
-    Difference,
     Estimate,
     Evaluation,
     Feature,
@@ -221,25 +218,3 @@ def _bootstrapped(
         low, high = metrics.interval(np.concatenate(samples[name]))
         found[name] = Estimate(defined(float(value[0])), defined(low), defined(high), intervals.BOOTSTRAP)
     return found
-
-
-def compare(
-    y: ArrayLike,
-    risk_new: ArrayLike,
-    risk_champion: ArrayLike,
-    seed: int,
-    replicates: int = metrics.REPLICATES,
-) -> Comparison:
-    """New model less champion on the same rows, paired: what the gates judge and the report shows."""
-    found = metrics.paired_differences(y, risk_new, risk_champion, seed, replicates)
-    differences = {
-        name: Difference(
-            defined(entry["first"]),
-            defined(entry["second"]),
-            defined(entry["difference"]),
-            defined(entry["low"]),
-            defined(entry["high"]),
-        )
-        for name, entry in found.items()
-    }
-    return Comparison(len(np.asarray(y)), metrics.LEVEL, replicates, differences)

@@ -32,18 +32,6 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A figure of two models on the same rows and their difference, `first` less `second`, paired."""
-
-    first: float | None
-    second: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    method: str = "paired bootstrap"
-
-
-@dataclass(frozen=True)
 class Performance:
     """The measures of `steps.measures.catalogue` for all rows."""
 
@@ -439,16 +427,6 @@ class Evaluation:
     missing_answers: MissingAnswers | None = None
     synthetic: bool = False
     format: int = FORMAT
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same rows, paired."""
-
-    rows: int
-    level: float
-    replicates: int
-    metrics: Mapping[str, Difference]
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """`make retrain`: train if there is a reason to, and say in a job summary what came of it.
 
 The chain does the work; this decides whether it is worth starting, shows how the new data differ from what
-the champion was trained on, trains on no broken data (the verdict `mend` of drift), and tells a refusal (exit
-code 0) from a crash (exit code 1). On GitHub Actions
-it reads the event and `DATA_URI` from the environment and writes step outputs and the summary; elsewhere it
-prints them.
+the champion was trained on, trains on no broken data (the verdict `mend` of drift), and tells a refused or
+undecided candidate (exit code 0) from a crash (exit code 1). On GitHub Actions it reads the event and
+`DATA_URI` from the environment and writes step outputs and the summary; elsewhere it prints them.
 """
 
 from __future__ import annotations
@@ -15,29 +14,32 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.chain import parameters, pipeline, process, tracking
+from steps.chain import parameters, pipeline, process, tracking, verdict
 from steps.chain.context import DRIFT, VERDICT
 from steps.chain.values import Main
+from steps.chain.verdict import Verdict
 from steps.data import documents
 from steps.data.errors import UserError
 from steps.data.schema import Schema
 from steps.data.schema_file import load
 from steps.measures.drift_document import DriftReport
 from steps.measures.evaluation_document import from_json
+from steps.measures.promotion import Finding
 from steps.ops import keep_store
 from steps.ops import publish as publishing
 from steps.ops.init_store import EXPERIMENT
 from steps.reports import job_summary
+from steps.reports.promotion import Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NOTHING_NEW = "no new labelled data; nothing trained"
-_TRAINED = ("promoted", "unchanged", "refused")
+_TRAINED = ("promoted", "unchanged", "refused", "undecided")
 # As the Makefile has it: all words land in one experiment.
 MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT)
 CANDIDATE = Path("build") / "candidate"
@@ -104,8 +106,8 @@ def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
     return subprocess.run(words, cwd=project, check=False).returncode
 
 
-def take_verdict(project: Path) -> dict[str, Any] | None:
-    """What the step that has just run wrote into `verdict.json`; None if it wrote nothing."""
+def take_drift(project: Path) -> dict[str, Any] | None:
+    """What drift has just written into `verdict.json`; None if it wrote nothing."""
     path = project / VERDICT
     if not path.exists():
         return None
@@ -139,35 +141,42 @@ def retrain(
             return 0
     (project / VERDICT).unlink(missing_ok=True)
     code = run_entry("main", given, project)
-    verdict = take_verdict(project)
-    if verdict is None:
+    told = verdict.read(project)
+    if told is None:
         out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
         out.set(trained="true", verdict="crashed", promoted="false")
         return code or 1
-    folder = _candidate(client, verdict, project)
-    evaluation = from_json(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
-    out.add(job_summary.trained(verdict, evaluation))
-    promoted = verdict["verdict"] == "promoted"
-    publish = promoted or is_unpublished(verdict, environment, keep_store.github)
+    folder = _candidate(client, told, project)
+    evaluated = folder / "evaluation.json"
+    evaluation = from_json(json.loads(evaluated.read_text(encoding="utf-8"))) if evaluated.exists() else None
+    out.add(job_summary.trained(_outcome(told), evaluation))
+    promoted = told.verdict == "promoted"
+    publish = promoted or is_unpublished(told, environment, keep_store.github)
     if publish and not promoted:
         out.add("It was never published (a publish job failed, or a branch promoted it): that follows now.\n")
     out.set(
-        trained="true",
-        verdict=verdict["verdict"],
+        trained=str(evaluation is not None).lower(),
+        verdict=told.verdict,
         promoted=str(promoted).lower(),
         publish=str(publish).lower(),
-        name=verdict["model"],
-        version=verdict["champion"] or "",
+        name=told.model,
+        version=told.champion or "",
     )
     return 0
 
 
-def is_unpublished(verdict: Mapping[str, Any], environment: Mapping[str, str], gh: keep_store.Gh) -> bool:
+def _outcome(told: Verdict) -> Outcome:
+    """A verdict as the summary tells it."""
+    findings = [Finding(**asdict(line)) for line in told.requirements]
+    return Outcome(told.verdict, told.model, told.champion, told.explanation, told.remedy, findings)
+
+
+def is_unpublished(told: Verdict, environment: Mapping[str, str], gh: keep_store.Gh) -> bool:
     """Whether the chain found the champion unchanged, and GitHub has no release of it although it could."""
     on_github = environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY")
-    if verdict["verdict"] != "unchanged" or not on_github:
+    if told.verdict != "unchanged" or not on_github:
         return False
-    return not publishing.is_published(verdict["model"], verdict["champion"], gh)
+    return not publishing.is_published(told.model, str(told.champion), gh)
 
 
 def _drift(given: Mapping[str, str], project: Path) -> DriftReport | None:
@@ -180,14 +189,18 @@ def _drift(given: Mapping[str, str], project: Path) -> DriftReport | None:
     return documents.from_json(DriftReport, json.loads(path.read_text(encoding="utf-8")), DRIFT)
 
 
-def _candidate(client: MlflowClient, verdict: Mapping[str, Any], project: Path) -> Path:
-    """The folder `build/candidate` with what a reader wants of a verdict's candidate, promoted or not."""
+def _candidate(client: MlflowClient, told: Verdict, project: Path) -> Path:
+    """The folder `build/candidate` with what a reader wants of a verdict's candidate, promoted or not.
+
+    The verdict alone, where nothing was trained.
+    """
     folder = project / CANDIDATE
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    client.download_artifacts(verdict["evaluate_run_id"], "evaluation.json", str(folder))
-    for name in ("report.html", "model_card.md"):
-        client.download_artifacts(verdict["report_run_id"], name, str(folder))
+    if told.evaluate_run_id is not None and told.report_run_id is not None:
+        client.download_artifacts(told.evaluate_run_id, "evaluation.json", str(folder))
+        for name in ("report.html", "model_card.md"):
+            client.download_artifacts(told.report_run_id, name, str(folder))
     shutil.copy(project / VERDICT, folder)
     return folder
 

@@ -15,7 +15,6 @@ from steps.measures.catalogue import BY_NAME, MEASURES
 from steps.measures.evaluation_document import (
     FEW_EVENTS,
     Cell,
-    Comparison,
     DataFacts,
     Evaluation,
     ModelFacts,
@@ -26,11 +25,12 @@ from steps.reports.checklists import PROBAST_AI, TRIPOD_AI
 from steps.reports.html import environment, number, percent, words
 
 if TYPE_CHECKING:
-    from steps.measures.gates import Gate
+    from steps.measures.promotion import Finding
 
 READS = (
     "templates/report.html",
     "templates/report.css",
+    "templates/promotion.html",
     "templates/model_card.md",
     "templates/missing_answers.html",
     "templates/missing_answers.md",
@@ -71,14 +71,12 @@ CHECKLISTS = (
 def render_report(
     evaluations: Sequence[Evaluation],
     *,
-    comparison: Comparison | None = None,
-    gates: Sequence[Gate] = (),
+    requirements: Sequence[Finding] = (),
 ) -> str:
     """The report as one HTML document.
 
     The first evaluation is the subject; others on the same rows (the baseline, say) stand beside it.
-    `comparison` (from `evaluation.compare`) and `gates` are shown where given. Raises ValueError without any
-    evaluation.
+    `requirements` of a promotion are shown where given. Raises ValueError without any evaluation.
     """
     if not evaluations:
         raise ValueError("a report needs at least one evaluation")
@@ -91,8 +89,7 @@ def render_report(
         .render(
             **_shared(subject),
             others=evaluations[1:],
-            comparison=comparison,
-            gates=gates,
+            requirements=requirements,
             checklists=CHECKLISTS,
             any_few=any(group.few for group in subject.subgroups),
             axis=axis,
@@ -108,9 +105,16 @@ def render_report(
     )
 
 
-def render_card(evaluation: Evaluation, *, gates: Sequence[Gate] = ()) -> str:
-    """The model card (Mitchell et al. 2019) as Markdown."""
-    return environment().get_template("model_card.md").render(**_shared(evaluation), gates=gates)
+def render_card(
+    evaluation: Evaluation, *, requirements: Sequence[Finding] = (), history: Sequence[Sequence[str]] = ()
+) -> str:
+    """The model card (Mitchell et al. 2019) as Markdown.
+
+    `requirements` of a promotion, and `history`: of each attempt to replace a champion when it was, the
+    modification, the verification protocol, the impact and the decision.
+    """
+    card = environment().get_template("model_card.md")
+    return card.render(**_shared(evaluation), requirements=requirements, history=history)
 
 
 def wrong_cells(evaluation: Evaluation) -> list[Cell]:

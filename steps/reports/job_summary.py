@@ -6,14 +6,16 @@ Job summaries show no data URIs and no inline SVG, so the figures of the report 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.measures.catalogue import BY_NAME, HEADLINES
 from steps.measures.evaluation_document import Evaluation
+from steps.measures.promotion import Finding
 from steps.reports.html import number, spread
+from steps.reports.promotion import Outcome
 
 if TYPE_CHECKING:
     from steps.data.profile import Profile
@@ -75,23 +77,17 @@ def drift(report: DriftReport | None) -> str:
     return f"## Drift of the new data: {verdict}\n\n{listed or '* nothing stands out'}\n\n{act}\n"
 
 
-def trained(verdict: Mapping[str, Any], evaluation: Evaluation) -> str:
-    """Verdict, gates, measures and pictures of a chain that came to its end."""
-    name, version = verdict["model"], verdict["champion"]
-    what = {
-        "promoted": f"version {version} of {name} is the champion now",
-        "unchanged": f"version {version} of {name} is this model already",
-        "refused": (
-            ("the candidate failed a gate" if verdict["gates"] else f"{verdict['reason']}")
-            + (f"; version {version} of {name} stays champion" if version else f"; {name} has no champion")
-        ),
-    }[verdict["verdict"]]
-    parts = [f"## {str(verdict['verdict']).capitalize()}: {what}\n"]
-    if evaluation.synthetic:
+def trained(outcome: Outcome, evaluation: Evaluation | None) -> str:
+    """Verdict, requirements, measures and pictures of a chain; no evaluation where nothing was trained."""
+    parts = [f"## {outcome.verdict.capitalize()}: {_harmless(outcome.sentence)}\n"]
+    if outcome.remedy is not None:
+        parts.append(f"A person can decide: `{_harmless(outcome.remedy)}`\n")
+    if evaluation is not None and evaluation.synthetic:
         parts.append(SYNTHETIC)
-    if verdict["gates"]:
-        parts.append(_gates(verdict["gates"]))
-    parts += [_measures(evaluation), _calibration(evaluation), _roc(evaluation)]
+    if outcome.requirements:
+        parts.append(_requirements(outcome.requirements))
+    if evaluation is not None:
+        parts += [_measures(evaluation), _calibration(evaluation), _roc(evaluation)]
     return "\n".join(parts)
 
 
@@ -118,18 +114,19 @@ def checked(profile: Profile, kind: str, digest: str, published: bool) -> str:
     )
 
 
-def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
+def _requirements(findings: Sequence[Finding]) -> str:
     rows = [
         (
-            gate["name"],
-            number(gate["value"], 4),
-            gate["limit"],
-            "skipped" if gate["skipped"] else "passed" if gate["passed"] else "**failed**",
-            gate["detail"],
+            finding.name,
+            number(finding.value, 4),
+            "–" if finding.low is None else spread(finding, 4),
+            finding.limit or "–",
+            finding.outcome if finding.outcome in ("passed", "shown") else f"**{finding.outcome}**",
+            _harmless(finding.detail),
         )
-        for gate in gates
+        for finding in findings
     ]
-    return _table(("gate", "value", "limit", "verdict", "detail"), rows)
+    return _table(("requirement", "value", "interval", "limit", "outcome", "detail"), rows)
 
 
 def _measures(evaluation: Evaluation) -> str:

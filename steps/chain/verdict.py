@@ -1,0 +1,108 @@
+"""`verdict.json`: what a promotion came to, for whoever has to act on it. One writer, one reader.
+
+It stands beside MLProject and in promote's run, whose tag `verdict` says the same in one word, because exit
+codes do not survive `mlflow run`. A crash leaves none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from steps.chain.context import VERDICT
+from steps.data import atomic, documents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from steps.chain.context import Context
+    from steps.chain.values import Values
+
+Decision = Literal["promoted", "unchanged", "refused", "undecided", "rolled_back"]
+Outcome = Literal["passed", "refused", "undecided", "shown"]
+
+# Why a model did not become champion: a requirement decided, too few people with the outcome, another share
+# of them, a champion or an anchor that cannot be asked about these rows, a person who rolled this model back.
+Reason = Literal["limits", "events", "prevalence", "champion", "anchor", "rolled_back"]
+
+_FAILURES = ("refused", "undecided")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One line of a promotion: the figure with its interval, the limit in words, and what followed.
+
+    `events`: how many test rows with the outcome would decide it, where it is undecided.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    limit: str
+    outcome: Outcome
+    detail: str = ""
+    events: int | None = None
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person's word where figures cannot decide: `user` as MLflow or GitHub names them, which is not
+    proven.
+    """
+
+    user: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What promote, or main before it, came to; None where something does not apply.
+
+    `champion` is the version after, `champion_before` the one before; `attempt` counts the attempts of the
+    last 365 days. `explanation` is for a person, `remedy` a command that goes on from here. `events`: how
+    many test rows with the outcome a decision would take.
+    """
+
+    verdict: Decision
+    model: str
+    promote_run_id: str | None
+    champion: str | None
+    champion_before: str | None
+    anchor: str | None = None
+    reason: Reason | None = None
+    explanation: str = ""
+    remedy: str | None = None
+    candidate_run_id: str | None = None
+    evaluate_run_id: str | None = None
+    report_run_id: str | None = None
+    attempt: int | None = None
+    events: int | None = None
+    requirements: tuple[Requirement, ...] = ()
+    approval: Approval | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the model is champion, 1 where it is not: refused and undecided."""
+        return int(self.verdict in _FAILURES)
+
+
+def write(step: Context[Values], verdict: Verdict) -> None:
+    """Leave a verdict in the run, in its tag and, last, beside MLProject."""
+    text = json.dumps(documents.to_json(verdict), indent=1) + "\n"
+    step.log_text(VERDICT, text)
+    step.tag({"verdict": verdict.verdict})
+    atomic.write_text(step.project / VERDICT, text)
+
+
+def read(project: Path) -> Verdict | None:
+    """The verdict beside MLProject, or None where the last command left none.
+
+    Raises UserError for a file that is no verdict of a promotion.
+    """
+    try:
+        text = (project / VERDICT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return documents.from_json(Verdict, json.loads(text), VERDICT)
