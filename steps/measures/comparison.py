@@ -85,13 +85,13 @@ class Change:
 def measure(y: ArrayLike, risk: ArrayLike, groups: Mapping[str, Mask]) -> Figures:
     """A model's own figures."""
     labels, risks = np.asarray(y, dtype=np.float64), np.asarray(risk, dtype=np.float64)
-    ranked = placements(labels, risks)
+    ranked, recalibration = placements(labels, risks), metrics.calibration(labels, risks)
     return Figures(
         events=int(labels.sum()),
         non_events=int(len(labels) - labels.sum()),
         roc_auc=Estimate(ranked.roc_auc, ranked.standard_error),
         log_loss=_mean(metrics.log_losses(labels, risks)),
-        calibration_slope=_slope(labels, risks),
+        calibration_slope=Estimate(recalibration.slope, recalibration.slope_error),
         observed_expected=_observed_expected(labels, risks),
         groups={name: _observed_expected(labels[mask], risks[mask]) for name, mask in groups.items()},
     )
@@ -128,15 +128,6 @@ def _mean(values: Floats) -> Estimate:
     if len(values) < 2:
         return Estimate(math.nan, math.nan)
     return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
-
-
-def _slope(labels: Floats, risks: Floats) -> Estimate:
-    """Calibration slope with its sandwich standard error (White 1982, Econometrica 50:1)."""
-    fitted = metrics.calibration(labels, risks)
-    u0, u1, w0, w1, w2, *_ = fitted.terms.T
-    h00, h01, h11 = w0.sum(), w1.sum(), w2.sum()
-    influence = (h00 * u1 - h01 * u0) / (h00 * h11 - h01 * h01)
-    return Estimate(fitted.slope, float(np.sqrt(np.sum(influence**2))))
 
 
 def _log_ratio_influence(labels: Floats, risks: Floats) -> Floats:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.chain import parameters, pipeline, process, tracking, verdict
 from steps.chain.context import DRIFT, VERDICT
@@ -104,15 +104,6 @@ def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
     """`mlflow run . -e entry -P ...` in this environment; its exit code."""
     words = [*MLFLOW_RUN, "-e", entry, *parameters.to_words(given)]
     return subprocess.run(words, cwd=project, check=False).returncode
-
-
-def take_drift(project: Path) -> dict[str, Any] | None:
-    """What drift has just written into `verdict.json`; None if it wrote nothing."""
-    path = project / VERDICT
-    if not path.exists():
-        return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
 
 
 def retrain(

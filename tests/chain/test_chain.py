@@ -77,7 +77,7 @@ def test_the_chain_ends_with_a_promoted_champion_and_says_so(champion: Champion)
         assert said in champion.output
     verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
     assert verdict["verdict"] == "promoted"
-    assert all(gate["passed"] for gate in verdict["gates"])
+    assert {line["outcome"] for line in verdict["requirements"]} == {"passed"}
 
 
 def test_a_chain_prints_a_line_for_each_step_and_a_table(champion: Champion) -> None:
@@ -94,18 +94,19 @@ def test_a_chain_prints_a_line_for_each_step_and_a_table(champion: Champion) -> 
     assert "reading:" not in output
 
 
-def test_the_promoted_models_report_and_card_show_the_gates(champion: Champion) -> None:
-    """Promotion knows what evaluate cannot: the verdict of each gate, and the baseline beside the model."""
+def test_the_promoted_models_report_and_card_show_the_requirements(champion: Champion) -> None:
+    """Promotion knows what evaluate cannot: what it was judged by, and the baseline beside the model."""
     verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
     assert verdict["report_run_id"] == verdict["promote_run_id"]
     page, card = (
         artifact(champion.checkout, verdict["report_run_id"], name)
         for name in ("report.html", "model_card.md")
     )
-    assert "there is no champion yet" in page
+    assert "May it be champion?" in page
     assert "Beside other models on the same rows" in page
     assert "Baseline" in page
-    assert "## Gates" in card
+    assert "## Verification" in card
+    assert "## Record of change" in card
     assert f"{verdict['report_run_id']}/artifacts/report.html" in champion.output
 
 
@@ -341,7 +342,7 @@ def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout
     other = {"model": "baseline", "family": "histogram_gradient_boosting", "hyperparameters": "max_iter=60"}
     code, output = copy.mlflow_run(**QUICK, **other)
     assert code != 0
-    assert "evaluate tuned    reused  " in output  # a change of the gates changes no figure
+    assert "evaluate tuned    reused  " in output  # a changed limit changes no figure
     assert "Traceback" not in output
     assert "promote: refused. ROC AUC" in output
     assert "version 1 stays @champion" in output
@@ -349,7 +350,8 @@ def test_a_refused_model_leaves_the_champion_and_says_by_how_much(copy: Checkout
     verdict = json.loads((copy.folder / "verdict.json").read_text())
     assert verdict["verdict"] == "refused"
     assert verdict["report_run_id"] == verdict["promote_run_id"]
-    assert "Against the champion" in artifact(copy, verdict["report_run_id"], "report.html")
+    page = artifact(copy, verdict["report_run_id"], "report.html")
+    assert "hange of ROC AUC against the champion" in page
 
 
 def test_a_chain_that_fails_leaves_no_verdict_of_an_earlier_one(copy: Checkout) -> None:

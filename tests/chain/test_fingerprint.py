@@ -131,7 +131,7 @@ def test_every_template_is_code_of_a_step() -> None:
     assert found == {f"steps/reports/templates/{name}" for name in of_steps}
     evaluated = code("steps.evaluate", ROOT)
     assert {"steps/reports/templates/report.html", "steps/reports/templates/model_card.md"} <= set(evaluated)
-    assert "steps/measures/gates.py" not in evaluated
+    assert "steps/measures/promotion.py" not in evaluated
 
 
 # What a step imports and no number depends on, with the reason.

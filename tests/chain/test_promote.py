@@ -89,13 +89,13 @@ def test_a_model_that_was_rolled_back_is_not_promoted_again(client: Any, tmp_pat
     assert refused.exit_code == 1
     told = verdict(tmp_path)
     assert (told["verdict"], told["champion"], told["report_run_id"]) == ("refused", "1", "p")
-    assert "version 2 of readmission is this model, and somebody rolled it back" in told["reason"]
-    assert "tag rolled_back" in told["reason"]
+    assert "version 2 of readmission is this model, and somebody rolled it back" in told["explanation"]
+    assert "tag rolled_back" in told["explanation"]
     assert registry.alias_version(client, "readmission", "champion") == "1"
 
     updated = run(client, tmp_path, digest="served by newer packages", like=DIGESTS["2"])
     assert updated.exit_code == 1
-    assert "version 2 of readmission is this model" in verdict(tmp_path)["reason"]
+    assert "version 2 of readmission is this model" in verdict(tmp_path)["explanation"]
 
     run(client, tmp_path, rollback="true")
     assert verdict(tmp_path)["champion"] == "2"

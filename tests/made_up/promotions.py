@@ -19,8 +19,9 @@ from steps.chain.verdict import Verdict
 from steps.data import prepared, sources
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema_file import load
-from steps.measures import evaluation, evaluation_document
-from steps.models import families, fitting
+from steps.measures import evaluation, evaluation_document, metrics
+from steps.measures.scored_rows import scored_rows
+from steps.models import families, fitting, saved
 from tests.conftest import ROOT
 
 SCHEMA = """
@@ -76,7 +77,7 @@ class Around:
 
 
 class Store:
-    """A tracking store with a registry, and the steps at work in it; a branch goes on from another's state."""
+    """A tracking store with a registry, and the steps at work in it; a branch goes on from another."""
 
     def __init__(self, folder: Path, branch_of: Store | None = None) -> None:
         import mlflow
@@ -143,7 +144,10 @@ class Store:
         rows = tables["validation"]
         risk = families.predict_risk(model, rows[list(self.schema.feature_names)])
         threshold = fitting.choose_threshold(rows[TARGET_COLUMN].to_numpy(), risk, 0.8)
-        fitted = fitting.Fitted(model, "logistic_regression", settings, threshold, "none", {}, 0.0)
+        losses = metrics.log_losses(rows[TARGET_COLUMN], risk)
+        fitted = fitting.Fitted(
+            model, "logistic_regression", settings, threshold, "none", {}, risk, losses, fit_seconds=0.0
+        )
         result = keep_model.package(context, fitted, tables["train"], tables["validation"])
         context.log_json("best.json", {"family": "logistic_regression", "hyperparameters": fitted.params})
         return self._done(context, result)
@@ -152,10 +156,10 @@ class Store:
         """Measure a model on the test rows, all but what inputs matter."""
         context = self._context("evaluate", parameters.given(Evaluate, ROOT, {}), Around(None, {}), {})
         test = prepared.load(self.cache, data.result_digest, ("test",))["test"]
-        model = families.load(context.fetch(fitted.run_id, "model"))
+        model = saved.load(context.fetch(fitted.run_id, "model"))
         risk = families.predict_risk(model, test[list(self.schema.feature_names)])
-        rows = evaluation.scored_rows(test[TARGET_COLUMN].to_numpy(), risk, test)
-        measured = evaluation.evaluate(rows, self.schema, 0.2, seed=0, replicates=100)
+        rows = scored_rows(test[TARGET_COLUMN].to_numpy(), risk, test)
+        measured = evaluation.evaluate(rows, self.schema, 0.2, evaluation.Bootstrap(100, 0))
         context.log_json("evaluation.json", evaluation_document.to_json(measured))
         return self._done(context, Result(context.run_id, fitted.tags, []))
 

@@ -193,27 +193,3 @@ def test_interval_leaves_out_undefined_replicates():
     """A replicate without positives says nothing; only such replicates give no interval."""
     assert metrics.interval([np.nan, 1.0, 1.0]) == (1.0, 1.0)
     assert all(math.isnan(end) for end in metrics.interval([np.nan]))
-
-
-def test_paired_differences_of_the_same_risks_are_nothing():
-    """A model is neither better nor worse than itself, without any spread."""
-    y, risk = _sample(400, 6)
-    for found in metrics.paired_differences(y, risk, risk, seed=1, replicates=50).values():
-        assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
-
-
-def test_a_paired_interval_sees_what_two_intervals_cannot():
-    """A small, sure loss: the paired interval excludes 0, being far narrower than either one's own."""
-    y, risk = _sample(4000, 7)
-    worse = np.clip(risk + np.random.default_rng(8).normal(0, 0.06, len(y)), 0.001, 0.999)
-    found = metrics.paired_differences(y, worse, risk, seed=1, replicates=200)
-    assert found["roc_auc"]["first"] == pytest.approx(metrics.roc_auc(y, worse))
-    assert found["roc_auc"]["high"] < 0
-    assert found["brier"]["low"] > 0
-    ranking = metrics.rank(y, risk)
-    own = [
-        metrics.roc_auc_of_counts(metrics.count(ranking, weights))
-        for weights in metrics.bootstrap_weights(len(y), 200, 1)
-    ]
-    low, high = metrics.interval(np.concatenate(own))
-    assert found["roc_auc"]["high"] - found["roc_auc"]["low"] < (high - low) / 2

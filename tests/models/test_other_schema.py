@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from monitoring import reference as references
-from steps.data import prepared
-from steps.models import families
+from steps.models import families, fitting
 from steps.models.monitor_reference import build_reference
 from steps.models.other_schema import CannotAskError, ask
 from tests.made_up.clinic import clinic_rows, clinic_schema
@@ -28,10 +27,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, references.Re
     frame = validation.check(
         sources.read(located, schema), schema, located.target_column, located.positive
     ).valid
-    names = list(schema.feature_names)
-    model = families.build("logistic_regression", {}, schema, 0).fit(
-        frame[names], frame[prepared.TARGET_COLUMN]
-    )
+    model = fitting.fit("logistic_regression", {}, frame, schema, seed=0)
     info = {
         "name": "readmission", "version": None, "run_id": "r", "family": "logistic_regression",
         "trained_at": 0, "synthetic": False, "kind": "private", "data_digest": "d",

@@ -14,6 +14,7 @@ import pytest
 from monitoring import reference
 from monitoring.deploy import build, check_images, rollout
 from steps.chain.fingerprint import digest
+from steps.chain.verdict import Verdict
 from steps.data import release_facts
 from steps.data.errors import UserError
 from steps.models import saved
@@ -212,7 +213,7 @@ def test_publishing_pushes_what_the_plan_says(exported: Path) -> None:
 def test_what_was_promoted_and_never_published_is_published_by_the_next_run() -> None:
     """A release that is whole says that publishing came to its end; half of one, or none, does not."""
     whole = {"assets": [{"name": name} for name in ("m-v3.tar.gz", *publish.ATTACHED)]}
-    verdict = {"verdict": "unchanged", "model": "m", "champion": "3"}
+    verdict = Verdict("unchanged", "m", "p", "3", "3")
 
     def github(stdout: object, error: str = "") -> keep_store.Gh:
         done = subprocess.CompletedProcess([], int(bool(error)), json.dumps(stdout), error)
@@ -221,7 +222,8 @@ def test_what_was_promoted_and_never_published_is_published_by_the_next_run() ->
     assert not retrain.is_unpublished(verdict, ON_GITHUB, github(whole))
     assert retrain.is_unpublished(verdict, ON_GITHUB, github({"assets": whole["assets"][1:]}))
     assert retrain.is_unpublished(verdict, ON_GITHUB, github({}, "release not found"))
-    assert not retrain.is_unpublished({**verdict, "verdict": "refused"}, ON_GITHUB, github({}, "no"))
+    for word in ("refused", "undecided"):
+        assert not retrain.is_unpublished(Verdict(word, "m", "p", "3", "3"), ON_GITHUB, github({}, "no"))
     assert not retrain.is_unpublished(verdict, {}, github({}, "no token"))
     with pytest.raises(UserError, match="m-v3 is published cannot be found out: HTTP 502"):
         retrain.is_unpublished(verdict, ON_GITHUB, github({}, "HTTP 502"))

@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from steps.chain import parameters, pipeline
+from steps.chain import parameters, pipeline, verdict
 from steps.data import sources
 from steps.data.errors import UserError
 from steps.measures.evaluation_document import from_json
+from steps.measures.promotion import Finding
 from steps.ops import check_data, keep_store, publish, release, retrain
 from steps.reports import job_summary as summary
+from steps.reports.promotion import Outcome
 from tests.conftest import QUICK, Checkout, check_out
 from tests.made_up.clinic import clinic_schema
 
@@ -74,19 +76,27 @@ def test_words_from_outside_cannot_act_in_a_summary() -> None:
     assert words == "| in its words | `drift ## no x img src=a l (h)` |"
 
 
-def test_a_summary_shows_gates_measures_and_pictures(champion: Any) -> None:
-    """Of the promoted champion: every gate, the measures, two pictures, whose people they are."""
-    verdict = json.loads((champion.checkout.folder / "verdict.json").read_text())
-    written = (_artifacts(champion, verdict["evaluate_run_id"]) / "evaluation.json").read_text()
+def test_a_summary_shows_requirements_measures_and_pictures(champion: Any) -> None:
+    """Of the promoted champion: every requirement, the measures, two pictures, whose people they are."""
+    told = verdict.read(champion.checkout.folder)
+    assert told is not None
+    written = (_artifacts(champion, str(told.evaluate_run_id)) / "evaluation.json").read_text()
     evaluation = from_json(json.loads(written))
-    text = summary.trained(verdict, evaluation)
+    findings = [Finding(**dataclasses.asdict(line)) for line in told.requirements]
+    outcome = Outcome(told.verdict, told.model, told.champion, told.explanation, told.remedy, findings)
+    text = summary.trained(outcome, evaluation)
     assert text.startswith(f"## Promoted: version {champion.version} of {champion.name}")
-    assert all(gate["name"] in text for gate in verdict["gates"])
+    assert all(finding.name in text for finding in findings)
     assert text.count("```mermaid\nxychart-beta") == 2
     assert summary.SYNTHETIC in text
-    refused = {**verdict, "verdict": "refused", "champion": None}
-    refused["gates"] = [{**verdict["gates"][0], "passed": False}]
-    assert "**failed**" in summary.trained(refused, evaluation)
+    failed = [dataclasses.replace(findings[0], outcome="refused")]
+    refused = dataclasses.replace(outcome, verdict="refused", champion=None, requirements=failed)
+    assert "**refused**" in summary.trained(refused, evaluation)
+    stopped = dataclasses.replace(outcome, verdict="undecided", explanation="too few", remedy="mlflow run")
+    text = summary.trained(stopped, None)
+    assert text.startswith("## Undecided: too few; version")
+    assert "A person can decide: `mlflow run`" in text
+    assert "mermaid" not in text
 
 
 def test_outputs_and_summary_are_appended_to_the_files_that_are_named(tmp_path: Path) -> None:

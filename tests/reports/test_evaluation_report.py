@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from steps.data.schema import Card
-from steps.measures import evaluation, gates
+from steps.measures import comparison, evaluation, promotion
 from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
 from steps.measures.scored_rows import scored_rows
@@ -54,15 +54,20 @@ def measured() -> Evaluation:
     )
 
 
+def _requirements() -> tuple[promotion.Finding, ...]:
+    y, risk, _ = study.rows()
+    change = promotion.Against("the champion", comparison.compare(y, risk, risk[::-1], 0.3, {}))
+    return promotion.judge(comparison.measure(y, risk, {}), change, None, study.SCHEMA.gates, 1).findings
+
+
 @pytest.fixture(scope="module")
 def page(measured) -> str:
-    judged = gates.judge(measured, None, study.SCHEMA)
-    return report.render_report([measured, measured], gates=judged)
+    return report.render_report([measured, measured], requirements=_requirements())
 
 
 @pytest.fixture(scope="module")
 def card(measured) -> str:
-    return report.render_card(measured, gates=gates.judge(measured, None, study.SCHEMA))
+    return report.render_card(measured, requirements=_requirements())
 
 
 class _Elements(HTMLParser):
@@ -200,14 +205,11 @@ def test_synthetic_data_are_announced_everywhere_and_real_ones_nowhere(page, car
     assert "ynthetic" not in card
 
 
-def test_other_models_gates_and_the_champion_stand_in_the_report_when_given(measured):
+def test_other_models_and_requirements_stand_in_the_report_when_given(measured):
     """Sections appear with their content only."""
-    y, risk, _ = study.rows()
-    compared = evaluation.compare(y, risk, risk[::-1], seed=1, replicates=20)
-    judged = gates.judge(measured, compared, study.SCHEMA)
-    full = report.render_report([measured, measured], comparison=compared, gates=judged)
+    full = report.render_report([measured, measured], requirements=_requirements())
     bare = report.render_report([measured])
-    for section in ('id="others"', 'id="comparison"', 'id="gates"'):
+    for section in ('id="others"', 'id="promotion"', "change of ROC AUC against the champion"[1:]):
         assert section in full
         assert section not in bare
 
@@ -227,7 +229,7 @@ def test_a_tiny_split_or_a_useless_model_still_renders(risk):
     y, true_risk, frame = study.rows(30)
     risks = true_risk if risk is None else np.full(30, risk)
     tiny = _evaluate((y, risks, frame))
-    page = report.render_report([tiny], gates=gates.judge(tiny, None, study.SCHEMA))
+    page = report.render_report([tiny])
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL).lower()
     assert "None" not in page
     assert "None" not in report.render_card(tiny)
@@ -235,9 +237,16 @@ def test_a_tiny_split_or_a_useless_model_still_renders(risk):
 
 def test_rendering_again_gives_the_same_bytes(measured, page, card):
     """No clock and no chance in the pictures."""
-    judged = gates.judge(measured, None, study.SCHEMA)
-    assert report.render_report([measured, measured], gates=judged) == page
-    assert report.render_card(measured, gates=judged) == card
+    assert report.render_report([measured, measured], requirements=_requirements()) == page
+    assert report.render_card(measured, requirements=_requirements()) == card
+
+
+def test_the_card_holds_the_record_of_change(measured):
+    """A line an attempt, and what would break a table is harmless."""
+    line = ("2026-11-27 10:00", "data", "attempt 2", "-0.001", "promoted, approved by a|b: why")
+    card = report.render_card(measured, history=[line])
+    assert "| 2026-11-27 10:00 | data | attempt 2 | -0.001 | promoted, approved by a\\|b: why |" in card
+    assert "## Record of change" not in report.render_card(measured)
 
 
 def test_a_report_needs_an_evaluation():
