@@ -159,7 +159,7 @@ class Store:
         model = saved.load(context.fetch(fitted.run_id, "model"))
         risk = families.predict_risk(model, test[list(self.schema.feature_names)])
         rows = scored_rows(test[TARGET_COLUMN].to_numpy(), risk, test)
-        measured = evaluation.evaluate(rows, self.schema, 0.2, evaluation.Bootstrap(100, 0))
+        measured = evaluation.evaluate(rows, self.schema, 0.2, evaluation.Bootstrap(0, 100))
         context.log_json("evaluation.json", evaluation_document.to_json(measured))
         return self._done(context, Result(context.run_id, fitted.tags, []))
 
