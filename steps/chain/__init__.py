@@ -9,6 +9,9 @@ fingerprint     what a result depends on
 keep_model      a fitted model as a run keeps it
 chosen_model    the model that scores rows or is compared with
 tracking        the tracking store: reaching it, finding runs and their artifacts
+attempts        every attempt to replace a champion, a document each in the store
+verdict         what came of a candidate, in verdict.json
+prevalence      whether the share of outcomes is that of the champion's data
 registry        versions of a model and their aliases
 locks           one chain at a time in a store
 console         what a person sees of messages

@@ -4,6 +4,8 @@ init_store    create the tracking store before anything uses it
 plan          what the chain would run, and why
 check_data    validate and prepare labelled data, with a report
 retrain       train if there is a reason to, and summarise
+changes       every attempt to replace a champion, and its approvals
+draft_schema  a first schema for a table that has none
 release       export a registered version into build/release
 publish       push the tested images and attach the release
 keep_store    the tracking store between two runs of GitHub Actions

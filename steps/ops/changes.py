@@ -6,12 +6,12 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.chain import attempts, parameters, pipeline, tracking
+from steps.chain import attempts, parameters, pipeline, process, tracking
 from steps.chain.values import Main
-from steps.data.errors import UserError
 from steps.data.schema import registered_names
 from steps.data.schema_file import load
 
@@ -65,19 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="changes", description=__doc__)
     parser.add_argument("--schema", help="the schema's file (default: MLProject's)")
     given = parser.parse_args(argv)
-    try:
-        path = given.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
-        names = registered_names(load(pipeline.PROJECT / path))
-        client = tracking.connect()
-        with tempfile.TemporaryDirectory() as folder:
-            found = {name: attempts.history(client, name, Path(folder)) for name in names}
-    except UserError as error:
-        print(f"changes: error: {error}", file=sys.stderr)
-        return 1
-    for name, history in found.items():
+    return process.command("changes", partial(_show, given.schema))
+
+
+def _show(schema: str | None) -> int:
+    path = schema or parameters.given(Main, pipeline.PROJECT, {}).schema
+    names = registered_names(load(pipeline.PROJECT / path))
+    client = tracking.connect()
+    with tempfile.TemporaryDirectory() as folder:
+        histories = {name: attempts.history(client, name, Path(folder)) for name in names}
+    for name, history in histories.items():
         if history:
             print(f"{name}\n{table(history)}")
-    if not any(found.values()):
+    if not any(histories.values()):
         print("no attempt yet: `make run` makes one")
     return 0
 

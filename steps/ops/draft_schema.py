@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from steps.data import readers, sources
+from steps.data import atomic, readers, sources
 from steps.data.draft import Draft, draft
 from steps.data.errors import UserError
 from steps.data.files import LocalFile, SourceError, local_file, path_of
@@ -51,7 +51,7 @@ def write(file: LocalFile, folder: Path, outcome: str | None) -> tuple[Path, Dra
     frame = _without_decimal_commas(read(file), file)
     document, found = draft(frame, name, title, outcome)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
-    path.write_text(_HEAD.format(file=file.name) + text, encoding="utf-8")
+    atomic.write_text(path, _HEAD.format(file=file.name) + text)
     load(path)
     return path, found
 
