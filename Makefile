@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # MLflow's own lines (which command runs where) appear with `make run MLFLOW_LOGGING_LEVEL=INFO`.
 export MLFLOW_LOGGING_LEVEL ?= WARNING
 # The default store, relative: MLflow mistakes the address of a folder with a blank or a % for another folder.
-export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
+STORE := MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
 RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
@@ -41,8 +41,8 @@ help:  ## This list
 	@touch $@
 
 run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..." for other data)
-	@python -m steps.ops.init_store
-	@$(RUN) $(ARGS)
+	@$(STORE) python -m steps.ops.init_store
+	@$(STORE) $(RUN) $(ARGS)
 
 changes: .venv/installed  ## Every attempt to replace a champion: what changed, what came of it, who approved
 	@python -m steps.ops.changes $(ARGS)
@@ -117,7 +117,7 @@ deploy: .venv/installed  ## Move the running model and its sidecar to VERSION=, 
 	@python -m monitoring.deploy.rollout deploy $(VERSION)
 
 rollback: .venv/installed  ## @champion of the running model back to @previous, and the containers with it
-	@name=$$(python -m monitoring.deploy.rollout name) && $(RUN) -e promote -P rollback=$$name $(ARGS)
+	@name=$$(python -m monitoring.deploy.rollout name) && $(STORE) $(RUN) -e promote -P rollback=$$name $(ARGS)
 	@python -m monitoring.deploy.rollout champion
 
 data-check: .venv/installed  ## Validate and prepare the labelled data (DATA_URI=...); report in build/data
