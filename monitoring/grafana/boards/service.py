@@ -83,7 +83,8 @@ def _quantile_queries(metric: str) -> list[Panel]:
 
 
 _SERVED = "model_name, model_version, synthetic, family, data_kind"
-_STARTED = "(process_start_time_seconds * 1000)"
+# Kept for an hour, so that the page says what ran while the sidecar is away.
+_STARTED = "(last_over_time(process_start_time_seconds[1h]) * 1000)"
 
 
 def _well() -> list[Panel]:
@@ -329,7 +330,10 @@ def _now() -> list[Panel]:
             "Served",
             "Each model that a sidecar stands before, with when it was last deployed; one line while nothing"
             " is being deployed.",
-            {"since": f"max by ({_SERVED}) (model_info * on (job, instance) group_left () {_STARTED})"},
+            {
+                "since": f"max by ({_SERVED}) (last_over_time(model_info[1h])"
+                f" * on (job, instance) group_left () {_STARTED})"
+            },
             by="model_name",
             labels=("model_version", "synthetic", "family", "data_kind"),
             width=16,
