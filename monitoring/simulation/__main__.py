@@ -161,7 +161,9 @@ def _run_backfill(args: argparse.Namespace, schema: Schema) -> int:
         folder = args.model or _champion(schema, Path(scratch))
         reference = _reference(folder)
         known = world.World(schema, people.read_facts(schema, ROOT), saved.load(folder / "model"), reference)
-        plan = world.Plan(scenario, args.rows, args.label_share, args.label_delay, args.seed)
+        plan = world.Plan(
+            scenario, args.rows, args.label_share, args.label_delay, args.seed, args.unflagged_label_share
+        )
         end = time.time() // 3600 * 3600
         history = backfill(known, plan, moments(args.days, end), args.out)
     should = expected.firing(history, known.reference, end)
@@ -229,6 +231,11 @@ def _parser() -> argparse.ArgumentParser:
     past.add_argument("--rows", type=float, default=5000, help="people a day, before the scenario's own rate")
     past.add_argument(
         "--label-delay", type=float, default=1, help="days until an outcome comes back, on average"
+    )
+    past.add_argument(
+        "--unflagged-label-share",
+        type=float,
+        help="share of people under the threshold whose outcome comes back (default: as of the others)",
     )
     past.add_argument("--out", type=Path, required=True, help="a new folder for Prometheus' blocks")
     past.add_argument("--port", type=int, help="serve that past on this port of loopback until Ctrl-C")

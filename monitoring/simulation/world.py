@@ -57,13 +57,17 @@ class World(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is played: people a day (before the scenario's own rate), labels for a share of them, when."""
+    """What is played: people a day (before the scenario's own rate), labels for a share of them, when.
+
+    unflagged_share: of the people under the threshold whose outcome comes back; None: as of the others.
+    """
 
     scenario: Scenario
     rows_a_day: float
     label_share: float = 0.5
     label_delay_days: float = 1.0
     seed: int = 1
+    unflagged_share: float | None = None
 
 
 class Pending(NamedTuple):
@@ -240,7 +244,9 @@ def _labels(
     rng: np.random.Generator,
 ) -> Pending:
     """Outcomes that will be reported, each after a delay that is exponential around the plan's."""
-    chosen = rng.random(len(crowd.risks)) < plan.label_share
+    unflagged = plan.label_share if plan.unflagged_share is None else plan.unflagged_share
+    share = np.where(crowd.risks >= reference.score.threshold, plan.label_share, unflagged)
+    chosen = rng.random(len(crowd.risks)) < share
     delay = rng.exponential(plan.label_delay_days * DAY, len(chosen))[chosen]
     risks = crowd.risks[chosen]
     return Pending(now + delay, delay, reference.score.bin(risks), risks, crowd.outcomes[chosen])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -103,6 +104,30 @@ def test_labels_that_contradict_the_ranking_ask_for_a_training(
         "Calibration",
         "Retraining asked for",
     }
+
+
+@pytest.mark.parametrize("unflagged", [1.0, 0.1])
+def test_one_sided_labels_change_no_alarm(metrics: Metrics, reference: Reference, unflagged: float) -> None:
+    """Calibrated risks, and nine of ten flagged people known: whether one of ten others is known or all."""
+    rng = np.random.default_rng(4)
+    risks = rng.beta(1.2, 4, 20_000)
+    places, outcomes = reference.score.bin(risks), rng.random(len(risks)) < risks
+    share = np.where(risks >= reference.score.threshold, 0.9, unflagged)
+    known = rng.random(len(risks)) < share
+
+    def come() -> None:
+        for place in range(len(reference.score.bins)):
+            metrics.scores[place].inc(int((places == place).sum()))
+            metrics.score_sums[place].inc(float(risks[places == place].sum()))
+        for place, outcome, risk in zip(places[known], outcomes[known], risks[known], strict=True):
+            count_label(metrics, place=int(place), outcome=int(outcome), risk=float(risk), delay=60.0)
+
+    # Three score bins rank worse than the floor in any case; risks and outcomes agree.
+    history = day_with(metrics, come)
+    fired = set(expected.firing(history, reference, now(history)))
+    assert "Realised ROC AUC below floor" in fired
+    assert "Calibration" not in fired
+    assert "Recalibration asked for" not in fired
 
 
 def test_two_labels_fire_nothing(metrics: Metrics, reference: Reference) -> None:
