@@ -147,7 +147,10 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "Messages fail": [
-        Case('grafana_alerting_notifications_failed_total{integration="slack"}', "2", "2x10 3x30"),
+        Case('grafana_alerting_notifications_failed_total{integration="slack"}', "2x100", "2x75 3x30"),
+        Case(  # born with its first failure
+            'grafana_alerting_notifications_failed_total{integration="slack"}', "_x75 0x30", "_x75 1x30"
+        ),
     ],
     "Watchdog": [],
     "Feature drift": [Case(DRIFT, "7.09", "7.1", LIMIT)],
@@ -249,7 +252,9 @@ def promtool_test(title: str, case: Case, value: str, expected: int) -> dict[str
         "promql_expr_test": [
             {
                 "expr": breach(RULES[title]),
-                "eval_time": "20m" if "x20160" not in value else "20180m",
+                "eval_time": {"x20160": "20180m", "x75": "80m", "x100": "80m"}.get(
+                    next((part for part in ("x20160", "x75", "x100") if part in value), ""), "20m"
+                ),
                 "exp_samples": [{"labels": "{}", "value": expected}],
             }
         ],

@@ -148,7 +148,9 @@ RULES_FAIL = (
     "sum(increase(prometheus_rule_evaluation_failures_total[15m]))\n"
     "+ sum(increase(prometheus_rule_group_iterations_missed_total[15m]))"
 )
-MESSAGES_FAIL = "sum by (integration) (increase(grafana_alerting_notifications_failed_total[1h]))"
+# Not `increase`: the series is born with its first failure.
+_FAILED = "sum by (integration) (grafana_alerting_notifications_failed_total{})"
+MESSAGES_FAIL = f"{_FAILED.format('')}\n- ({_FAILED.format(' offset 1h')} or 0 * {_FAILED.format('')})"
 
 
 def burn(slo: str, severity: str) -> str:
