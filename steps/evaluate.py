@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
 from steps.data import prepared, split
-from steps.data.files import TARGET_COLUMN
-from steps.measures import evaluation, evaluation_document
+from steps.data.files import TARGET_COLUMN, WEIGHT_COLUMN
+from steps.measures import evaluation, evaluation_document, survey_weights
 from steps.measures.evaluation_document import DataFacts, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
 from steps.measures.scored_rows import scored_rows
@@ -52,6 +55,10 @@ def work(step: Context[Evaluate]) -> Result:
         predict=lambda frame: families.predict_risk(model, frame),
         training=TrainingRows(training[TARGET_COLUMN].to_numpy(), training),
     )
+    if WEIGHT_COLUMN in test:
+        weights = test[WEIGHT_COLUMN].to_numpy(dtype=np.float64)
+        outcomes, risks = test[TARGET_COLUMN].to_numpy(), families.predict_risk(model, features)
+        measured = replace(measured, weighted=survey_weights.weighted(outcomes, risks, weights))
     content = evaluation_document.to_json(measured)
     step.log_json("evaluation.json", content)
     step.log_text("report.html", report.render_report([measured]))

@@ -14,6 +14,7 @@ from steps.data import documents
 from steps.data.errors import UserError
 from steps.data.schema import Card
 from steps.measures.concordance import Concordance
+from steps.measures.survey_weights import Weighted
 
 FORMAT = 2
 
@@ -425,6 +426,7 @@ class Evaluation:
     importance: Importance | None = None
     concordance: Concordance | None = None
     missing_answers: MissingAnswers | None = None
+    weighted: Weighted | None = None
     synthetic: bool = False
     format: int = FORMAT
 
