@@ -18,17 +18,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from monitoring import reference as references
-from steps.chain import attempts, prevalence, registry, tracking, verdict
+from steps.chain import attempts, keep_model, prevalence, registry, tracking, verdict
 from steps.chain.attempts import Attempt
-from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result
+from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result, StepRun
 from steps.chain.verdict import Approval, Reason, Requirement, Verdict
 from steps.data import prepared
 from steps.data.errors import UserError
+from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name, registered_names
-from steps.measures import evaluation_document, promotion
+from steps.measures import evaluation, evaluation_document, promotion
 from steps.measures.evaluation_document import Evaluation
 from steps.measures.promotion import Finding, Judgement
-from steps.models import candidate, saved
+from steps.measures.scored_rows import scored_rows
+from steps.models import candidate, families, recalibration, saved
 from steps.models.candidate import Rival
 from steps.reports import evaluation as report
 from steps.reports import promotion as table
@@ -37,15 +39,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
 
-    from steps.chain.context import Context, StepRun
+    from steps.chain.context import Context
     from steps.chain.values import Promote
+    from steps.models.recalibration import Recalibrated
 
 ROLLED_BACK = "rolled_back"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A candidate, what it was made of, and the versions that it is judged against."""
+    """A candidate, what it was made of, and the versions that it is judged against.
+
+    `judging_rows`: features and outcome of the rows that judge it; None for the test part of `data`.
+    """
 
     name: str
     data: StepRun
@@ -54,6 +60,7 @@ class Case:
     champion: ModelVersion | None
     anchor: ModelVersion | None
     accepted_prevalence: Approval | None
+    judging_rows: pd.DataFrame | None = None
 
     @property
     def rivals(self) -> list[tuple[candidate.Role, ModelVersion]]:
@@ -105,10 +112,16 @@ def work(step: Context[Promote]) -> Result:
     for sentence in step.schema.gates.ignored:
         step.log.warning(sentence)
     data = step.chain.results_above("train", values)["preprocess"]
+    if values.recalibrate:
+        return _recalibrate(step, data)
     share = _prevalence(step, data)
     if share is not None and share.outcome == "undecided" and not values.accept_prevalence:
         return prevalence.stop(step, data, _requirement(share))
-    case = _case(step, data, share)
+    return _settle(step, _case(step, data, share), share)
+
+
+def _settle(step: Context[Promote], case: Case, share: Finding | None) -> Result:
+    """What comes of a candidate: nothing new, refused before, judged before, or judged now."""
     champion_tags = case.champion.tags if case.champion is not None else {}
     if champion_tags.get("model_digest") == case.fitted.result_digest:
         return _unchanged(step, case, champion_tags)
@@ -134,9 +147,125 @@ def _prevalence(step: Context[Promote], data: StepRun) -> Finding | None:
     return promotion.prevalence_finding(**asdict(counts), limits=step.schema.gates)
 
 
+def _recalibrate(step: Context[Promote], data: StepRun) -> Result:
+    """The champion with intercept and slope fitted on one half of the data; the other half judges it.
+
+    Another share of outcomes is what it is for, so that is no reason to stop.
+    """
+    name, champion, anchor = _versions(step, data)
+    if champion is None:
+        raise UserError(f"{name} has no champion to recalibrate: train one first (mlflow run .)")
+    if champion.tags.get("schema_data_digest") != step.schema.data_digest:
+        raise UserError(
+            f"version {champion.version} of {name} was trained on other columns, kinds or missing codes: "
+            "it cannot be recalibrated on these rows, so train (mlflow run .)"
+        )
+    kept = _fitted_tags(step, champion) or {}
+    if kept.get("recalibrated_on") == data.result_digest:
+        return _stays(step, name, champion, anchor, "was recalibrated on these rows already")
+    made = _recalibrated(step, champion, data)
+    if not made.changes_something:
+        return _stays(
+            step, name, champion, anchor, f"has the right risks for {made.fitted_rows:,} new labels"
+        )
+    fitted = keep_model.package_recalibrated(step, made, champion, data)
+    _measure(step, made, fitted, data)
+    evaluated = StepRun("evaluate", step.run_id, fitted.result_digest, {})
+    return _settle(step, Case(name, data, fitted, evaluated, champion, anchor, None, made.judge), None)
+
+
+def _stays(
+    step: Context[Promote], name: str, champion: ModelVersion, anchor: ModelVersion | None, why: str
+) -> Result:
+    """There is nothing to recalibrate."""
+    number = str(champion.version)
+    report_run = champion.tags.get("promote_run_id")
+    told = Verdict(
+        "unchanged",
+        name,
+        step.run_id,
+        number,
+        number,
+        anchor=None if anchor is None else str(anchor.version),
+        evaluate_run_id=champion.tags.get("evaluate_run_id"),
+        report_run_id=report_run,
+    )
+    return _end(step, told, [f"promote: version {number} of {name} {why}; nothing to change"])
+
+
+def _recalibrated(step: Context[Promote], champion: ModelVersion, data: StepRun) -> Recalibrated:
+    """The champion's model recalibrated on rows that it was not trained on, as far as this machine knows."""
+    import pandas as pd
+
+    rival = _rival(step, "champion", champion)
+    assert rival.reference is not None
+    trained_on = str(rival.reference.data["digest"])
+    made = recalibration.on_new_labels(
+        rival.model,
+        pd.concat(list(prepared.load(step.cache, data.result_digest).values()), ignore_index=True),
+        step.schema,
+        rival.reference.score.threshold,
+        prepared.load(step.cache, trained_on, ("train",))["train"]
+        if prepared.is_complete(step.cache, trained_on)
+        else None,
+    )
+    step.log.info(
+        "promote: intercept %.3f and slope %.3f from %s labels; %s others judge; %s were left out, since the "
+        "model was trained on them",
+        *(made.by.intercept, made.by.slope),
+        *(f"{count:,}" for count in (made.fitted_rows, len(made.judge), made.known_rows)),
+    )
+    return made
+
+
+def _measure(step: Context[Promote], made: Recalibrated, fitted: StepRun, data: StepRun) -> None:
+    """`evaluation.json` of a recalibrated model on the rows that judge it."""
+    features = made.judge[list(step.schema.feature_names)]
+    outcome, risk = made.judge[TARGET_COLUMN].to_numpy(), families.predict_risk(made.model, features)
+    kind = data.tags["data_kind"]
+    positives = int(outcome.sum())
+    measured = evaluation.evaluate(
+        scored_rows(outcome, risk, made.judge),
+        step.schema,
+        made.threshold,
+        evaluation.Bootstrap(step.values.seed, step.values.replicates),
+        about=evaluation.About(
+            evaluation_document.ModelFacts(
+                name=registered_name(step.schema, kind),
+                family=fitted.tags["family"],
+                role="recalibrated",
+                run_id=step.run_id,
+                digest=fitted.result_digest,
+                recall_target=step.values.recall,
+                calibration=fitted.tags["recalibration"],
+                synthetic=fitted.tags["synthetic"] == "true",
+            ),
+            evaluation_document.DataFacts(
+                len(outcome), positives, positives / max(1, len(outcome)), kind, data.result_digest
+            ),
+        ),
+        predict=lambda frame: families.predict_risk(made.model, frame),
+    )
+    step.log_json("evaluation.json", evaluation_document.to_json(measured))
+
+
 def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
-    """The candidate, trained now if need be. A store that has a champion and no anchor gets one."""
+    """The candidate, trained now if need be."""
     above = step.chain.results_above("promote", step.values)
+    name, champion, anchor = _versions(step, data)
+    fitted = above[FITTED_BY[step.values.model]]
+    accepted = None
+    if share is not None and share.outcome == "undecided":
+        accepted = Approval(_person(step), step.values.why)
+    return Case(name, data, fitted, above["evaluate"], champion, anchor, accepted)
+
+
+def _versions(step: Context[Promote], data: StepRun) -> tuple[str, ModelVersion | None, ModelVersion | None]:
+    """The registered model of these data, its champion and its anchor.
+
+    A store that has a champion and no anchor gets one. An anchor without a champion is left from a promotion
+    that was cut off: the next one sets it anew.
+    """
     name = registered_name(step.schema, data.tags["data_kind"])
     versions = [registry.alias_version(step.client, name, a) for a in (registry.CHAMPION, registry.ANCHOR)]
     if versions[0] is not None and versions[1] is None:
@@ -144,14 +273,7 @@ def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
         step.log.info("no anchor yet: version %s of %s, the champion, is it from now on", versions[0], name)
         versions[1] = versions[0]
     champion, anchor = (None if v is None else step.client.get_model_version(name, v) for v in versions)
-    fitted = above[FITTED_BY[step.values.model]]
-    accepted = None
-    if share is not None and share.outcome == "undecided":
-        accepted = Approval(_person(step), step.values.why)
-    # An anchor without a champion is left from a promotion that was cut off: the next one sets it anew.
-    return Case(
-        name, data, fitted, above["evaluate"], champion, anchor if champion is not None else None, accepted
-    )
+    return name, champion, anchor if champion is not None else None
 
 
 def _person(step: Context[Promote]) -> str:
@@ -235,6 +357,8 @@ def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: in
         same = f"it answers as version {case.champion_number} does, only packages changed"
         return Decision("promoted", None, same)
     rows = prepared.load(step.cache, case.data.result_digest)
+    if case.judging_rows is not None:
+        rows = {"test": case.judging_rows}
     judged = candidate.judge(
         saved.load(step.fetch(case.fitted.run_id, "model")),
         [_rival(step, role, version) for role, version in case.rivals],

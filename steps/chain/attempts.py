@@ -31,7 +31,7 @@ DOCUMENT = "attempt.json"
 YEAR = timedelta(days=365)
 
 # What differs from the champion: a first model has none to differ from.
-Kind = Literal["first", "data", "code", "pins", "hyperparameters", "none"]
+Kind = Literal["first", "data", "code", "pins", "hyperparameters", "recalibration", "none"]
 
 _MODEL, _PAIR, _DIGEST, _CANDIDATE = "attempt.model", "attempt.pair", "attempt.judged", "attempt.candidate"
 
@@ -144,6 +144,8 @@ def kinds_of(candidate: Mapping[str, str], champion: Mapping[str, str] | None) -
     """What differs between two fitted models, from the tags of their runs."""
     if champion is None:
         return ("first",)
+    if "recalibrated_from" in candidate:
+        return ("recalibration",)
     if not all("fingerprint.code" in tags for tags in (candidate, champion)):
         return ("data", "code")
     new, old = Fingerprint.from_tags(candidate), Fingerprint.from_tags(champion)

@@ -13,21 +13,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from steps.chain.context import Result
+from steps.chain.context import Result, StepRun
 from steps.chain.fingerprint import digest
 from steps.data import documents
 from steps.data.profile import Profile
 from steps.data.schema import registered_name
 from steps.models import saved
-from steps.models.monitor_reference import build_reference
+from steps.models.monitor_reference import build_reference, recalibrated_reference
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities.model_registry import ModelVersion
 
-    from steps.chain.context import Context, StepRun
+    from steps.chain.context import Context
     from steps.chain.values import Fit
     from steps.models.families import Model
     from steps.models.fitting import Fitted
+    from steps.models.recalibration import Recalibrated
 
 # What the tags of a run say of its model, however it is packed.
 _KEPT_TAGS = (
@@ -118,6 +120,37 @@ def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool
     saved.save(model, folder, step.schema, metadata)
     step.client.log_artifacts(step.run_id, str(folder), "model")
     return model_digest
+
+
+def package_recalibrated(
+    step: Context[Fit], made: Recalibrated, version: ModelVersion, data: StepRun
+) -> StepRun:
+    """Keep a recalibrated version in this run, as a fit keeps its model; `data` are the new labelled rows."""
+    run_id = str(version.run_id)
+    before = step.fetch_json(run_id, "reference.json")
+    reference = recalibrated_reference(
+        before,
+        made.model,
+        made.judge,
+        step.schema,
+        threshold=made.threshold,
+        run_id=step.run_id,
+        trained_at=int(time.time()),
+    )
+    tags = step.client.get_run(run_id).data.tags
+    synthetic = data.tags["synthetic"] == "true" or tags["synthetic"] == "true"
+    behaviour = digest([reference["model"]["digest"], made.threshold, data.result_digest])
+    model_digest = _upload(step, made.model, behaviour, synthetic=synthetic)
+    step.log_json("reference.json", reference)
+    kept = {name: tags[name] for name in _KEPT_TAGS if name in tags}
+    kept |= {
+        "behaviour_digest": behaviour,
+        "recalibrated_from": str(version.version),
+        "recalibrated_on": data.result_digest,
+        "recalibration": f"intercept {made.by.intercept:.4f}, slope {made.by.slope:.4f}",
+    }
+    step.tag(kept)
+    return StepRun("recalibrate", step.run_id, model_digest, kept)
 
 
 def _rejected(profile: Profile) -> dict[str, Any]:

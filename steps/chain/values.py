@@ -171,11 +171,13 @@ class Main(Judged):
 class Promote(Judged):
     """Parameters of promote.
 
-    `rollback` is `false`, `true` or a registered model's name; `approve` is empty or a candidate's run id.
+    `rollback` is `false`, `true` or a registered model's name; `approve` is empty or a candidate's run id;
+    with `recalibrate` the candidate is the champion with recalibrated risks.
     """
 
     rollback: Annotated[str, nonempty]
     approve: Annotated[str, str]
+    recalibrate: Annotated[bool, truth]
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,9 @@ def advice(report: DriftReport) -> list[str]:
 _ACTS: dict[Verdict, str] = {
     "too_few": "Come back with more rows.",
     "watch": "Compare again with the next data; if it stays, collect labels of these people.",
-    "recalibrate": "Two numbers on the logit are enough: intercept and slope, fitted on these labels.",
+    "recalibrate": (
+        "Recalibrate: mlflow run . -e promote -P recalibrate=true -P data=<the labelled rows>. It changes "
+        "intercept and slope of the risks, and is judged before it is promoted."
+    ),
     "retrain": "Train on labelled rows of the new kind; promotion judges whether the result is better.",
 }

@@ -89,6 +89,50 @@ def build_reference(
     return document
 
 
+def recalibrated_reference(
+    document: Mapping[str, Any],
+    model: Any,
+    validation: pd.DataFrame,
+    schema: Schema,
+    *,
+    threshold: float,
+    run_id: str,
+    trained_at: int,
+) -> dict[str, Any]:
+    """The reference of a recalibrated model: its features are those of the rows that it was trained on,
+    risks and figures are those of other rows, features and target.
+
+    document: the reference of the model before.
+    """
+    names = list(schema.feature_names)
+    y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
+    groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
+    golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
+    found: dict[str, Any] = {
+        **document,
+        "model": {
+            **document["model"],
+            "version": None,
+            "run_id": run_id,
+            "trained_at": trained_at,
+            "digest": families.prediction_digest(model, validation[names]),
+        },
+        "data": {
+            **document["data"],
+            "rows": {**document["data"]["rows"], "validation": len(validation)},
+            "prevalence": float(np.mean(y)),
+        },
+        "score": _empty_score(risk, threshold),
+        "validation": _describe_validation(y, risk, threshold, groups),
+        "golden": {
+            **document["golden"],
+            "scores": [float(score) for score in families.predict_risk(model, golden)],
+        },
+    }
+    _fill_score(found, reader.parse(found), y, risk)
+    return found
+
+
 def _fill(
     document: dict[str, Any],
     reference: reader.Reference,
@@ -103,6 +147,12 @@ def _fill(
     for part, feature in zip(document["features"], reference.features, strict=True):
         counts = feature.count(train[feature.name].to_numpy(dtype=object if feature.is_text else np.float64))
         part |= {"counts": coarse(counts.bins).tolist(), "missing": int(coarse([counts.missing])[0])}
+    _fill_score(document, reference, y, risk)
+
+
+def _fill_score(
+    document: dict[str, Any], reference: reader.Reference, y: NDArray[np.int8], risk: NDArray[np.float64]
+) -> None:
     score, size = document["score"], len(reference.score.bins)
     place = reference.score.bin(risk)
     exact = np.bincount(place, minlength=size)

@@ -130,13 +130,34 @@ def retrain(
         if report is not None and report.verdict == "mend":
             out.set(trained="false", verdict="mend", promoted="false")
             return 0
-    (project / VERDICT).unlink(missing_ok=True)
-    code = run_entry("main", given, project)
-    told = verdict.read(project)
+        if report is not None and report.verdict == "recalibrate":
+            _, told = _entry("promote", {**given, "recalibrate": "true"}, project)
+            out.add(job_summary.recalibrated(told is not None and told.verdict == "promoted"))
+            if told is not None and told.verdict == "promoted":
+                return _conclude(client, told, environment, out, project)
+    code, told = _entry("main", given, project)
     if told is None:
         out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
         out.set(trained="true", verdict="crashed", promoted="false")
         return code or 1
+    return _conclude(client, told, environment, out, project)
+
+
+def _entry(entry: str, given: Mapping[str, str], project: Path) -> tuple[int, Verdict | None]:
+    """Run an entry point that leaves a verdict; its exit code, and the verdict unless it crashed."""
+    (project / VERDICT).unlink(missing_ok=True)
+    code = run_entry(entry, given, project)
+    return code, verdict.read(project)
+
+
+def _conclude(
+    client: MlflowClient,
+    told: Verdict,
+    environment: Mapping[str, str],
+    out: job_summary.Out,
+    project: Path,
+) -> int:
+    """Say what came of a candidate, and whether it is to be published; the exit code."""
     folder = _candidate(client, told, project)
     evaluated = folder / "evaluation.json"
     evaluation = from_json(json.loads(evaluated.read_text(encoding="utf-8"))) if evaluated.exists() else None

@@ -26,6 +26,9 @@ _NO_TRAINING = (
     "Nothing is trained: it would teach the fault. Mend the data and start again; whoever knows better "
     "starts the chain by hand (mlflow run .)."
 )
+_RECALIBRATION = (
+    "The champion is recalibrated first, by two numbers; it is trained again if that is not enough."
+)
 SYNTHETIC = "> These figures are of synthetic people: they say nothing of anybody's health.\n"
 
 
@@ -72,9 +75,18 @@ def drift(report: DriftReport | None) -> str:
     if report is None:
         return f"## Drift\n\nIt could not be measured; the log says why. {_ANYWAY}\n"
     listed = "\n".join(f"* {_harmless(reason.text)}" for reason in report.reasons[:10])
-    act = _NO_TRAINING if report.verdict == "mend" else _ANYWAY
+    act = {"mend": _NO_TRAINING, "recalibrate": _RECALIBRATION}.get(report.verdict, _ANYWAY)
     verdict = report.verdict.replace("_", " ")
     return f"## Drift of the new data: {verdict}\n\n{listed or '* nothing stands out'}\n\n{act}\n"
+
+
+def recalibrated(promoted: bool) -> str:
+    """What came of the recalibration."""
+    if promoted:
+        return "## Recalibrated\n\nTwo numbers of the champion were enough: nothing is trained.\n"
+    return (
+        "## Recalibration was not enough\n\nThe recalibrated model was not promoted, so training goes on.\n"
+    )
 
 
 def trained(outcome: Outcome, evaluation: Evaluation | None) -> str:

@@ -199,7 +199,7 @@ def test_risks_that_are_off_are_recalibrated_and_not_trained_again(trained: Trai
     found = trained.compared(replace(incoming, outcome=outcome))
     assert found.verdict == "recalibrate"
     assert ("observed_expected", "observed / expected") in _kinds(found, "recalibrate")
-    assert any("intercept and slope" in line for line in drift_verdict.advice(found))
+    assert any("recalibrate=true" in line for line in drift_verdict.advice(found))
 
 
 def test_a_few_rows_are_too_few_and_it_says_how_many_it_takes(trained: Trained) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from monitoring import reference as references
+from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Schema
+from steps.measures import metrics
 from steps.measures.recalibration import Recalibration
 from steps.models import families, fitting, recalibration, saved
 from steps.models.families import Family
+from steps.models.monitor_reference import build_reference, recalibrated_reference
 from steps.models.served_model import Terms
 from tests.made_up.clinic import clinic_schema
 from tests.made_up.clinic_models import clinic_frame
@@ -56,3 +61,99 @@ def test_the_ranking_stays(schema: Schema) -> None:
     before, after = (families.predict_risk(model, new[names]) for model in (fitted.model, changed))
     order = np.argsort(before, kind="stable")
     assert (np.diff(after[order]) >= -1e-12).all()
+
+
+@pytest.fixture(scope="module")
+def champion(schema: Schema) -> fitting.Fitted:
+    return fitting.fit_model(
+        "logistic_regression", {}, clinic_frame(2000, 1), clinic_frame(800, 2), schema, recall=0.8, seed=0
+    )
+
+
+def _changed(champion: fitting.Fitted, schema: Schema, rows: int) -> pd.DataFrame:
+    """New people whose outcome comes 1.2 log odds more often than the champion says."""
+    frame = clinic_frame(rows, 9)
+    risk = Recalibration(1.2, 1.0).apply(
+        families.predict_risk(champion.model, frame[list(schema.feature_names)])
+    )
+    happens = np.random.default_rng(0).random(rows) < risk
+    return frame.assign(**{TARGET_COLUMN: happens.astype(np.int8)})
+
+
+def test_one_half_of_new_labels_mends_the_risks_of_the_other(
+    champion: fitting.Fitted, schema: Schema
+) -> None:
+    """Observed / expected of the judging half is right, no row is in both halves, and the same people are
+    flagged."""
+    rows, names = _changed(champion, schema, 12_000), list(schema.feature_names)
+    made = recalibration.on_new_labels(champion.model, rows, schema, champion.threshold)
+    assert made.fitted_rows + len(made.judge) == 12_000
+    assert made.changes_something
+    assert 0.4 < len(made.judge) / 12_000 < 0.6
+    before, after = (families.predict_risk(m, made.judge[names]) for m in (champion.model, made.model))
+    y = made.judge[TARGET_COLUMN].to_numpy()
+    assert metrics.observed_expected(y, before) > 1.5
+    assert metrics.observed_expected(y, after) == pytest.approx(1, abs=0.05)
+    flagged = (before >= champion.threshold, after >= made.threshold)
+    assert (flagged[0] == flagged[1]).mean() > 0.999
+
+
+def test_rows_that_the_model_was_trained_on_are_left_out(champion: fitting.Fitted, schema: Schema) -> None:
+    """They stay with all their repeats, whatever their outcome."""
+    rows = _changed(champion, schema, 4000)
+    trained_on = rows.iloc[:1000].assign(**{TARGET_COLUMN: 0})
+    made = recalibration.on_new_labels(champion.model, rows, schema, champion.threshold, trained_on)
+    assert made.known_rows >= 1000
+    assert made.fitted_rows + len(made.judge) + made.known_rows == 4000
+
+
+def test_labels_that_nothing_can_be_fitted_on_are_refused_in_words(
+    champion: fitting.Fitted, schema: Schema
+) -> None:
+    """One outcome only, no rows at all, or risks that stand on their head."""
+    rows, names = _changed(champion, schema, 3000), list(schema.feature_names)
+    for some in (rows[rows[TARGET_COLUMN] == 1], rows.iloc[:0]):
+        with pytest.raises(UserError, match="labelled rows are left"):
+            recalibration.on_new_labels(champion.model, some, schema, champion.threshold)
+    risk = families.predict_risk(champion.model, rows[names])
+    reversed_rows = rows.assign(**{TARGET_COLUMN: (risk < np.median(risk)).astype(np.int8)})
+    noise = np.random.default_rng(0).random(len(rows)) < 0.2
+    reversed_rows.loc[noise, TARGET_COLUMN] = 1 - reversed_rows.loc[noise, TARGET_COLUMN]
+    with pytest.raises(UserError, match="higher risks have the outcome less often"):
+        recalibration.on_new_labels(champion.model, reversed_rows, schema, champion.threshold)
+
+
+def test_its_reference_keeps_the_features_and_counts_the_new_risks(
+    champion: fitting.Fitted, schema: Schema
+) -> None:
+    """What a monitor compares rows with stays; what it compares risks with are the judging half's."""
+    info = {
+        "name": "readmission",
+        "version": "3",
+        "run_id": "a" * 32,
+        "family": "logistic_regression",
+        "trained_at": 1,
+        "synthetic": True,
+        "kind": "synthetic",
+        "data_digest": "d",
+    }
+    before = build_reference(
+        champion.model,
+        clinic_frame(2000, 1),
+        clinic_frame(800, 2),
+        schema,
+        threshold=champion.threshold,
+        info=info,
+    )
+    rows = _changed(champion, schema, 4000)
+    made = recalibration.on_new_labels(champion.model, rows, schema, champion.threshold)
+    after = recalibrated_reference(
+        before, made.model, made.judge, schema, threshold=made.threshold, run_id="b" * 32, trained_at=2
+    )
+    parsed = references.parse(after)
+    assert after["features"] == before["features"]
+    assert parsed.model.digest != before["model"]["digest"]
+    assert (parsed.model.run_id, parsed.model.version) == ("b" * 32, None)
+    assert parsed.score.threshold == made.threshold
+    assert parsed.validation["rows"] == len(made.judge)
+    assert parsed.validation["observed_expected"] == pytest.approx(1, abs=0.1)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from steps.chain import parameters, pipeline, verdict
-from steps.data import sources
+from steps.data import documents, sources
 from steps.data.errors import UserError
 from steps.measures.evaluation_document import from_json
 from steps.measures.promotion import Finding
@@ -416,6 +416,80 @@ def test_broken_data_are_compared_and_never_trained_on(restored: Checkout) -> No
     assert runner.outputs["trained"] == "false"
     assert "BMI is not valid" in runner.summary
     assert "Nothing is trained" in runner.summary
+
+
+@pytest.mark.parametrize(
+    ("drifted", "recalibrated", "entries"),
+    [
+        ("watch", None, ["drift", "main"]),
+        ("retrain", None, ["drift", "main"]),
+        ("mend", None, ["drift"]),
+        ("recalibrate", "promoted", ["drift", "promote"]),
+        ("recalibrate", "undecided", ["drift", "promote", "main"]),
+    ],
+)
+def test_new_labelled_data_lead_to_the_act_that_drift_names(
+    drifted: str,
+    recalibrated: str | None,
+    entries: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Broken data train nothing; a recalibration that is promoted is enough, one that is not is trained
+    after. Entry points are stood in for by the verdicts that they leave."""
+    started: list[str] = []
+
+    def run_entry(entry: str, given: dict[str, str], project: Path) -> int:
+        started.append(entry)
+        if entry == "drift":
+            (project / "drift.json").write_text(json.dumps(drift_document(drifted)))
+        else:
+            word = recalibrated if entry == "promote" else "refused"
+            told = verdict.Verdict(word, "checkup", "0" * 32, "1", "1")  # type: ignore[arg-type]
+            (project / "verdict.json").write_text(json.dumps(documents.to_json(told)))
+        return 0
+
+    schema = clinic_schema(tmp_path)
+    monkeypatch.setattr(retrain, "run_entry", run_entry)
+    monkeypatch.setattr(retrain, "last_digest", lambda client, schema: "another")
+    monkeypatch.setattr(retrain, "load", lambda path: schema)
+    monkeypatch.setattr(retrain, "local_data", lambda data, schema, project: (data, "this"))
+    monkeypatch.setattr(retrain.tracking, "connect", lambda: None)
+    shutil.copy(Path(pipeline.PROJECT) / "MLProject", tmp_path)
+    out = summary.Out(str(tmp_path / "summary.md"), str(tmp_path / "outputs"))
+    assert retrain.retrain({}, {"GITHUB_EVENT_NAME": "schedule"}, out, tmp_path) == 0
+    assert started == entries
+    text = (tmp_path / "summary.md").read_text()
+    assert f"## Drift of the new data: {drifted}" in text
+    assert ("Two numbers of the champion were enough" in text) is (recalibrated == "promoted")
+
+
+def drift_document(word: str) -> dict[str, Any]:
+    """A drift report as `drift.json` holds it, of no features."""
+    from steps.measures import drift_document as document
+
+    nothing = document.Figure(None, None, None)
+    report = document.DriftReport(
+        verdict=word,  # type: ignore[arg-type]
+        reasons=(),
+        tests=document.Tests(1, 3.0, 3.0, 3.0),
+        limits=document.Limits(0.02, 0.01, 0.01, (0.9, 1.1), (0.85, 1.15), 0.015, 0.55),
+        model=document.Model("a model", "1", "d", "f", False),
+        data=document.Data("private", "d", False, 1.0),
+        rows=document.Rows(10, 10, 10, 10, 10),
+        rows_needed=document.RowsNeeded(2, 1),
+        known_rows=None,
+        features=(),
+        instrument=None,
+        score=document.ScoreDrift(document.Shift(0, 0, 0, 0, False), (), (), (), 0.5),
+        expected=None,
+        realised=None,
+        separability=document.Separability(1, nothing, 0.1, ()),
+        subgroups=(),
+        disclaimer="",
+    )
+    content: dict[str, Any] = documents.to_json(report)
+    return content
 
 
 def test_a_listed_url_keeps_how_its_source_codes_the_outcome(
