@@ -18,7 +18,7 @@ from typing import Any
 from monitoring.deploy.docker import docker, megabytes
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.data.release_facts import RELEASE, project_version, read_facts
+from steps.data.release_facts import PAGE, RELEASE, project_version, read_facts
 from steps.models import saved
 
 IMAGES = PROJECT / "monitoring" / "deploy" / "images"
@@ -111,7 +111,9 @@ def build(folder: Path) -> dict[str, str]:
         *("build", "--tag", sidecar, "--build-arg", f"BASE={base}"),
         *("--file", str(IMAGES / "sidecar.Dockerfile"), str(monitoring)),
     )
-    (folder / "reference.json").chmod(0o644)
+    for name in ("reference.json", PAGE):
+        if (folder / name).exists():
+            (folder / name).chmod(0o644)
     docker(
         *("build", "--tag", exporter, *stamped, "--file", str(IMAGES / "release-sidecar.Dockerfile")),
         *("--build-arg", f"SIDECAR={sidecar}", str(folder)),

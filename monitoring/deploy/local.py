@@ -15,7 +15,7 @@ from pathlib import Path
 
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.data.release_facts import RELEASE, read_facts
+from steps.data.release_facts import PAGE, RELEASE, read_facts
 from steps.models import saved
 
 START_SECONDS = 120.0
@@ -33,6 +33,7 @@ def port(environment: Mapping[str, str], name: str, default: int) -> int:
 
 def commands(folder: Path, traffic: int, model: int, metrics: int) -> list[tuple[list[str], dict[str, str]]]:
     """The two commands with what they need in their environment: the model's server and the sidecar."""
+    page = folder / PAGE
     server = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(model), "--no-access-log"]
     return [
         (
@@ -46,6 +47,8 @@ def commands(folder: Path, traffic: int, model: int, metrics: int) -> list[tuple
                 "MODEL_EXPORTER_PORT": str(traffic),
                 "MODEL_EXPORTER_METRICS_PORT": str(metrics),
                 "MODEL_EXPORTER_REFERENCE": str(folder / "reference.json"),
+                # A version of an older release has no page, and an empty setting is none.
+                "MODEL_EXPORTER_PAGE": str(page) if page.exists() else "",
             },
         ),
     ]

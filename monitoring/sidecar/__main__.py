@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 import prometheus_client
 
@@ -30,8 +31,12 @@ def main() -> int:
     try:
         chosen = settings.read(os.environ)
         known = reference.load(chosen.reference) if chosen.reference else None
+        page = Path(chosen.page).read_bytes() if chosen.page else None
     except (settings.SettingsError, reference.ReferenceError) as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"MODEL_EXPORTER_PAGE cannot be read: {error.strerror}", file=sys.stderr)
         return 2
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its records can quote what callers sent
@@ -39,7 +44,7 @@ def main() -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     log = logging.getLogger("model-exporter")
     try:
-        sidecar = assemble(chosen, known)
+        sidecar = assemble(chosen, known, page)
     except OSError as error:
         print(f"cannot listen on the traffic or the metrics port: {error.strerror}", file=sys.stderr)
         return 2

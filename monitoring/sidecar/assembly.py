@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -12,20 +12,39 @@ from monitoring.sidecar import model_check
 from monitoring.sidecar.answers import Answer
 from monitoring.sidecar.budget import PARSED_FACTOR, Budget
 from monitoring.sidecar.counting import Observer
-from monitoring.sidecar.endpoints import Readiness, metrics_routes, traffic_routes
+from monitoring.sidecar.endpoints import Readiness, traffic_routes
 from monitoring.sidecar.feedback import Feedback
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.model_client import Upstream
+from monitoring.sidecar.operations import OperationsServer, create_app
 from monitoring.sidecar.proxy import Proxy
 from monitoring.sidecar.server import Count, Limits, Server, listen
 from monitoring.sidecar.settings import Settings
 
 DAY = 86_400
 UNKNOWN_VERSION = "unknown"
-# Threads for what takes long: large bodies, labels, pages of metrics.
+# Threads for what takes long: large bodies and labels.
 POOL_THREADS = 3
-METRICS_LIMITS = Limits(connections=50, requests=50, body_bytes=0, grace_seconds=0.0)
-METRICS_BYTES = 4_000_000
+# How long the metrics port waits for the event loop to say whether the container answers.
+READY_SECONDS = 5.0
+
+
+class Bridge:
+    """From the metrics port's threads to the event loop: whether the container would answer now."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def is_ready(self) -> bool:
+        """Ask on the loop; no while it does not run or does not answer in time."""
+        if self.loop is None or self.loop.is_closed():
+            return False
+        asked = asyncio.run_coroutine_threadsafe(self._readiness(), self.loop)
+        try:
+            return asked.result(READY_SECONDS)
+        except (TimeoutError, CancelledError):
+            return False
 
 
 class Sidecar(NamedTuple):
@@ -35,7 +54,8 @@ class Sidecar(NamedTuple):
     metrics: Metrics
     observer: Observer
     server: Server
-    metrics_server: Server
+    metrics_server: OperationsServer
+    bridge: Bridge
     upstream: Upstream
     labels: Feedback | None
     reference: Reference | None
@@ -44,7 +64,8 @@ class Sidecar(NamedTuple):
     async def run(self) -> None:
         """Serve until stopped, and count the last answers before returning."""
         self.observer.start()
-        metrics_serving = asyncio.create_task(self.metrics_server.run())
+        self.bridge.loop = asyncio.get_running_loop()
+        self.metrics_server.start()
         watching = asyncio.create_task(model_check.watch(self.reference, self.upstream, self.metrics))
         await self.server.run()
         watching.cancel()
@@ -55,12 +76,11 @@ class Sidecar(NamedTuple):
         if self.labels is not None:
             self.labels.stop()
         self.metrics_server.stop()
-        await metrics_serving
         self.pool.shutdown()
 
 
-def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
-    """The parts for these settings; both ports are bound, nothing runs yet.
+def assemble(settings: Settings, reference: Reference | None, page: bytes | None = None) -> Sidecar:
+    """The parts for these settings; both ports are bound, nothing runs yet. `page` is shown at /.
 
     Raises OSError if a port cannot be bound.
     """
@@ -95,22 +115,22 @@ def assemble(settings: Settings, reference: Reference | None) -> Sidecar:
         )
     server = Server(
         listen(settings.host, settings.port),
-        traffic_routes(settings, metrics, proxy, labels, pool),
+        traffic_routes(settings, metrics, proxy, labels, page, pool),
         Limits(settings.connections, settings.requests, settings.body_bytes, settings.grace_seconds),
         budget,
         _counting(metrics),
     )
-    ready = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
-    metrics_server = Server(
+    readiness = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
+    bridge = Bridge(readiness)
+    metrics_server = OperationsServer(
+        create_app(metrics, labels, lambda: server.is_alive, bridge.is_ready),
         listen(settings.metrics_host, settings.metrics_port),
-        metrics_routes(metrics, labels, pool, lambda: server.is_alive, ready),
-        METRICS_LIMITS,
-        Budget(METRICS_BYTES),
-        lambda name, answer: None,
     )
     metrics.upstream_contact.set_function(lambda: upstream.answered_at)
     metrics.connections.set_function(lambda: server.connections)
-    return Sidecar(settings, metrics, observer, server, metrics_server, upstream, labels, reference, pool)
+    return Sidecar(
+        settings, metrics, observer, server, metrics_server, bridge, upstream, labels, reference, pool
+    )
 
 
 def _counting(metrics: Metrics) -> Count:

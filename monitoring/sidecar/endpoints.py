@@ -1,28 +1,40 @@
-"""What is served where: the table of paths of the traffic port, and that of the metrics port."""
+"""What is served where on the traffic port."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
-from prometheus_client import make_wsgi_app
-
 from monitoring.sidecar import feedback, payloads
 from monitoring.sidecar.answers import Answer, document, refusal
 from monitoring.sidecar.budget import COPIES
 from monitoring.sidecar.feedback import Feedback
+from monitoring.sidecar.http1 import Fields
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.proxy import Proxy
 from monitoring.sidecar.server import Request, Route
 from monitoring.sidecar.settings import Settings
 
 READ_ONLY = ("GET", "HEAD")
+# One person's page says in its head what it may load; no other page may frame it, and nobody keeps it.
+PAGE_FIELDS: Fields = (
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-cache"),
+)
 
 
 def traffic_routes(
-    settings: Settings, metrics: Metrics, proxy: Proxy, labels: Feedback | None, pool: Executor
+    settings: Settings,
+    metrics: Metrics,
+    proxy: Proxy,
+    labels: Feedback | None,
+    page: bytes | None,
+    pool: Executor,
 ) -> dict[str, Route]:
-    """The traffic port: the container's paths, and /feedback if feedback keys are set."""
+    """The container's paths, /feedback if feedback keys are set, and / if there is a page to show."""
     bearers = settings.bearer_token
 
     def asks(path: str) -> Callable[[Request], Awaitable[Answer]]:
@@ -34,6 +46,13 @@ def traffic_routes(
         "/health": Route("health", READ_ONLY, asks("/ping"), bearers),
         "/version": Route("version", READ_ONLY, asks("/version"), bearers),
     }
+    if page is not None:
+        shown = Answer(200, "OK", PAGE_FIELDS, page)
+
+        async def show(_: Request) -> Answer:
+            return shown
+
+        routes["/"] = Route("page", READ_ONLY, show)
     if labels is None:
         return routes
 
@@ -55,56 +74,6 @@ def _take_labels(body: bytes, settings: Settings, metrics: Metrics, labels: Feed
     result = labels.take(found)
     status, phrase = (200, "OK") if result.accepted else (422, "Unprocessable Content")
     return document(status, phrase, feedback.reply(result))
-
-
-def metrics_routes(
-    metrics: Metrics,
-    labels: Feedback | None,
-    pool: Executor,
-    is_alive: Callable[[], bool],
-    is_ready: Callable[[], Awaitable[bool]],
-) -> dict[str, Route]:
-    """The metrics port: /metrics in the format that the scraper asks for; /live, whether the sidecar works;
-    /ready, whether a request would be answered by the container."""
-
-    async def expose(request: Request) -> Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, _exposition, request, metrics, labels)
-
-    async def live(_: Request) -> Answer:
-        return _state("live", is_alive())
-
-    async def ready(_: Request) -> Answer:
-        return _state("ready", await is_ready())
-
-    return {
-        "/metrics": Route("metrics", READ_ONLY, expose),
-        "/live": Route("live", READ_ONLY, live),
-        "/ready": Route("ready", READ_ONLY, ready),
-    }
-
-
-def _exposition(request: Request, metrics: Metrics, labels: Feedback | None) -> Answer:
-    """The page of the metrics, by prometheus_client's own WSGI application."""
-    unread = labels.unseen() if labels else ()
-    values = request.head.values
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": "/metrics",
-        "QUERY_STRING": request.head.query,
-        "HTTP_ACCEPT": values.get("accept", ""),
-        "HTTP_ACCEPT_ENCODING": values.get("accept-encoding", ""),
-    }
-    fields: list[tuple[str, str]] = []
-    body = b"".join(make_wsgi_app(metrics.registry)(environ, lambda _, found: fields.extend(found)))
-    if labels:
-        labels.seen(unread)
-    return Answer(200, "OK", fields, body)
-
-
-def _state(name: str, holds: bool) -> Answer:
-    status, phrase = (200, "OK") if holds else (503, "Service Unavailable")
-    return document(status, phrase, {name: holds})
 
 
 class Readiness:

@@ -17,7 +17,7 @@ from monitoring.sidecar.answers import REASONS
 
 MODEL_LABELS = ("model_name", "model_version")
 UNKNOWN_NAME = "unknown"
-ENDPOINTS = ("invocations", "ping", "health", "version", "feedback", "other")
+ENDPOINTS = ("invocations", "ping", "health", "version", "feedback", "page", "other")
 STATUSES = ("2xx", "3xx", "4xx", "5xx")
 BATCH_REASONS = ("idle", "upstream_free", "clients_back", "wait_over", "full", "alone", "after_failure")
 UPSTREAM_FAILURES = ("refused", "timeout", "closed", "garbled", "too_large")

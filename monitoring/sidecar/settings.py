@@ -121,6 +121,7 @@ class Settings:
     metrics_host: str = _setting("127.0.0.1", _text, "address of the metrics port, likewise")
     metrics_port: int = _setting(9101, _whole(1, 65535), "port of /metrics, /live and /ready")
     reference: str | None = _setting(None, _text, "path of the model's reference.json")
+    page: str | None = _setting(None, _text, "path of one person's page, risk.html, to show at /")
     model_version: str | None = _setting(None, _version, "registered version; default: the reference's")
     bearer_token: tuple[str, ...] = _setting((), _tokens, "asked of callers, never forwarded", secret=True)
     feedback_bearer_token: tuple[str, ...] = _setting((), _tokens, "asked for with labels", secret=True)

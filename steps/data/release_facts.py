@@ -12,6 +12,7 @@ from steps.data.errors import UserError
 
 RELEASE = Path("build") / "release"
 FACTS = "release.json"
+PAGE = "risk.html"
 
 
 def project_version(project: Path) -> str:

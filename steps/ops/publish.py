@@ -23,9 +23,8 @@ from typing import Any
 from steps.chain import pipeline, process
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import RELEASE, read_facts, roc_auc
+from steps.data.release_facts import PAGE, RELEASE, read_facts, roc_auc
 from steps.ops.keep_store import Gh
-from steps.ops.release import PAGE
 from steps.reports import job_summary
 
 log = logging.getLogger("steps.ops")

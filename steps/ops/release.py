@@ -23,7 +23,7 @@ from steps.chain.context import VERDICT
 from steps.chain.values import Main
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import FACTS, RELEASE, read_facts, roc_auc
+from steps.data.release_facts import FACTS, PAGE, RELEASE, read_facts, roc_auc
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
 from steps.measures import evaluation_document
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("steps.ops")
-
-PAGE = "risk.html"
 
 _COMMIT_TAG = "mlflow.source.git.commit"
 

@@ -31,6 +31,7 @@ def test_the_champion_is_served_with_its_version_and_stops(champion: Any, tmp_pa
             check_images.largest_difference(answer, check_images.expected(folder / "model", rows, known))
             <= check_images.TOLERANCE
         )
+        assert "<h1>How common is diabetes" in check_images.ask(f"http://127.0.0.1:{ports[0]}/")
         assert f'version="{champion.version}"' in check_images.ask(f"http://127.0.0.1:{ports[2]}/metrics")
     assert all(process.poll() is not None for process in processes)
 

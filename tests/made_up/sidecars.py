@@ -142,14 +142,16 @@ def start() -> Iterator[Start]:
     """Starts sidecars and stops them after the test: `start(upstream_port, reference, **settings)`."""
     running: list[Running] = []
 
-    def begin(upstream: int, reference: Reference | None = None, **settings: Any) -> Running:
+    def begin(
+        upstream: int, reference: Reference | None = None, page: bytes | None = None, **settings: Any
+    ) -> Running:
         chosen = Settings(
             upstream=f"http://127.0.0.1:{upstream}",
             port=0,
             metrics_port=0,
             **{"grace_seconds": 0.0, **settings},
         )
-        sidecar = assemble(chosen, reference)
+        sidecar = assemble(chosen, reference, page)
         thread = threading.Thread(target=lambda: asyncio.run(sidecar.run()), daemon=True)
         thread.start()
         running.append(Running(sidecar, thread, sidecar.server.port))

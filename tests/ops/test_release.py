@@ -72,7 +72,7 @@ def test_a_release_is_complete(exported: Path, champion: Any) -> None:
 
 def test_a_release_has_one_persons_page_of_its_model(exported: Path, champion: Any) -> None:
     """With the model's own tables, its version, and the banner of made-up people."""
-    page = (exported / release.PAGE).read_text(encoding="utf-8")
+    page = (exported / release_facts.PAGE).read_text(encoding="utf-8")
     told = json.loads(page.split('<script type="application/json" id="page">')[1].split("</script>")[0])
     assert told["terms"] == json.loads((exported / "model" / "artifacts" / "terms.json").read_text())
     assert f"{champion.name}, version {champion.version}" in page
@@ -89,7 +89,7 @@ def test_a_release_that_cannot_have_a_page_goes_without(
     fewer = replace(champion.schema, columns=champion.schema.columns[1:])
     release.export(client, champion.name, champion.version, tmp_path / "release", fewer)
     assert (tmp_path / "release" / "release.json").exists()
-    assert not (tmp_path / "release" / release.PAGE).exists()
+    assert not (tmp_path / "release" / release_facts.PAGE).exists()
     assert "asks for other columns than the schema" in caplog.text
 
 

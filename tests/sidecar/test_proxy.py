@@ -840,3 +840,18 @@ def test_no_value_of_a_request_is_in_logs_metrics_or_errors(scripted: Begin, tmp
         assert canary not in metrics
         assert not any(canary.encode() in words for words in own_words)
     assert "serving" in log
+
+
+def test_one_persons_page_is_shown_where_there_is_one(scripted: Begin, start: Start) -> None:
+    """At / and nowhere else, without asking the container; without a page, / is refused like any path."""
+    container = scripted(predict)
+    assert ask(start(container.port).port, "GET", "/").status == 404
+    running = start(container.port, page=b"<!doctype html><title>page</title>")
+    reply = ask(running.port, "GET", "/")
+    assert (reply.status, reply.body) == (200, b"<!doctype html><title>page</title>")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert reply.headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert ask(running.port, "HEAD", "/").body == b""
+    assert ask(running.port, "POST", "/").status == 405
+    assert ask(running.port, "GET", "/index.html").status == 404
+    assert [head for head, _ in container.requests if b" / " in head] == []
