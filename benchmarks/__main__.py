@@ -57,6 +57,7 @@ def images() -> list[str]:
 
 # Name -> arguments, given the folder of a prepared data set.
 BENCHMARKS: dict[str, Callable[[Path], list[str]]] = {
+    "coverage": lambda folder: [],
     "reuse": lambda folder: [],
     "survey": lambda folder: [],
     "preprocess": lambda folder: [],
