@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # They say when a search ends or where its trials run, not what a trial finds: a search with others goes on
 # from the same trials.
-_LIMITS = ("max_evals", "patience", "timeout_minutes", "recall", "engine")
+_LIMITS = ("max_evals", "patience", "timeout_minutes", "recall", "threshold_odds", "engine")
 
 # From all trials and the space that they were drawn from to PNG files by name.
 Draw = Callable[[Sequence[trials.Trial], trials.Space], Mapping[str, bytes]]

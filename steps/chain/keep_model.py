@@ -19,6 +19,7 @@ from steps.data import documents
 from steps.data.profile import Profile
 from steps.data.schema import registered_name
 from steps.models import saved
+from steps.models.fitting import at_odds
 from steps.models.monitor_reference import build_reference, recalibrated_reference
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     """Save and upload a model with its reference; the tag `behaviour_digest` stands for answers, threshold
     and data.
     """
-    data = step.upstream["preprocess"]
+    data, odds = step.upstream["preprocess"], step.values.threshold_odds
     synthetic = data.tags["synthetic"] == "true"
+    fitted = at_odds(fitted, odds)
     reference = build_reference(
         fitted.model,
         train,
@@ -74,9 +76,10 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     step.log_datasets(
         {"train": (data.result_digest, len(train)), "validation": (data.result_digest, len(validation))}
     )
+    chosen = f"for a recall of {step.values.recall:g}" if odds is None else f"at odds of {odds:g}"
     summary = (
         f"{fitted.family.replace('_', ' ')}, calibration {fitted.calibration}, threshold "
-        f"{fitted.threshold:.4f} for a recall of {step.values.recall:g}; ROC AUC "
+        f"{fitted.threshold:.4f} {chosen}; ROC AUC "
         f"{reference['validation']['roc_auc']:.4f} on validation rows"
     )
     tags = {

@@ -101,6 +101,8 @@ def _readers(kind: type[Values]) -> dict[str, Read]:
 
 
 def _write(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):

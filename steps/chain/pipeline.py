@@ -85,7 +85,7 @@ STEPS: Mapping[str, StepSpec] = {
     "train": StepSpec(
         values.Train,
         needs=("preprocess",),
-        parameters=("family", "hyperparameters", "recall", "seed"),
+        parameters=("family", "hyperparameters", "recall", "threshold_odds", "seed"),
         schema_parts=_MODEL_PARTS,
         packages=_FITS,
         pins=_SERVES,
@@ -96,7 +96,7 @@ STEPS: Mapping[str, StepSpec] = {
         needs=("preprocess",),
         parameters=(
             *("families", "max_evals", "parallelism", "folds", "patience", "timeout_minutes"),
-            *("recall", "seed", "engine"),
+            *("recall", "threshold_odds", "seed", "engine"),
         ),
         schema_parts=_MODEL_PARTS,
         packages=(*_FITS, "hyperopt", "networkx"),  # hyperopt draws in the order of networkx's sort
@@ -106,7 +106,7 @@ STEPS: Mapping[str, StepSpec] = {
     "evaluate": StepSpec(
         Evaluate,
         needs=("preprocess", FITTED),
-        parameters=("replicates", "recall", "seed"),
+        parameters=("replicates", "recall", "threshold_odds", "seed"),
         schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios", "lacks", "card"),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),

@@ -52,6 +52,11 @@ def truth(text: str) -> bool:
     return text == "true"
 
 
+def optional(read: Read) -> Read:
+    """Reader of what `read` reads, or of nothing: an empty text is None."""
+    return lambda text: read(text) if text else None
+
+
 def nonempty(text: str) -> str:
     """A text with something in it."""
     if not text:
@@ -121,6 +126,7 @@ class Fit(Preprocess):
     """What train and tune share."""
 
     recall: Annotated[float, number(float, 0.01, 0.999)]
+    threshold_odds: Annotated[float | None, optional(number(float, 0.01, 1000))]
     seed: Annotated[int, number(int, 0, 2**31 - 1)]
 
 

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 _STEPS = 50
-_CLOSE = 1e-9
+_CLOSE = 1e-7  # largest change of any log odds
 _RIDGE = 1e-8  # relative to the information: keeps columns that say the same from dividing by zero
-_LARGEST_STEP = 5.0
+_HALVINGS = 30
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,30 @@ def fit(design: Floats, y: ArrayLike, weights: ArrayLike | None = None) -> Logis
         information[np.diag_indices_from(information)] *= 1 + _RIDGE
         score = design.T @ (counts * (outcome - risk))
         try:
-            step = np.linalg.solve(information, score)
+            step = np.asarray(np.linalg.solve(information, score), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
         if not np.isfinite(step).all():
             return None
-        beta = beta + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-        if np.abs(step).max() < _CLOSE * max(1.0, np.abs(beta).max()):
+        beta = _uphill(design, outcome, counts, beta, step)
+        if np.abs(design @ step).max() < _CLOSE:
             return Logistic(beta, np.asarray(np.linalg.inv(information), dtype=np.float64))
     return None
+
+
+def _uphill(design: Floats, outcome: Floats, counts: Floats, beta: Floats, step: Floats) -> Floats:
+    """The step, halved until it does not lower the likelihood: Newton's step can be too long far away."""
+
+    def log_likelihood(at: Floats) -> float:
+        odds = design @ at
+        return float(counts @ (outcome * odds - np.logaddexp(0.0, odds)))
+
+    before, size = log_likelihood(beta), 1.0
+    for _ in range(_HALVINGS):
+        if log_likelihood(beta + size * step) >= before - 1e-9 * abs(before):
+            break
+        size /= 2
+    return beta + size * step
 
 
 def sigmoid(log_odds: ArrayLike) -> Floats:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -188,6 +188,14 @@ def calibrated(model: Model, method: Method, X: pd.DataFrame, y: NDArray[np.inte
         return CalibratedClassifierCV(FrozenEstimator(model), method=method).fit(X, y)
     sigmoid = LogisticRegression(C=math.inf, tol=1e-9).fit(model.log_odds(X)[:, None], y)
     return recalibrated(model, float(sigmoid.coef_[0, 0]), float(sigmoid.intercept_[0]))
+
+
+def at_odds(fitted: Fitted, odds: float | None) -> Fitted:
+    """The model with the threshold at which one person found is worth `odds` false alarms; None leaves it.
+
+    The threshold is 1 / (1 + odds) of the risk (Vickers and Elkin 2006): whatever recall that gives.
+    """
+    return fitted if odds is None else replace(fitted, threshold=round(1 / (1 + odds), _THRESHOLD_DIGITS))
 
 
 def choose_threshold(y: NDArray[np.integer[Any]], risk: NDArray[np.float64], recall: float) -> float:

@@ -117,6 +117,8 @@ def test_a_fitted_model_knows_all_its_hyperparameters_and_reaches_its_recall(sch
     assert fitted.params == {**families.check_params("histogram_gradient_boosting", {}), "max_iter": 60}
     risk = families.predict_risk(fitted.model, validation[list(schema.feature_names)])
     assert metrics.confusion(validation["__target__"], risk, fitted.threshold).recall >= 0.8
+    assert fitting.at_odds(fitted, None) is fitted
+    assert fitting.at_odds(fitted, 9.0).threshold == pytest.approx(0.1)  # one is worth nine
 
 
 @pytest.mark.parametrize("family", ["logistic_regression", "histogram_gradient_boosting"])

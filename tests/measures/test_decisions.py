@@ -1,0 +1,72 @@
+"""What a threshold is worth, and how far chance moves what it finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steps.measures import decisions
+from steps.measures.point_scores import TrainingRows, on_rows, refit
+from steps.measures.scored_rows import scored_rows
+from tests.made_up import made_up_study as study
+
+
+def test_flagging_everybody_pays_exactly_below_the_prevalence():
+    """Its net benefit is 0 at a threshold of the prevalence; flagging nobody's always."""
+    y, risk, frame = study.rows()
+    rows = scored_rows(y, risk, frame)
+    model, everybody, nobody = decisions.policies(rows, rows.prevalence)
+    assert everybody.net_benefit.value == pytest.approx(0, abs=1e-12)
+    assert nobody.net_benefit.value == 0
+    assert model.net_benefit.low > 0
+
+
+def test_net_benefit_has_the_spread_of_its_bootstrap():
+    """The standard error of a mean over people agrees with resampling them."""
+    y, risk, frame = study.rows()
+    model = decisions.policies(scored_rows(y, risk, frame), 0.3)[0].net_benefit
+    generator, worth = np.random.default_rng(3), np.where(risk >= 0.3, np.where(y == 1, 1.0, -3 / 7), 0.0)
+    draws = [worth[generator.integers(len(y), size=len(y))].mean() for _ in range(400)]
+    assert model.value == pytest.approx(worth.mean())
+    assert (model.high - model.low) / (2 * 1.96) == pytest.approx(np.std(draws), rel=0.12)
+
+
+def test_chance_of_recall_holds_what_it_says():
+    """Thresholds chosen for 80 % on 60 people find between the ends of the range in 95 of 100 samples."""
+    generator = np.random.default_rng(5)
+    promised = decisions.chance_of_recall(0.8, 60, 90)
+    found = []
+    for _ in range(4000):
+        chosen, others = generator.random(60), generator.random(90)
+        found.append(float(np.mean(others >= np.sort(chosen)[12])))
+    held = np.mean([promised.low <= recall <= promised.high for recall in found])
+    assert 0.92 < held < 0.98
+
+
+def test_new_weights_show_what_the_questions_can_do():
+    """A score of one question, refitted, ranks like that question; the model adds what it knows more."""
+    y, risk, frame = study.rows(3000)
+    train_y, _, train = study.rows(3000, seed=8)
+    rows, training = scored_rows(y, risk, frame), TrainingRows(train_y, train)
+    score = study.SCHEMA.point_scores[0]
+    found = refit(score, rows, training, study.SCHEMA)
+    by_points = on_rows(score, rows, training)
+    assert found.rows == 3000
+    assert found.roc_auc.value == pytest.approx(0.68, abs=0.04)
+    assert found.roc_auc_difference.low > 0
+    assert by_points.risk is not None
+    assert by_points.risk.mean() == pytest.approx(y.mean(), abs=0.04)
+    assert refit(score, rows, None, study.SCHEMA) is None
+
+
+def test_a_level_that_training_never_saw_still_gets_a_risk():
+    """It counts as the commonest level, a missing answer likewise where training has none."""
+    y, risk, frame = study.rows()
+    train_y, _, train = study.rows(900, seed=8)
+    train = train.assign(grade=train["grade"].replace(2.0, 1.0))
+    frame = frame.assign(grade=frame["grade"].where(np.arange(len(frame)) % 50 != 0))
+    found = refit(
+        study.SCHEMA.point_scores[0], scored_rows(y, risk, frame), TrainingRows(train_y, train), study.SCHEMA
+    )
+    assert found is not None
+    assert found.roc_auc.value is not None
