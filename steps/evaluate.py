@@ -14,8 +14,9 @@ import numpy as np
 
 from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
-from steps.data import prepared, split
+from steps.data import documents, prepared, split
 from steps.data.files import TARGET_COLUMN, WEIGHT_COLUMN
+from steps.data.profile import Profile
 from steps.measures import evaluation, evaluation_document, survey_weights
 from steps.measures.evaluation_document import DataFacts, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
@@ -40,7 +41,8 @@ def work(step: Context[Evaluate]) -> Result:
     reference = step.fetch_json(fitted.run_id, "reference.json")
     tables = prepared.load(step.cache, data.result_digest, ("train", "test"))
     test, training = tables["test"], tables["train"]
-    parts = _parts(step.fetch_json(data.run_id, "profile.json"))
+    profile = documents.from_json(Profile, step.fetch_json(data.run_id, "profile.json"), "profile.json")
+    parts = tuple(Part(name, profile.parts[name].rows, profile.parts[name].positives) for name in split.PARTS)
     features = test[list(step.schema.feature_names)]
     measured = evaluation.evaluate(
         scored_rows(test[TARGET_COLUMN].to_numpy(), families.predict_risk(model, features), test),
@@ -49,7 +51,7 @@ def work(step: Context[Evaluate]) -> Result:
         evaluation.Bootstrap(step.values.seed, step.values.replicates),
         about=evaluation.About(
             _model_facts(step, fitted, reference),
-            _data_facts(test, reference, parts),
+            _data_facts(test, reference, parts, _source_note(step, profile)),
             next(part.positives for part in parts if part.name == "validation"),
         ),
         predict=lambda frame: families.predict_risk(model, frame),
@@ -104,18 +106,18 @@ def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[st
     )
 
 
-def _parts(profile: Mapping[str, Any]) -> tuple[Part, ...]:
-    """Size of every part, as the profile of the data publishes it."""
-    return tuple(
-        Part(name, profile["parts"][name]["rows"], profile["parts"][name]["positives"])
-        for name in split.PARTS
-    )
+def _source_note(step: Context[Evaluate], profile: Profile) -> str:
+    """What the schema says of the source whose file this is, by its checksum; empty for other data."""
+    checksums = {file.sha256 for file in profile.files}
+    return " ".join(source.note for source in step.schema.sources if source.sha256 in checksums)
 
 
-def _data_facts(test: pd.DataFrame, reference: Mapping[str, Any], parts: tuple[Part, ...]) -> DataFacts:
+def _data_facts(
+    test: pd.DataFrame, reference: Mapping[str, Any], parts: tuple[Part, ...], note: str
+) -> DataFacts:
     """What is known of the rows that are evaluated."""
     positives, about = int(test[TARGET_COLUMN].sum()), reference["data"]
-    return DataFacts(len(test), positives, positives / len(test), about["kind"], about["digest"], parts)
+    return DataFacts(len(test), positives, positives / len(test), about["kind"], about["digest"], parts, note)
 
 
 if __name__ == "__main__":

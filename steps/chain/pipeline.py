@@ -107,7 +107,10 @@ STEPS: Mapping[str, StepSpec] = {
         Evaluate,
         needs=("preprocess", FITTED),
         parameters=("replicates", "recall", "threshold_odds", "seed"),
-        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "point_scores", "scenarios", "lacks", "card"),
+        schema_parts=(
+            *(*_MODEL_PARTS, "title", "sources", "subgroups", "point_scores"),
+            *("scenarios", "lacks", "card"),
+        ),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
     ),

@@ -24,7 +24,8 @@ TARGET_COLUMN = "__target__"
 REASON_COLUMN = "__reason__"
 PERSON_COLUMN = "__person__"
 WEIGHT_COLUMN = "__weight__"
-RESERVED = (FILE_COLUMN, TARGET_COLUMN, REASON_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN)
+LEVEL_COLUMN = "__level__"  # place of the answer among the target's levels, where there are more than two
+RESERVED = (FILE_COLUMN, TARGET_COLUMN, REASON_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN, LEVEL_COLUMN)
 
 FileKind = Literal["text", "parquet", "sas", "excel"]
 Packing = Literal["none", "gzip", "zip"]

@@ -20,7 +20,7 @@ from steps.data import atomic, split, validation
 from steps.data.disclosure import FEW, is_small
 from steps.data.documents import to_json
 from steps.data.errors import UserError
-from steps.data.files import FILE_COLUMN, PERSON_COLUMN, TARGET_COLUMN, WEIGHT_COLUMN
+from steps.data.files import FILE_COLUMN, LEVEL_COLUMN, PERSON_COLUMN, TARGET_COLUMN, WEIGHT_COLUMN
 from steps.data.profile import Described, Profile, codes_in_words, describe
 from steps.data.validation import ValidationError
 
@@ -94,7 +94,9 @@ def prepare(
     _require_person(valid, schema)
     keys = np.concatenate([split.row_keys(frame, schema) for frame in valid])
     side = split.part(np.concatenate([split.group_keys(frame, schema) for frame in valid]))
-    own = [name for name in (PERSON_COLUMN, WEIGHT_COLUMN) if all(name in frame for frame in valid)]
+    own = [
+        name for name in (LEVEL_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN) if all(name in frame for frame in valid)
+    ]
     names = [*schema.feature_names, TARGET_COLUMN, *own, FILE_COLUMN]
     columns = {name: _taken_out(valid, name) for name in names}
     target = columns[TARGET_COLUMN]
@@ -106,7 +108,7 @@ def prepare(
     rows = {part: index[np.argsort(places[index], kind="stable")] for part, index in rows.items()}
     for part, index in rows.items():
         _refuse_one_class(target[index], f"the {part} part", schema, located)
-    digest = _digest(places, rows, schema, located)
+    digest = _digest(places, columns.get(LEVEL_COLUMN), rows, schema, located)
     described = Described(digest, columns, rows, keys, places, rejected, unlabelled, problems, extra)
     profile = describe(described, schema, located)
     tables: dict[str, dict[str, Any]] = {part: {} for part in rows}
@@ -210,12 +212,18 @@ def _require_person(valid: Sequence[pd.DataFrame], schema: Schema) -> None:
 
 
 def _digest(
-    places: NDArray[np.uint64], rows: Mapping[str, NDArray[np.intp]], schema: Schema, located: Located
+    places: NDArray[np.uint64],
+    levels: NDArray[np.float64] | None,
+    rows: Mapping[str, NDArray[np.intp]],
+    schema: Schema,
+    located: Located,
 ) -> str:
     content = hashlib.sha256(json.dumps([schema.data_digest, located.kind]).encode())
     for part, index in rows.items():
         content.update(f"{part} {len(index)} ".encode())
         content.update(places[index].astype("<u8").tobytes())
+        if levels is not None:
+            content.update(np.sort(levels[index]).astype("<f8").tobytes())
     return content.hexdigest()[:_DIGEST_LENGTH]
 
 

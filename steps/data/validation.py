@@ -17,7 +17,14 @@ import pandas as pd
 from steps.data import values as canonical
 from steps.data.disclosure import in_words
 from steps.data.errors import UserError
-from steps.data.files import FILE_COLUMN, PERSON_COLUMN, REASON_COLUMN, TARGET_COLUMN, WEIGHT_COLUMN
+from steps.data.files import (
+    FILE_COLUMN,
+    LEVEL_COLUMN,
+    PERSON_COLUMN,
+    REASON_COLUMN,
+    TARGET_COLUMN,
+    WEIGHT_COLUMN,
+)
 from steps.data.schema import LevelledColumn, NumericColumn, format_code
 
 if TYPE_CHECKING:
@@ -138,6 +145,8 @@ def check(
         outcome, unknown = _target(raw[target_column], schema, positive)
         labelled = ~np.isnan(outcome)
         valid[TARGET_COLUMN] = outcome
+        if len(schema.target.levels) > 2 and set(positive) == set(schema.target.positive):
+            valid[LEVEL_COLUMN] = _level(raw[target_column], schema)
 
     problems = [Problem(name, rule, int(mask.sum())) for name, rule, mask in broken]
     if unknown.any():
@@ -280,6 +289,20 @@ def _target(
     unknown = wrong | (~np.isin(number, np.array(known, dtype=np.float64)) & ~np.isnan(number))
     outcome[unknown | np.isnan(number)] = np.nan
     return outcome, unknown
+
+
+def _level(values: pd.Series[Any], schema: Schema) -> NDArray[np.float64]:
+    """Place of each answer among the target's levels; NaN where it is none of them."""
+    levels, missing = list(schema.target.levels), schema.target.missing
+    if any(isinstance(code, str) for code in levels):
+        index, words = canonical.texts(values, levels, missing)
+        places = {canonical.text(code): float(place) for place, code in enumerate(levels)}
+        return np.array([places.get(word, np.nan) for word in words] + [np.nan])[index]
+    number, _ = canonical.numbers(values, missing)
+    level = np.full(len(number), np.nan)
+    for place, code in enumerate(levels):
+        level[number == float(code)] = place
+    return level
 
 
 def _rejected(

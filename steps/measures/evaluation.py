@@ -23,6 +23,7 @@ from steps.measures import (
     intervals,
     metrics,
     missing_answers,
+    outcome_levels,
     point_scores,
 )
 from steps.measures.delong import placements
@@ -112,6 +113,7 @@ def evaluate(
             curves.distribution(rows),
             curves.roc_curve(ranking),
         ),
+        outcome_levels=outcome_levels.measure(rows, schema, threshold),
         subgroups=groups.measure_groups(rows, shown, threshold),
         hidden_subgroups=tuple(group.name for group in schema.subgroups if group not in shown),
         cells=cells,

@@ -354,13 +354,17 @@ class Part:
 
 @dataclass(frozen=True)
 class OutcomeLevel:
-    """People who gave one answer to the question of the outcome: how the model judges them."""
+    """People who gave one answer to the question of the outcome: how the model judges them.
+
+    `roc_auc_without`: ROC AUC of everybody else, for one of several answers that count as no outcome.
+    """
 
     name: str
     positive: bool
     rows: int
     mean_risk: float
     flagged: float
+    roc_auc_without: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -373,7 +377,6 @@ class DataFacts:
     kind: str = "private"
     digest: str | None = None
     parts: tuple[Part, ...] = ()
-    levels: tuple[OutcomeLevel, ...] = ()
     source_note: str = ""
 
 
@@ -417,6 +420,7 @@ class Evaluation:
     choices: tuple[Choice, ...]
     policies: tuple[Policy, ...]
     curves: Curves
+    outcome_levels: tuple[OutcomeLevel, ...] = ()
     subgroups: tuple[Group, ...] = ()
     hidden_subgroups: tuple[str, ...] = ()
     cells: tuple[Cell, ...] = ()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from steps.measures import decisions
+from steps.data.files import LEVEL_COLUMN
+from steps.data.schema import Target
+from steps.measures import decisions, outcome_levels
 from steps.measures.point_scores import TrainingRows, on_rows, refit
 from steps.measures.scored_rows import scored_rows
 from tests.made_up import made_up_study as study
@@ -70,3 +76,24 @@ def test_a_level_that_training_never_saw_still_gets_a_risk():
     )
     assert found is not None
     assert found.roc_auc.value is not None
+
+
+def test_what_lies_between_no_and_yes_is_judged_apart():
+    """Rows, mean risk and share flagged of each level; a level of few people hides them all."""
+    generator = np.random.default_rng(4)
+    level = generator.integers(0, 3, 900).astype(float)
+    risk = np.clip(level / 4 + generator.uniform(0, 0.4, 900), 0, 1)
+    levels = MappingProxyType({0.0: "no", 1.0: "nearly", 2.0: "yes"})
+    schema = replace(study.SCHEMA, target=Target("ill", "Ill", levels, (2.0,)))
+    rows = scored_rows(level == 2, risk, pd.DataFrame({LEVEL_COLUMN: level}))
+    found = outcome_levels.measure(rows, schema, 0.5)
+    assert [one.name for one in found] == ["no", "nearly", "yes"]
+    assert [one.rows for one in found] == [int((level == place).sum()) for place in range(3)]
+    assert found[1].mean_risk == pytest.approx(risk[level == 1].mean())
+    assert found[1].roc_auc_without.value > found[0].roc_auc_without.value
+    assert found[2].roc_auc_without is None
+    few = level.copy()
+    few[np.flatnonzero(level == 1)[5:]] = 0
+    for name in (LEVEL_COLUMN, "another column"):
+        hidden = scored_rows(few == 2, risk, pd.DataFrame({name: few}))
+        assert outcome_levels.measure(hidden, schema, 0.5) == ()
