@@ -196,7 +196,7 @@ def _twice(e: Mapping[str, Any]) -> Answer:
     text += (
         " They may be different people with the same coarse answers or the same person twice; the "
         "file cannot tell."
-        " A random split would put copies on both sides, so rows are split by their values, never at random."
+        " Rows are split by their values, so that copies fall on one side."
     )
     return Answer("Is anybody in it twice? Do equal answers disagree?", text, "mind")
 
