@@ -193,6 +193,6 @@ def test_a_column_too_many_is_told_and_an_impossible_value_set_apart(
     code, output = preprocess(written(frame, tmp_path))
     assert code == 0, output
     assert "columns that the schema does not know were ignored: Nickname" in output
-    assert "BMI: out of range 12 to 99: 1 row" in output
+    assert "BMI: out of range 12 to 99: fewer than 10 rows" in output
     assert "412" not in output
     assert "Finch" not in output
