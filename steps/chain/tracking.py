@@ -34,6 +34,8 @@ _MLFLOW_DEFAULTS = {
 # With these a server says that it does not have what was named; any other error says nothing about that.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
+# What MLflow says where the files of a run are not at the address that the store has of them.
+_GONE = re.compile(r"Failed to download artifacts from path|No such artifact|artifact_uri .* does not exist")
 _AWAY = re.compile(
     r"failed with exception|error code (401|403|429|5\d\d)|Permission denied|not authenticated|"
     r"failed to connect|too many 5\d\d|5\d\d (Server Error|error responses)"
@@ -99,6 +101,13 @@ def lost(error: Exception) -> UserError | None:
         return UserError(
             f"{text} Remedy: `mlflow experiments restore --experiment-id ...`, or another experiment with "
             "--experiment-name"
+        )
+    if _GONE.search(text):
+        return UserError(
+            f"the store {without_credentials(uri)} names files of a run that are not there. It remembers "
+            "full paths: the project was moved, or its artifacts (mlruns) were deleted. Remedy: move it "
+            "back, or link its old place to the new one (ln -s NEW OLD); what was deleted is made again "
+            'with `make run ARGS="-P fresh=true"`'
         )
     if is_remote(uri) and (_AWAY.search(text) or isinstance(error, RequestException)):
         return UserError(unreachable(uri, text))

@@ -126,3 +126,21 @@ def test_runs_are_found_by_values_with_an_apostrophe(tmp_path: Path) -> None:
     assert [one.info.run_id for one in tracking.tagged_runs(client, {"schema": "l'hôpital"})] == [run]
     with pytest.raises(UserError, match="both kinds of quotation marks"):
         tracking.tagged_runs(client, {"schema": '"it\'s"'})
+
+
+def test_a_moved_project_is_said_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store remembers full paths: where its files are gone, one sentence says what to do."""
+    import shutil
+
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.create_experiment("moved", artifact_location=(tmp_path / "mlruns").as_uri())
+    run = client.create_run(experiment)
+    client.log_text(run.info.run_id, "x", "model/MLmodel")
+    shutil.move(tmp_path / "mlruns", tmp_path / "elsewhere")
+    with pytest.raises(Exception) as caught:
+        client.download_artifacts(run.info.run_id, "model", str(tmp_path))
+    told = tracking.lost(caught.value)
+    assert told is not None and "ln -s NEW OLD" in str(told)
