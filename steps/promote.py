@@ -27,6 +27,7 @@ from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name, registered_names
 from steps.measures import evaluation, evaluation_document, promotion
+from steps.measures.comparison import Change, compare
 from steps.measures.evaluation_document import Evaluation
 from steps.measures.promotion import Finding, Judgement
 from steps.measures.scored_rows import scored_rows
@@ -556,11 +557,25 @@ def _describe(step: Context[Promote], attempt: Attempt) -> None:
     measured = _evaluation(step, str(attempt.evaluate_run_id))
     other = step.chain.handed_over().get(BESIDE)
     beside = [_evaluation(step, other)] if other else []
+    paired = _paired(step, attempt, beside[0]) if beside else None
     findings = [Finding(**asdict(line)) for line in attempt.requirements]
     record = attempts.history(step.client, attempt.model, step.scratch)
     history = [tuple(asdict(attempts.in_words(one)).values()) for one in record]
-    step.log_text("report.html", report.render_report([measured, *beside], requirements=findings))
+    step.log_text(
+        "report.html", report.render_report([measured, *beside], requirements=findings, paired=paired)
+    )
     step.log_text("model_card.md", report.render_card(measured, requirements=findings, history=history))
+
+
+def _paired(step: Context[Promote], attempt: Attempt, other: Evaluation) -> Change:
+    """The candidate against the other model of its chain, on the same test rows."""
+    test = prepared.load(step.cache, str(attempt.test_rows), ("test",))["test"]
+    features = test[list(step.schema.feature_names)]
+    new, old = (
+        families.predict_risk(saved.load(step.fetch(str(run_id), "model")), features)
+        for run_id in (attempt.candidate_run_id, other.model.run_id)
+    )
+    return compare(test[TARGET_COLUMN].to_numpy(), new, old, other.threshold, {})
 
 
 def _evaluation(step: Context[Promote], run_id: str) -> Evaluation:

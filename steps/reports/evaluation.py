@@ -20,11 +20,13 @@ from steps.measures.evaluation_document import (
     ModelFacts,
     threshold_odds,
 )
+from steps.measures.intervals import Z
 from steps.reports import plots, svg
 from steps.reports.checklists import PROBAST_AI, TRIPOD_AI
 from steps.reports.html import environment, number, percent, words
 
 if TYPE_CHECKING:
+    from steps.measures.comparison import Change
     from steps.measures.promotion import Finding
 
 READS = (
@@ -72,11 +74,13 @@ def render_report(
     evaluations: Sequence[Evaluation],
     *,
     requirements: Sequence[Finding] = (),
+    paired: Change | None = None,
 ) -> str:
     """The report as one HTML document.
 
     The first evaluation is the subject; others on the same rows (the baseline, say) stand beside it.
-    `requirements` of a promotion are shown where given. Raises ValueError without any evaluation.
+    `requirements` of a promotion are shown where given, and `paired`: the subject against the second. Raises
+    ValueError without any evaluation.
     """
     if not evaluations:
         raise ValueError("a report needs at least one evaluation")
@@ -90,6 +94,7 @@ def render_report(
             **_shared(subject),
             others=evaluations[1:],
             requirements=requirements,
+            paired=_paired_lines(paired),
             checklists=CHECKLISTS,
             any_few=any(group.few for group in subject.subgroups),
             axis=axis,
@@ -132,6 +137,21 @@ def wrong_cells(evaluation: Evaluation) -> list[Cell]:
         and not cell.observed_expected.low <= 1 <= cell.observed_expected.high
     ]
     return sorted(wrong, key=distance, reverse=True)
+
+
+def _paired_lines(change: Change | None) -> list[str]:
+    """Differences of two models on the same rows, with paired 95 % intervals."""
+    if change is None:
+        return []
+    lines = []
+    for label, figure, factor, digits in (
+        ("ROC AUC", change.roc_auc_change, 1, 4),
+        ("log loss", change.log_loss_change, 1, 5),
+        ("net benefit of 1,000 people", change.net_benefit_change, 1000, 1),
+    ):
+        ends = [number(factor * end, digits, signed=True) for end in figure.interval(Z)]
+        lines.append(f"{label} {number(factor * figure.value, digits, signed=True)} ({' to '.join(ends)})")
+    return lines
 
 
 def _threshold_rule(model: ModelFacts) -> str:

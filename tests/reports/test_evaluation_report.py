@@ -15,6 +15,7 @@ import pytest
 
 from steps.data.schema import Card
 from steps.measures import comparison, evaluation, promotion
+from steps.measures.comparison import compare
 from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
 from steps.measures.scored_rows import scored_rows
@@ -291,6 +292,16 @@ def test_what_fairness_cannot_be_judged_by_is_named(measured):
     lacking = replace(measured, schema=replace(measured.schema, lacks=("shoe size",)))
     assert "Shoe size" in report.render_report([lacking])
     assert "shoe size" in report.render_card(lacking)
+
+
+def test_the_other_model_of_a_chain_is_compared_on_the_same_rows(measured):
+    """Differences are paired, with their intervals; without a comparison nothing is claimed."""
+    y, risk, _ = study.rows()
+    change = compare(y, risk, np.clip(risk + 0.1, 0, 1), 0.3, {})
+    page = report.render_report([measured, measured], paired=change)
+    assert "paired on the same rows: ROC AUC 0.0000" in page
+    assert "log loss −" in page
+    assert "paired on the same rows" not in report.render_report([measured, measured])
 
 
 @pytest.mark.real
