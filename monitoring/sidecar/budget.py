@@ -13,8 +13,9 @@ from monitoring.sidecar.settings import Settings
 MEGABYTE = 1_000_000
 # The process with its libraries, the metrics and a page of them.
 BASE_BYTES = 90 * MEGABYTE
-# Buffers of a connection, and the objects that stand for it.
-CONNECTION_BYTES = 65_536
+# What came and was not taken yet, a small body that is arriving or a small answer that is not read, and the
+# objects that stand for a connection.
+CONNECTION_BYTES = 114_688
 # A body, and the copy of it that waits in a socket's buffer.
 COPIES = 2
 # What a label that was counted takes, so that it does not count twice.

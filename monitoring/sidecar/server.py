@@ -113,10 +113,11 @@ class Connection(Wire):
                 name = route.name if route else "other"
                 answer = self._server.refuses(head, route)
                 if answer is None and route is not None:
-                    body = await self._body(head, held)
+                    request = Request(head, await self._body(head, held), held)
                     whole = True
                     self.late_at, self.is_busy = float("inf"), True
-                    answer = await self._handle(route, Request(head, body, held))
+                    answer = await self._handle(route, request)
+                    del request
                 whole = whole or head.length == 0
             except http1.MalformedError:
                 answer = refusal("malformed")
@@ -133,7 +134,11 @@ class Connection(Wire):
             keeps = bool(head and head.keeps_alive and whole and not self._server.closes_connections)
             self._write(head, answer, keeps)
             self.is_busy, self.late_at = True, time.monotonic() + allowed_seconds(len(answer.body))
-            await self.flushed()
+            is_large = len(answer.body) > SMALL_BODY
+            del answer
+            if is_large:
+                await self.flushed()
+        await self.flushed()  # a small answer that nobody reads is the connection's own matter
         if not keeps and not whole and not self.has_ended:
             self.late_at = time.monotonic() + LINGER_SECONDS
             self.discard()
@@ -148,25 +153,36 @@ class Connection(Wire):
         return http1.request_head(received.removeprefix(b"\r\n"))
 
     async def _body(self, head: http1.RequestHead, held: Reservation) -> bytes:
-        """Read a request's body."""
+        """Read a request's body. A small one is reserved when it is there: before that it is part of what a
+        connection may hold, or clients that drip would take the room of all."""
         most = self._server.limits.body_bytes
         if head.length == 0:
             return b""
         if head.length is not None:
             if head.length > most:
                 raise TooLargeError
-            held.grow(head.length)
+            if head.length > SMALL_BODY:
+                held.grow(head.length)
             self.late_at += allowed_seconds(head.length) - MOVE_SECONDS
         if head.values.get("expect", "").lower() == "100-continue" and not self.has_begun:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is not None:
-            return await self.exactly(head.length)
+            body = await self.exactly(head.length)
+        else:
+            total = 0
 
-        def grow(count: int) -> None:
-            held.grow(count)
-            self.late_at += count / SLOWEST_BYTES_A_SECOND
+            def grow(count: int) -> None:
+                nonlocal total
+                is_first = total <= SMALL_BODY
+                total += count
+                if total > SMALL_BODY:
+                    held.grow(total if is_first else count)
+                    self.late_at += count / SLOWEST_BYTES_A_SECOND
 
-        return await self.chunks(most, grow)
+            body = await self.chunks(most, grow)
+        if len(body) <= SMALL_BODY:
+            held.grow(len(body))
+        return body
 
     async def _handle(self, route: Route, request: Request) -> Answer:
         """The route's answer; a failure of ours is an answer too."""

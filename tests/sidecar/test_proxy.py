@@ -353,6 +353,20 @@ def test_a_request_that_drips_is_given_up(
     assert sidecar.value("sidecar_requests_refused_total", reason="late") == 2
 
 
+def test_small_bodies_that_drip_take_no_room_of_others(start: Start, scripted: Begin) -> None:
+    """They are the connection's own matter until they are there; and so is a small answer that is not read."""
+    sidecar = start(scripted().port, body_bytes=100_000, buffer_bytes=600_000)
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(20)]
+    for client in clients:
+        client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 60000\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"x" * 59_999)
+    assert sidecar.ask(body=people(20)).status == 200
+    assert sidecar.sidecar.server.budget.reserved == 0
+    for client in clients:
+        client.close()
+
+
 def test_an_answer_that_nobody_reads_is_given_up(
     start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -727,8 +741,8 @@ def test_a_stop_waits_for_a_body_whose_head_was_read(start: Start, scripted: Beg
     """And says with the answer that the connection ends."""
     sidecar = start(scripted().port, grace_seconds=PATIENCE)
     with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as connection:
-        connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(ALIKE))
-        eventually(lambda: sidecar.sidecar.server.budget.reserved > 0, "the head is read")
+        connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(ALIKE))
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 100 "), "the head is read"
         sidecar.sidecar.server.stop()
         eventually(lambda: _refuses(sidecar.port), "no new connection is taken")
         connection.sendall(ALIKE.encode())
@@ -743,8 +757,8 @@ def test_after_the_grace_period_the_rest_is_refused_and_counted(start: Start, sc
     gate = Gate()
     sidecar = start(scripted(gate).port, grace_seconds=0.3)
     with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as partial:
-        partial.sendall(POST + b"Content-Length: 100\r\n\r\nabc")
-        eventually(lambda: sidecar.sidecar.server.budget.reserved > 0, "the head is read")
+        partial.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+        assert partial.recv(65_536).startswith(b"HTTP/1.1 100 "), "the head is read"
         results, threads = in_background(6, lambda n: sidecar.ask(body=people(20 + n)))
         eventually(lambda: sidecar.value("sidecar_requests_in_flight") == 6, "all are taken")
         sidecar.stop()
