@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.sidecar.counting import LOT_ROWS
 from steps.measures import evidence
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -133,6 +134,14 @@ def independent(rng: np.random.Generator, signals: Sequence[Signal], hours: int,
     return Rows(rng.integers(population, size=rows.sum()), np.repeat(np.arange(hours), rows), sample)
 
 
+def in_lots(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
+    """The same rows as the sidecar counts them: each comes with the last of its lot."""
+    rows = independent(rng, signals, hours, reference)
+    whole = len(rows.people) // LOT_ROWS * LOT_ROWS
+    when = rows.when[:whole].reshape(-1, LOT_ROWS)[:, -1].repeat(LOT_ROWS)
+    return Rows(rows.people[:whole], when, rows.reference)
+
+
 def five_times_a_day(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
     """Each person is asked about five times within 24 hours, with the same answers."""
     population = len(signals[0].codes)
@@ -194,6 +203,7 @@ def _in_turns(
 # What happens in practice where rows are not independent; nothing has shifted in any of them.
 MIXES: Mapping[str, Mix] = {
     "independent rows": independent,
+    "independent rows, counted in lots": in_lots,
     "each person five times a day": five_times_a_day,
     "a fixed list of 500 patients": fixed_list,
     "other people at weekends (PSI 0.035)": weekends,

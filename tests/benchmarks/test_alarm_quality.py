@@ -46,7 +46,7 @@ def test_rows_that_are_not_independent_ring_although_nothing_has_shifted(signals
         name: alarm_quality.false_alarms(signals, 150_000, 1, hours=HALF_YEAR // 2, mix=mix)["evidence"]
         for name, mix in alarm_quality.MIXES.items()
     }
-    assert found.pop("independent rows") == 0
+    assert found.pop("independent rows") == found.pop("independent rows, counted in lots") == 0
     assert min(found.values()) > 0
     table = alarm_quality.dependence_table(
         {"half_years": 1, "alarms": {name: {"evidence": alarms} for name, alarms in found.items()}},
