@@ -67,7 +67,7 @@ TRUSTED_TYPES: list[str] = [
 ]
 
 # Rows are evaluated in blocks of this many, so that the intermediate tables stay in the processor's cache.
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 class ModelFileError(ValueError):
@@ -234,9 +234,10 @@ def _blocks(rows: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK))
 
 
-# Columns of one kind are compared with all their cuts or levels at once: a call of numpy for each column
-# would cost a single row more than all the rest. NaN fills up what a column has less of: nothing is equal to
-# it or above it. `places` are the columns' places among all, `_among` those among the columns of numbers.
+# Columns of one kind are compared together, with the first cut or level of each, then the second, and so on:
+# a search in each column by itself would cost a single row more than all the rest. NaN fills up what a column
+# has less of: nothing is equal to it or above it. `places` are the columns' places among all, `_among` those
+# among the columns of numbers.
 
 
 class _Cuts:
@@ -251,9 +252,15 @@ class _Cuts:
 
     def bins(self, numbers: Floats) -> Bins:
         """Bins of these columns, shape (rows, columns), from all columns of numbers."""
-        values = numbers[:, self._among, None]
-        missing = np.isnan(values[:, :, 0]) | (values == self._missing).any(axis=2)
-        return np.where(missing, 0, 1 + np.count_nonzero(values >= self._cuts, axis=2))
+        values = numbers[:, self._among]
+        bins = np.ones(values.shape, dtype=np.intp)
+        for cuts in self._cuts:
+            bins += values >= cuts
+        missing = np.isnan(values)
+        for codes in self._missing:
+            missing |= values == codes
+        bins[missing] = 0
+        return bins
 
 
 class _Codes:
@@ -265,12 +272,14 @@ class _Codes:
         self.places = [columns.index(numbers[place]) for place in self._among]
         self._levels = _padded([columns[place].levels or () for place in self.places], math.nan)
         self._bins = _padded([columns[place].bins for place in self.places], 0).astype(np.intp)
-        self._each = np.arange(len(self.places))
 
     def bins(self, numbers: Floats) -> Bins:
         """Bins of these columns, shape (rows, columns), from all columns of numbers."""
-        equal = numbers[:, self._among, None] == self._levels
-        return np.asarray(self._bins[self._each, equal.argmax(axis=2)] * equal.any(axis=2))
+        values = numbers[:, self._among]
+        bins = np.zeros(values.shape, dtype=np.intp)
+        for levels, places in zip(self._levels, self._bins, strict=True):
+            bins += (values == levels) * places
+        return bins
 
 
 def _text_bins(values: pd.Series, column: Binning) -> Bins:
@@ -282,10 +291,10 @@ def _text_bins(values: pd.Series, column: Binning) -> Bins:
 
 
 def _padded(lists: Sequence[Sequence[Any]], fill: float) -> Floats:
-    """The lists as the rows of one array, at least one entry long; shape (lists, longest)."""
-    array = np.full((len(lists), max([1, *map(len, lists)])), fill)
-    for row, values in enumerate(lists):
-        array[row, : len(values)] = values
+    """The lists as the columns of one array, as long as the longest; shape (longest, lists)."""
+    array = np.full((max([0, *map(len, lists)]), len(lists)), fill)
+    for place, values in enumerate(lists):
+        array[: len(values), place] = values
     return array
 
 
