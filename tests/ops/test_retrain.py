@@ -408,6 +408,7 @@ def test_broken_data_are_compared_and_never_trained_on(restored: Checkout) -> No
 
     runner = Runner(restored.folder, "workflow_dispatch", "broken.parquet", "1")
     rows = pd.read_parquet(runner.folder / "data" / "cohort.parquet").head(5000)
+    rows = rows.astype({"BMI": float})
     rows.loc[rows.index % 10 == 0, "BMI"] = 400
     rows.to_parquet(runner.folder / "broken.parquet", index=False)
     code, output = runner.run("python", "-m", "steps.ops.retrain")
