@@ -14,7 +14,7 @@ RUN := mlflow run . --env-manager local --experiment-name diabetes-risk
 # make run ARGS="-P data=my.csv -P max_evals=80"
 ARGS ?=
 
-.PHONY: help run plan changes schema test real soak lint lint-workflows ui serve bench lock clean components release page image pack image-test deploy \
+.PHONY: help run plan approve changes schema test real soak lint lint-workflows ui serve bench lock clean components release page image pack image-test deploy \
         rollback stack stack-test digests propose-digests simulate pictures data-check retrain publish-plan publish store-restore store-save
 
 help:  ## This list
@@ -43,6 +43,9 @@ help:  ## This list
 run: .venv/installed  ## The whole chain on the bundled cohort (ARGS="-P data=..." for other data)
 	@$(STORE) python -m steps.ops.init_store
 	@$(STORE) $(RUN) $(ARGS)
+
+approve: .venv/installed  ## Promote one undecided candidate on a person's word (CANDIDATE=run-id WHY="...")
+	@$(RUN) -e promote -P approve="$$CANDIDATE" -P why="$$WHY"
 
 changes: .venv/installed  ## Every attempt to replace a champion: what changed, what came of it, who approved
 	@python -m steps.ops.changes $(ARGS)

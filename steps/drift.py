@@ -63,6 +63,9 @@ def _incoming(step: Context[Drift], located: Located, chosen: Chosen) -> driftin
     schema = step.schema
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, schema.feature_names)
+    note = chosen_model.made_up_note(folder, chosen, located.kind)
+    if note:
+        step.log.warning(note)
     raw = sources.read(located, schema)
     checked = validation.check(
         raw, schema, located.target_column, located.positive, require_target=False, ignore=located.ignore

@@ -21,6 +21,7 @@ from steps.models.served_model import Terms
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from steps.chain.chosen_model import Chosen
     from steps.chain.context import Context
     from steps.chain.values import Score
     from steps.data.sources import Located
@@ -39,6 +40,7 @@ def work(step: Context[Score]) -> Result:
     chosen = chosen_model.choose(step, values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
+    note = _made_up_note(step, folder, chosen, located.kind)
     predict = _scorer(saved.load(folder), values.reasons, chosen.label)
     step.log.info("score: with %s", chosen.label)
     scored = scoring.score(
@@ -50,7 +52,16 @@ def work(step: Context[Score]) -> Result:
         max_rejected=values.max_rejected,
         workers=processors.available(),
     )
-    return _told(step, scored, located, out, chosen.label)
+    return _told(step, scored, located, out, chosen.label, note)
+
+
+def _made_up_note(step: Context[Score], folder: Path, chosen: Chosen, kind: str) -> str:
+    """Warn of a model of made-up people before it answers for real ones, and tag the run."""
+    note = chosen_model.made_up_note(folder, chosen, kind)
+    if note:
+        step.log.warning(note)
+    step.tag({"synthetic": str(chosen_model.is_made_up(folder)).lower()})
+    return note
 
 
 def _scorer(model: Model, reasons: int, label: str) -> Predict | Explainer:
@@ -78,12 +89,13 @@ def _with_spark(step: Context[Score]) -> Result:
     chosen = chosen_model.choose(step, step.values.model, located.kind)
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, step.schema.feature_names)
+    note = _made_up_note(step, folder, chosen, located.kind)
     with session(step.values.master, "score", step.project) as cluster:
         scored = spark_scoring.score(cluster, located, out, folder, step.schema, beside=step.values.columns)
-    return _told(step, scored, located, out, chosen.label)
+    return _told(step, scored, located, out, chosen.label, note)
 
 
-def _told(step: Context[Score], scored: Scored, located: Located, out: Path, label: str) -> Result:
+def _told(step: Context[Score], scored: Scored, located: Located, out: Path, label: str, note: str) -> Result:
     speed = scored.rows / max(scored.seconds, 1e-9)
     risks = scored.rows - scored.broken
     mean = scored.risk_sum / risks if risks else float("nan")
@@ -102,6 +114,8 @@ def _told(step: Context[Score], scored: Scored, located: Located, out: Path, lab
         why = validation.described(scored.problems, step.schema, exact=True)
         has = "row has" if scored.broken == 1 else "rows have"
         lines.append(f"score: {scored.broken:,} {has} no risk but a reason:\n{why}")
+    if note:
+        lines.append(f"score: {note}")
     return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])
 
 

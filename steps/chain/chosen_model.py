@@ -36,8 +36,9 @@ def choose(step: Context[Values], asked: str, kind: str) -> Chosen:
     """The model that `-P model=` names: champion, models:/name/version, models:/name@alias, runs:/id or a
     folder.
 
-    `champion` is that of the schema's registered model for this kind of data; where there is none, that of
-    the other kind; where there is none at all, one is made with the chain's defaults. Raises UserError.
+    `champion` is that of the schema's registered model for this kind of data. A model of made-up people
+    answers for real ones only if it is named. Made-up people take the champion of real ones where they have
+    none; where there is none at all, one is made with the chain's defaults. Raises UserError.
     """
     if asked == registry.CHAMPION:
         return _champion(step, kind)
@@ -99,16 +100,39 @@ def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
         )
 
 
+def is_made_up(folder: Path) -> bool:
+    """Whether the model in a folder was trained on synthetic people, as its MLmodel file says."""
+    import yaml
+
+    document = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+    return bool((document.get("metadata") or {}).get("synthetic"))
+
+
+def made_up_note(folder: Path, chosen: Chosen, kind: str) -> str:
+    """What every output says where a model of made-up people answers for real ones; empty otherwise."""
+    if kind == "synthetic" or not is_made_up(folder):
+        return ""
+    return (
+        f"{chosen.label} was trained on people who do not exist: what it says of these {kind} data says "
+        "nothing of anybody's health"
+    )
+
+
 def _champion(step: Context[Values], kind: str) -> Chosen:
     expected = registered_name(step.schema, kind)
-    names = dict.fromkeys((expected, step.schema.name, registered_name(step.schema, "synthetic")))
-    for name in names:
+    for name in dict.fromkeys((expected, step.schema.name)):
         version = registry.alias_version(step.client, name, registry.CHAMPION)
         if version is not None:
             if name != expected:
                 step.log.info("note: %s has no champion; %s is used instead", expected, name)
             return _version(step, name, version)
-    return _made(step)
+    if kind == "synthetic":
+        return _made(step)
+    made_up = registered_name(step.schema, "synthetic")
+    remedy = "train one on labelled rows (mlflow run . -P data=...), or name a model with -P model="
+    if registry.alias_version(step.client, made_up, registry.CHAMPION) is not None:
+        remedy += f". models:/{made_up}@champion is of people who do not exist: it answers only if named"
+    raise UserError(f"{expected} has no champion, and these data are {kind}: {remedy}")
 
 
 def _made(step: Context[Values]) -> Chosen:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -163,14 +163,19 @@ def _layout(
         for (name, kind), meant in zip(found.items(), names, strict=False):  # what lacks stands at the end
             if beside == "all" or meant not in (*features, located.target_column):
                 types.setdefault(name, []).append(kind)
-    taken = [name for name in (RISK, REASON, FILE, *(one.name for one in reasons)) if name in types]
-    if taken:
-        raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
+    refuse_own_names(list(types), [RISK, REASON, FILE, *(one.name for one in reasons)])
     with_file = len(located.files) > 1
     kept = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
     own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string()), *reasons]
     first = [pa.field(FILE, pa.string())] if with_file else []
     return _Layout(tuple(types), pa.schema([*first, *kept, *own]), with_file)
+
+
+def refuse_own_names(kept: Sequence[str], own: Sequence[str]) -> None:
+    """Raise UserError where a kept column has a name that the output needs for a column of its own."""
+    taken = [name for name in own if name in kept]
+    if taken:
+        raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
 
 
 def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:

@@ -63,6 +63,8 @@ def score(
         )
     stored = plans[0].names([*schema.feature_names, located.target_column])
     rows = spark.read.option("mergeSchema", "true").parquet(*(str(file.path) for file in located.files))
+    carried = [name for name in rows.columns if beside == "all" or name not in stored]
+    scoring.refuse_own_names(carried, (scoring.RISK, scoring.REASON, scoring.FILE, ROW))
     rows = rows.select(
         f.col("_metadata.file_name").alias(scoring.FILE),
         f.col("_metadata.row_index").alias(ROW),

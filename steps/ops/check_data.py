@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps.chain import parameters, pipeline, process, tracking
 from steps.chain.values import Preprocess
@@ -21,7 +22,11 @@ from steps.data.errors import UserError
 from steps.data.profile import Profile
 from steps.data.schema_file import load
 from steps.ops import retrain
+from steps.ops.init_store import EXPERIMENT
 from steps.reports import job_summary
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 CHECKED = Path("build") / "data"
 _NOISE = ("mlflow.", "ERROR mlflow", "INFO mlflow")
@@ -40,8 +45,10 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     schema = load(project / values.schema)
     data, _ = retrain.local_data(values.data, schema, project)
     parts = parameters.to_words({**given, "data": data})
+    client = tracking.connect()
+    started = client.create_run(_experiment(client)).info.run_id
     ran = subprocess.run(
-        [*retrain.MLFLOW_RUN, "-e", "preprocess", *parts],
+        [*retrain.MLFLOW_RUN, "-e", "preprocess", "--run-id", started, *parts],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -57,9 +64,7 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
             out, folder, f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n"
         )
         return 1
-    client = tracking.connect()
-    runs = tracking.finished_runs(client, {"step": "preprocess", "schema": schema.name}, limit=1)
-    run_id = runs[0].data.tags.get("reused_from", runs[0].info.run_id)
+    run_id = client.get_run(started).data.tags.get("reused_from", started)
     tags = client.get_run(run_id).data.tags
     for name in ("profile.json", "schema.yaml"):
         client.download_artifacts(run_id, name, str(folder))
@@ -72,6 +77,12 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     _report(out, folder, job_summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
     out.set(kind=tags["data_kind"], published=str(published).lower())
     return 0
+
+
+def _experiment(client: MlflowClient) -> str:
+    """Id of the experiment in which all words of make do their work."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return str(found.experiment_id) if found is not None else str(client.create_experiment(EXPERIMENT))
 
 
 def _report(out: job_summary.Out, folder: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,14 +47,24 @@ def test_explore_writes_its_report_once(checkout: Checkout) -> None:
 
 
 def test_score_writes_risks_with_the_champion(checkout: Checkout, champion: Champion) -> None:
-    """The output stands where it was asked for, a bad row in its place, and the model is named."""
+    """A model of made-up people answers for private rows only if it is named, and says so; without a champion
+    of real people the step ends at once. The output stands where it was asked for, a bad row in its place.
+    """
     rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(500)
     rows["BMI"] = rows["BMI"].astype(float)
     rows.loc[250, "BMI"] = 400
     rows.to_parquet(checkout.folder / "new.parquet")
+    runs_before = _runs(checkout)
     code, output = _step(checkout, "score", data="new.parquet", out="risks.csv")
+    assert code == 1
+    assert "diabetes-risk has no champion, and these data are private" in output
+    assert not (checkout.folder / "risks.csv").exists()
+    assert _runs(checkout) - runs_before == Counter({"score": 1})  # nothing was trained
+    made_up = f"models:/{champion.name}@champion"
+    code, output = _step(checkout, "score", data="new.parquet", out="risks.csv", model=made_up)
     assert code == 0, output
     assert f"{champion.name} version {champion.version}" in output
+    assert "people who do not exist" in output
     assert "rows a second" in output
     found = pd.read_csv(checkout.folder / "risks.csv")
     assert len(found) == 500
@@ -91,7 +102,9 @@ def test_drift_leaves_its_verdict_beside_the_project_and_in_the_run(checkout: Ch
     rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(4000)
     rows["BMI"] = (rows["BMI"] + 8).clip(upper=99)
     rows.to_parquet(checkout.folder / "heavier.parquet")
-    code, output = _step(checkout, "drift", data="heavier.parquet")
+    code, output = _step(
+        checkout, "drift", data="heavier.parquet", model="models:/diabetes-risk-synthetic@champion"
+    )
     assert code == 0, output
     report = _drift_report(checkout)
     assert report.verdict == "mend"
@@ -105,6 +118,15 @@ def test_drift_leaves_its_verdict_beside_the_project_and_in_the_run(checkout: Ch
     client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
     tags = client.get_run(report.run_id).data.tags
     assert (tags["verdict"], tags["drifted"], tags["synthetic"]) == ("mend", "BMI", "true")
+
+
+def _runs(checkout: Checkout) -> Counter[str]:
+    """How many runs of each step the store has."""
+    import mlflow
+
+    client = mlflow.MlflowClient(checkout.tracking_uri, checkout.tracking_uri)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return Counter(run.data.tags.get("step", "") for run in client.search_runs(experiments, max_results=1000))
 
 
 def _drift_report(checkout: Checkout) -> DriftReport:

@@ -90,6 +90,7 @@ def test_nobody_has_rights_that_no_job_names() -> None:
             assert "timeout-minutes" in content or "uses" in content, f"{path.name}: {job}"
     assert writing == {
         "retrain/train": {"contents"},
+        "approve/approve": {"contents"},
         "retrain/publish": {"contents", "packages", "id-token", "attestations"},
         "alert/retrain": {"contents", "packages", "id-token", "attestations"},  # which it calls
         "digests/propose": {"contents", "pull-requests"},
@@ -175,3 +176,12 @@ def test_actionlint_and_zizmor_find_nothing() -> None:
             pytest.skip(f"{tool} is not installed: `make lint-workflows` needs it")
     done = subprocess.run(["make", "lint-workflows"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_approval_goes_through_a_protected_environment_on_main() -> None:
+    """A reviewer can be asked for, and words from outside reach the command as variables alone."""
+    job = _load("approve")["jobs"]["approve"]
+    assert job["environment"] == "promotion"
+    assert job["if"] == "github.ref == 'refs/heads/main'"
+    (step,) = (step for step in job["steps"] if step.get("run") == "make approve")
+    assert set(step["env"]) == {"CANDIDATE", "WHY"}
