@@ -82,7 +82,7 @@ def test_an_equal_refit_replaces_the_champion_and_the_anchor_stays(store: Store,
 def test_a_model_that_is_wrong_for_one_subgroup_is_refused_and_the_group_is_named(
     store: Store, data: StepRun
 ) -> None:
-    """One unit of log odds too low for women: the ranking hardly shows it. The same call twice spends
+    """One unit of log odds too low for women. The same call twice spends
     nothing.
     """
     shifted = store.fit(data, shifted_women)
