@@ -92,8 +92,10 @@ def prepare(
         )
 
     _require_person(valid, schema)
-    keys = np.concatenate([split.row_keys(frame, schema) for frame in valid])
-    side = split.part(np.concatenate([split.group_keys(frame, schema) for frame in valid]))
+    parts_of_keys = [split.row_keys(frame, schema) for frame in valid]
+    keys = np.concatenate(parts_of_keys)
+    pairs = zip(valid, parts_of_keys, strict=True)
+    side = split.part(np.concatenate([split.by_person(frame, own) for frame, own in pairs]))
     own = [
         name for name in (LEVEL_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN) if all(name in frame for frame in valid)
     ]

@@ -150,6 +150,7 @@ def describe(found: Described, schema: Schema, located: Located) -> Profile:
     """The profile of a prepared data set."""
     target: NDArray[np.int8] = found.columns[TARGET_COLUMN]
     names = list(found.parts)
+    outcomes_seen = len(np.unique(found.places))
     outcomes = _outcomes([target[index] for index in found.parts.values()], show_rows=True)
     return Profile(
         schema=schema.name,
@@ -158,11 +159,11 @@ def describe(found: Described, schema: Schema, located: Located) -> Profile:
         kind=located.kind,
         rows=_row_counts(len(target), len(found.rejected) - found.unlabelled, found.unlabelled),
         problems=_problems(found.problems),
-        warnings=_warnings(found, schema, located),
+        warnings=_warnings(found, len(found.keys) - outcomes_seen, schema, located),
         suppressed_below=SMALLEST_CELL,
         parts=dict(zip(names, outcomes, strict=True)),
         files=_files(found.columns[FILE_COLUMN], target, found.rejected, located),
-        repeats=_repeats(found.keys, found.places),
+        repeats=_repeats(found.keys, outcomes_seen),
         columns=tuple(_column(found.columns[column.name], column) for column in schema.columns),
     )
 
@@ -186,7 +187,7 @@ def _problems(problems: Sequence[Problem]) -> tuple[ProblemCount, ...]:
     )
 
 
-def _warnings(found: Described, schema: Schema, located: Located) -> tuple[str, ...]:
+def _warnings(found: Described, repeats: int, schema: Schema, located: Located) -> tuple[str, ...]:
     warnings = []
     if located.target_column != schema.target.name:
         positive = codes_in_words(located.positive)
@@ -198,7 +199,6 @@ def _warnings(found: Described, schema: Schema, located: Located) -> tuple[str, 
     numbered = [name for name in found.extra_columns if not name or name.lower().startswith("unnamed:")]
     if numbered:
         warnings.append("a column without a name was ignored: it looks like the number of the row")
-    repeats = len(found.keys) - len(np.unique(found.places))
     if repeats >= _MANY_REPEATS * len(found.keys):
         warnings.append(
             f"{disclosure.in_words(repeats)} ({repeats / len(found.keys):.0%}) repeat another row "
@@ -245,8 +245,8 @@ def _files(
     )  # fmt: skip
 
 
-def _repeats(keys: NDArray[np.uint64], places: NDArray[np.uint64]) -> Repeats:
-    patterns, outcomes = len(np.unique(keys)), len(np.unique(places))
+def _repeats(keys: NDArray[np.uint64], outcomes: int) -> Repeats:
+    patterns = len(np.unique(keys))
     # Rows that repeat the features repeat the outcome too, or are of a pattern that has both.
     parts = np.array([len(keys) - outcomes, outcomes - patterns])
     hidden = disclosure.hidden_counts(parts.astype(np.float64))

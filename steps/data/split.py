@@ -66,7 +66,11 @@ def group_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
 
     All rows of a person are then on one side, and two people of equal answers may be on two.
     """
-    keys = row_keys(frame, schema)
+    return by_person(frame, row_keys(frame, schema))
+
+
+def by_person(frame: pd.DataFrame, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The same from row keys that are known already."""
     if PERSON_COLUMN not in frame:
         return keys
     person = np.asarray(frame[PERSON_COLUMN], dtype=np.uint64)
