@@ -1,6 +1,7 @@
 """The reference of a model (`reference.json`, format 1) and the binning of rows that goes with it.
 
-Written where the model is trained, read here and by the builder, so that both bin alike. A value has exactly
+`document` is its one writer, for where the model is trained; `load` and `parse` are its one reader, so that
+both sides bin alike. A value has exactly
 one of four fates: a bin of its feature, *missing* (null or a missing code), *out of range* (numeric, outside
 the schema's closed interval) or *unknown level*. Only bins take part in PSI and drift evidence.
 """
@@ -161,7 +162,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed `reference.json`; `raw` is the document as it was read."""
+    """What a monitor must know of a model; `raw` is the document as it was read."""
 
     model: Model
     features: tuple[Feature, ...]
@@ -171,7 +172,59 @@ class Reference:
     data: Mapping[str, Any]
     target: Mapping[str, Any]
     validation: Mapping[str, Any]
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
+
+
+def document(reference: Reference) -> dict[str, Any]:
+    """The reference as JSON-able values of format 1, which `parse` reads back."""
+    model, score, golden = reference.model, reference.score, reference.golden
+    return {
+        "format": FORMAT,
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "run_id": model.run_id,
+            "family": model.family,
+            "trained_at": model.trained_at,
+            "digest": model.digest,
+            "synthetic": model.synthetic,
+        },
+        "data": dict(reference.data),
+        "target": dict(reference.target),
+        "features": [_feature_document(feature) for feature in reference.features],
+        "score": {
+            "edges": list(score.edges),
+            "bins": list(score.bins),
+            "counts": list(score.counts),
+            "sums": list(score.sums),
+            "positives": list(score.positives),
+            "threshold": score.threshold,
+            "threshold_bin": score.threshold_bin,
+        },
+        "validation": dict(reference.validation),
+        "floors": dict(reference.floors),
+        "golden": {
+            "columns": list(golden.columns),
+            "rows": [list(row) for row in golden.rows],
+            "scores": list(golden.scores),
+        },
+    }
+
+
+def _feature_document(feature: Feature) -> dict[str, Any]:
+    values: dict[str, Any] = {"levels": list(feature.levels), "labels": list(feature.labels)}
+    if feature.kind == "numeric":
+        values = {"minimum": feature.minimum, "maximum": feature.maximum, "edges": list(feature.edges)}
+    return {
+        "name": feature.name,
+        "kind": feature.kind,
+        "type": feature.type,
+        "missing_codes": list(feature.missing_codes),
+        **values,
+        "bins": list(feature.bins),
+        "counts": list(feature.counts),
+        "missing": feature.missing,
+    }
 
 
 def load(path: str | Path) -> Reference:

@@ -7,6 +7,7 @@ document holds counts, sums and bin edges, no row: outer edges and the golden ro
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -40,14 +41,13 @@ def build_reference(
     info: Mapping[str, Any],
     risk: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """The document of format 1 as JSON-able values; frames hold features and target.
+    """The document of a model's reference; frames hold features and target.
 
     info: `name`, `version` (None before it is registered), `run_id`, `family`, `trained_at` (seconds since
     1970), `synthetic`; and of the data `kind` and `data_digest`, and, where they are known, `read` (rows that
     came before any was rejected) and `invalid` (how many of them were invalid in each column). risk: the
     validation rows' risks (rows,), from calibrations that did not see them; the model's own by default.
-    Raises KeyError where one of `info` is absent, and ReferenceError of the reader if it would not read the
-    document.
+    Raises KeyError where one of `info` is absent, and ReferenceError if its reader would not take it.
     """
     names = list(schema.feature_names)
     y = validation[TARGET_COLUMN].to_numpy()
@@ -55,14 +55,21 @@ def build_reference(
         risk = families.predict_risk(model, validation[names])
     groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
-    document = {
-        "format": reader.FORMAT,
-        "model": {
+    built = reader.Reference(
+        model=reader.Model(
             **{key: info[key] for key in ("name", "version", "run_id", "family", "trained_at")},
-            "digest": families.prediction_digest(model, validation[names]),
-            "synthetic": info["synthetic"],
-        },
-        "data": {
+            digest=families.prediction_digest(model, validation[names]),
+            synthetic=info["synthetic"],
+        ),
+        features=tuple(_feature(column, train[column.name]) for column in schema.columns),
+        score=_score(y, risk, threshold),
+        floors={} if schema.gates.roc_auc_min is None else {"roc_auc": schema.gates.roc_auc_min},
+        golden=reader.Golden(
+            columns=tuple(names),
+            rows=tuple(tuple(map(_plain, row)) for row in golden.itertuples(index=False)),
+            scores=tuple(float(score) for score in families.predict_risk(model, golden)),
+        ),
+        data={
             "schema": schema.name,
             "kind": info["kind"],
             "digest": info["data_digest"],
@@ -70,22 +77,15 @@ def build_reference(
             "invalid": dict(info.get("invalid", {})),
             "prevalence": float(np.mean(y)),
         },
-        "target": {
+        target={
             "name": schema.target.name,
             "meaning": schema.target.meaning,
             "disclaimer": schema.disclaimer,
         },
-        "features": [_empty_feature(column, train[column.name]) for column in schema.columns],
-        "score": _empty_score(risk, threshold),
-        "validation": _describe_validation(y, risk, threshold, groups),
-        "floors": {} if schema.gates.roc_auc_min is None else {"roc_auc": schema.gates.roc_auc_min},
-        "golden": {
-            "columns": names,
-            "rows": [[_plain(value) for value in row] for row in golden.itertuples(index=False)],
-            "scores": [float(score) for score in families.predict_risk(model, golden)],
-        },
-    }
-    _fill(document, reader.parse(document), train, y, risk)
+        validation=_describe_validation(y, risk, threshold, groups),
+    )
+    document = reader.document(built)
+    reader.parse(document)
     return document
 
 
@@ -104,81 +104,66 @@ def recalibrated_reference(
 
     document: the reference of the model before.
     """
-    names = list(schema.feature_names)
+    known, names = reader.parse(document), list(schema.feature_names)
     y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
     groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
-    found: dict[str, Any] = {
-        **document,
-        "model": {
-            **document["model"],
-            "version": None,
-            "run_id": run_id,
-            "trained_at": trained_at,
-            "digest": families.prediction_digest(model, validation[names]),
-        },
-        "data": {
-            **document["data"],
-            "rows": {**document["data"]["rows"], "validation": len(validation)},
+    built = dataclasses.replace(
+        known,
+        model=dataclasses.replace(
+            known.model,
+            version=None,
+            run_id=run_id,
+            trained_at=trained_at,
+            digest=families.prediction_digest(model, validation[names]),
+        ),
+        data={
+            **known.data,
+            "rows": {**known.data["rows"], "validation": len(validation)},
             "prevalence": float(np.mean(y)),
         },
-        "score": _empty_score(risk, threshold),
-        "validation": _describe_validation(y, risk, threshold, groups),
-        "golden": {
-            **document["golden"],
-            "scores": [float(score) for score in families.predict_risk(model, golden)],
-        },
-    }
-    _fill_score(found, reader.parse(found), y, risk)
-    return found
+        score=_score(y, risk, threshold),
+        validation=_describe_validation(y, risk, threshold, groups),
+        golden=dataclasses.replace(
+            known.golden, scores=tuple(float(score) for score in families.predict_risk(model, golden))
+        ),
+    )
+    return reader.document(built)
 
 
-def _fill(
-    document: dict[str, Any],
-    reference: reader.Reference,
-    train: pd.DataFrame,
-    y: NDArray[np.int8],
-    risk: NDArray[np.float64],
-) -> None:
-    """Put the rows' counts, as the reader bins them, into a document of empty bins.
+def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
+    """A column, its bins and the training rows in them.
 
     Counts are multiples of ten (see `steps.data.disclosure.coarse`), for the document travels with a release.
     """
-    for part, feature in zip(document["features"], reference.features, strict=True):
-        counts = feature.count(train[feature.name].to_numpy(dtype=object if feature.is_text else np.float64))
-        part |= {"counts": coarse(counts.bins).tolist(), "missing": int(coarse([counts.missing])[0])}
-    _fill_score(document, reference, y, risk)
-
-
-def _fill_score(
-    document: dict[str, Any], reference: reader.Reference, y: NDArray[np.int8], risk: NDArray[np.float64]
-) -> None:
-    score, size = document["score"], len(reference.score.bins)
-    place = reference.score.bin(risk)
-    exact = np.bincount(place, minlength=size)
-    rows = coarse(exact)
-    sums = np.bincount(place, weights=risk, minlength=size) / np.maximum(exact, 1) * rows
-    score["counts"] = rows.tolist()
-    score["sums"] = [float(f"{value:.4g}") for value in sums]
-    score["positives"] = coarse(np.bincount(place[y == 1], minlength=size)).tolist()
-
-
-def _empty_feature(column: Column, values: pd.Series[Any]) -> dict[str, Any]:
-    """A column and its bins."""
-    part: dict[str, Any] = {
-        "name": column.name,
-        "kind": column.kind,
-        "type": "string" if column.is_text else "double",
-        "missing_codes": [code for code in column.missing if column.is_text == isinstance(code, str)],
-    }
+    edges: tuple[float, ...] = ()
+    levels: tuple[reader.Level, ...] = ()
+    labels: tuple[str, ...] = ()
+    minimum = maximum = None
     if isinstance(column, NumericColumn):
-        edges = inner_edges(values.to_numpy(dtype=np.float64), column.minimum, column.maximum)
-        part |= {"minimum": column.minimum, "maximum": column.maximum, "edges": edges}
-        part["bins"] = _bin_names([column.minimum, *edges, column.maximum])
+        minimum, maximum = column.minimum, column.maximum
+        edges = tuple(inner_edges(values.to_numpy(dtype=np.float64), minimum, maximum))
+        bins = _bin_names([minimum, *edges, maximum])
     else:
-        part |= {"levels": list(column.codes), "labels": list(column.levels.values())}
-        part["bins"] = [format_code(code) for code in column.codes]
-    return {**part, "counts": [0] * len(part["bins"]), "missing": 0}
+        levels, labels = tuple(column.codes), tuple(column.levels.values())
+        bins = [format_code(code) for code in column.codes]
+    empty = reader.Feature(
+        name=column.name,
+        kind=column.kind,
+        type="string" if column.is_text else "double",
+        bins=tuple(bins),
+        counts=(0,) * len(bins),
+        missing=0,
+        labels=labels,
+        levels=levels,
+        edges=edges,
+        minimum=minimum,
+        maximum=maximum,
+        missing_codes=tuple(code for code in column.missing if column.is_text == isinstance(code, str)),
+    )
+    counts = empty.count(values.to_numpy(dtype=object if column.is_text else np.float64))
+    missing = int(coarse([counts.missing])[0])
+    return dataclasses.replace(empty, counts=tuple(coarse(counts.bins).tolist()), missing=missing)
 
 
 def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
@@ -214,18 +199,30 @@ def score_edges(risk: NDArray[np.float64], threshold: float) -> list[float]:
     return [0.0, *(float(edge) for edge in np.unique(inner)), 1.0]
 
 
-def _empty_score(risk: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+def _score(y: NDArray[np.int8], risk: NDArray[np.float64], threshold: float) -> reader.Score:
+    """Score bins and the validation rows in them, counts again in multiples of ten."""
     edges = score_edges(risk, threshold)
     size = len(edges) - 1
-    return {
-        "edges": edges,
-        "bins": [f"{low:.4f}-{high:.4f}" for low, high in pairwise(edges)],
-        "counts": [0] * size,
-        "sums": [0.0] * size,
-        "positives": [0] * size,
-        "threshold": threshold,
-        "threshold_bin": edges.index(threshold),
-    }
+    nothing = (0,) * size
+    empty = reader.Score(
+        edges=tuple(edges),
+        bins=tuple(f"{low:.4f}-{high:.4f}" for low, high in pairwise(edges)),
+        counts=nothing,
+        sums=nothing,
+        positives=nothing,
+        threshold=threshold,
+        threshold_bin=edges.index(threshold),
+    )
+    place = empty.bin(risk)
+    exact = np.bincount(place, minlength=size)
+    rows = coarse(exact)
+    sums = np.bincount(place, weights=risk, minlength=size) / np.maximum(exact, 1) * rows
+    return dataclasses.replace(
+        empty,
+        counts=tuple(rows.tolist()),
+        sums=tuple(float(f"{value:.4g}") for value in sums),
+        positives=tuple(coarse(np.bincount(place[y == 1], minlength=size)).tolist()),
+    )
 
 
 def _read(info: Mapping[str, Any]) -> dict[str, int]:
