@@ -211,7 +211,7 @@ def graph(
         "fillOpacity": 70 if bars or stacked else fill,
         "gradientMode": "none",
         "showPoints": "never",
-        "spanNulls": False,
+        "spanNulls": 600_000,  # ten minutes: a restart of the sidecar leaves no gap
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if steps else "off"},
         "axisPlacement": "auto",
@@ -219,7 +219,8 @@ def graph(
     if at_least is not None:
         custom["axisSoftMax"] = at_least
     if log:
-        custom["scaleDistribution"] = {"type": "log", "log": 10}
+        # As a logarithm from 1 on, straight around 0: evidence may be negative.
+        custom["scaleDistribution"] = {"type": "symlog", "log": 10, "linearThreshold": 1}
     defaults: Panel = {"custom": custom, "color": {"mode": "palette-classic"}}
     for key, value in (("min", minimum), ("max", maximum), ("decimals", decimals)):
         if value is not None:
@@ -241,7 +242,8 @@ def graph(
                 "placement": "bottom" if legend == "bottom" else "right",
                 "showLegend": True,
                 "calcs": [] if legend == "bottom" else ["lastNotNull"],
-            },
+            }
+            | ({} if legend == "bottom" else {"sortBy": "Last *", "sortDesc": True}),
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
         links=links,

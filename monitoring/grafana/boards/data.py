@@ -114,6 +114,8 @@ def _drift() -> list[Panel]:
             height=9,
             width=16,
             legend="right",
+            log=True,
+            minimum=None,
         ),
         bars(
             "PSI now",
@@ -150,6 +152,7 @@ def _drift() -> list[Panel]:
                 ),
                 query("max(version:model_evidence:limit)", "limit"),
             ],
+            log=True,
             minimum=None,
             decimals=1,
             overrides=[style("limit", color=RED, dash=True)],

@@ -258,6 +258,7 @@ def _scores() -> list[Panel]:
                 query(f"window:model_calibration:evidence{{{_LABELS}}} * {CURRENT}", "calibration"),
                 query("max(version:model_evidence:limit)", "limit"),
             ],
+            log=True,
             minimum=None,
             decimals=1,
             width=8,
