@@ -29,7 +29,8 @@ UID = "service"
 VERSION_CHANGE = marks(
     "Model versions",
     "count by (model_name, model_version) (model_info)"
-    " unless count by (model_name, model_version) (model_info offset 2m)",
+    # Not where the sidecar was only away.
+    " unless count by (model_name, model_version) (last_over_time(model_info[1d] offset 2m))",
     "{{model_name}} version {{model_version}}",
     colour=BLUE,
 )
