@@ -78,3 +78,14 @@ def test_every_module_stands_in_a_room(folder: str) -> None:
     files = (ROOT / folder).rglob("*.py")
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
     assert {name for name in names if not room(name)} <= {"monitoring.__init__"}
+
+
+def test_a_room_says_what_each_of_its_files_is() -> None:
+    """The docstring of its `__init__` has a line for each, and for nothing else."""
+    wrong = []
+    for init in (*(ROOT / "steps").rglob("__init__.py"), *(ROOT / "monitoring").rglob("__init__.py")):
+        told = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        listed = {line.split()[0] for line in told.splitlines()[2:] if line and not line.startswith(" ")}
+        files = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        wrong += [f"{init.relative_to(ROOT)}: {name}" for name in sorted(listed ^ files)]
+    assert wrong == []
