@@ -41,7 +41,11 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of the model's input, its bins and the training rows' counts in them."""
+    """One column of the model's input, its bins and the training rows' counts in them.
+
+    `required` says that a row without an answer here is refused. The file holds it where it is true;
+    references of before 2026-11-27 hold it nowhere.
+    """
 
     name: str
     kind: str
@@ -55,6 +59,7 @@ class Feature:
     minimum: float | None = None
     maximum: float | None = None
     missing_codes: tuple[Level, ...] = ()
+    required: bool = False
     codes: Mapping[Level, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -224,6 +229,7 @@ def _feature_document(feature: Feature) -> dict[str, Any]:
         "bins": list(feature.bins),
         "counts": list(feature.counts),
         "missing": feature.missing,
+        **({"required": True} if feature.required else {}),
     }
 
 
@@ -329,7 +335,7 @@ def _features(parts: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
 
 def _feature(part: Mapping[str, Any]) -> Feature:
     kind, dtype, bins = str(part["kind"]), str(part["type"]), tuple(map(str, part["bins"]))
-    numeric = kind == "numeric"
+    numeric, required = kind == "numeric", part.get("required", False)
 
     def level(value: Any) -> Level:
         return str(value) if dtype == "string" else float(value)
@@ -349,6 +355,7 @@ def _feature(part: Mapping[str, Any]) -> Feature:
         bin_names_must_be_distinct=len(set(bins)) < len(bins) or not bins,
         counts_do_not_fit_the_bins=len(counts) != len(bins),
         counts_must_not_be_negative=min((*counts, missing)) < 0,
+        required_must_be_true_or_false=not isinstance(required, bool),
     )
     return Feature(
         name=str(part["name"]),
@@ -363,6 +370,7 @@ def _feature(part: Mapping[str, Any]) -> Feature:
         minimum=minimum,
         maximum=maximum,
         missing_codes=tuple(level(value) for value in part.get("missing_codes", ())),
+        required=required,
     )
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from monitoring.reference import OUT_OF_RANGE, UNKNOWN, Feature, Reference
+from monitoring.reference import MISSING, OUT_OF_RANGE, UNKNOWN, Feature, Reference
 from monitoring.sidecar import rows as values
 
 UNREADABLE = "The rows could not be read, so they could not be checked against the model's schema."
 RULES = {OUT_OF_RANGE: "out of range", UNKNOWN: "unknown level"}
-NOT_A_NUMBER, NOT_TEXT, ABSENT = "not a number", "not text", "absent"
+NOT_A_NUMBER, NOT_TEXT, ABSENT, NO_ANSWER = "not a number", "not text", "absent", "no answer"
 
 
 class Violation(NamedTuple):
@@ -20,8 +20,9 @@ class Violation(NamedTuple):
 
 
 def violations(reference: Reference, columns: Mapping[str, Sequence[Any]]) -> list[Violation]:
-    """Every broken rule, by column in the reference's order. Missing values break none: the model takes them;
-    columns that the reference does not know break none: the server ignores them."""
+    """Every broken rule, by column in the reference's order. Missing values break one
+    where the column requires an answer; elsewhere the model takes them. Columns that the reference does not
+    know break none: the server ignores them."""
     found: list[Violation] = []
     for feature in reference.features:
         column = columns.get(feature.name)
@@ -41,8 +42,14 @@ def _rule(feature: Feature, value: Any) -> str | None:
     if feature.is_text:
         if value is not None and not isinstance(value, str):
             return NOT_TEXT
-        return RULES.get(feature.bin_value(value))
+        return _broken_by(feature, feature.bin_value(value))
     try:
-        return RULES.get(feature.bin_value(values.number(value)))
+        return _broken_by(feature, feature.bin_value(values.number(value)))
     except ValueError:
         return NOT_A_NUMBER
+
+
+def _broken_by(feature: Feature, fate: int) -> str | None:
+    if fate == MISSING:
+        return NO_ANSWER if feature.required else None
+    return RULES.get(fate)

@@ -25,7 +25,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from steps.data.schema import Code, Operation, SourceKind, Take
+from steps.data.schema import Code, DriftLimits, Operation, SourceKind, Take
+
+_LIMITS = DriftLimits()
 
 Kind = Literal["numeric", "binary", "ordinal", "nominal"]
 
@@ -299,7 +301,8 @@ class ColumnKeys(Keys):
     )
     required: Flag = Field(
         False,
-        description="A row without an answer here is refused: by training, `score` and the served page.",
+        description="A row without an answer here is refused: by training, `score`, the served page, and the "
+        "sidecar where its guard rejects.",
     )
     may_lack: Flag = Field(
         False,
@@ -398,23 +401,46 @@ class GateKeys(Keys):
 
 
 class DriftKeys(Keys):
-    """From where on `drift` counts a difference; what each means is in docs/monitoring.md."""
+    """From where on `drift` counts a difference; what is left out has its default."""
 
     evidence: Number | None = Field(
-        default=None, description="log10, for all tests of one comparison together."
+        default=None,
+        description="log10, all tests of one comparison together: 3 is one false alarm in 1,000 comparisons; "
+        f"{_LIMITS.evidence:g} by default.",
     )
-    psi: Number | None = Field(default=None, description="Population stability index.")
+    psi: Number | None = Field(
+        default=None,
+        description=f"Size of a shift of a feature or of the predicted risks, as population stability index; "
+        f"{_LIMITS.psi:g} by default.",
+    )
     share: Number | None = Field(
-        default=None, description="Change of a share of missing, invalid or unseen values."
+        default=None,
+        description="Change of the share of missing, invalid or never seen values; "
+        f"{_LIMITS.share:g} by default.",
     )
-    roc_auc_loss: Number | None = Field(default=None, description="Fall of ROC AUC.")
-    observed_expected: Pair | None = Field(default=None, description="Range around 1.")
-    calibration_slope: Pair | None = Field(default=None, description="Range around 1.")
+    roc_auc_loss: Number | None = Field(
+        default=None,
+        description="Fall of the expected ROC AUC, or loss of the realised one beyond what the people "
+        f"explain; {_LIMITS.roc_auc_loss:g} by default.",
+    )
+    observed_expected: Pair | None = Field(
+        default=None,
+        description="Range in which the risks are right on the whole; "
+        f"{list(_LIMITS.observed_expected)} by default.",
+    )
+    calibration_slope: Pair | None = Field(
+        default=None,
+        description="Range in which the risks are neither too extreme nor too timid; "
+        f"{list(_LIMITS.calibration_slope)} by default.",
+    )
     calibration_error: Number | None = Field(
-        default=None, description="Expected calibration error beyond chance."
+        default=None,
+        description="Expected calibration error beyond that of chance; "
+        f"{_LIMITS.calibration_error:g} by default.",
     )
     separability: Number | None = Field(
-        default=None, description="ROC AUC of telling new rows from old, above 0.5."
+        default=None,
+        description=f"ROC AUC of telling new rows from training rows; {_LIMITS.separability:g} by default.",
     )
 
 
@@ -578,8 +604,8 @@ class SchemaKeys(Keys):
     person: Text | None = Field(
         default=None,
         description="A column by which a person is recognised, beside the features. It is never stored: "
-        "only a hash of "
-        "it is, and all rows of a person are on the same side of the split.",
+        "only a hash of it is, all rows of a person are on the same side of the split, and `drift` counts a "
+        "person who comes five times as one.",
     )
     survey_weight: Text | None = Field(
         default=None,

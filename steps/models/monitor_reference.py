@@ -160,6 +160,7 @@ def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
         minimum=minimum,
         maximum=maximum,
         missing_codes=tuple(code for code in column.missing if column.is_text == isinstance(code, str)),
+        required=column.required,
     )
     counts = empty.count(values.to_numpy(dtype=object if column.is_text else np.float64))
     missing = int(coarse([counts.missing])[0])

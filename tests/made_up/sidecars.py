@@ -332,7 +332,7 @@ def reference() -> Reference:
     return parse(small_document())
 
 
-def people(*bmis: float, **columns: Any) -> str:
+def people(*bmis: float | None, **columns: Any) -> str:
     """A body in split form: these BMIs, everything else alike."""
     names = ["BMI", "Age", "city", *columns]
     rows = [[bmi, 1, "Oslo", *columns.values()] for bmi in bmis]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -155,3 +156,17 @@ def test_score_edges_ascend_from_0_to_1_with_the_threshold_among_them(
     assert (edges[0], edges[-1]) == (0.0, 1.0)
     assert threshold in edges
     assert len(edges) <= 21
+
+
+def test_columns_that_require_an_answer_are_named_and_no_other(
+    schema: Schema, frames: tuple[pd.DataFrame, pd.DataFrame], fitted: Fitted, document: dict[str, Any]
+) -> None:
+    """Without one, the document is what readers of before the key wrote themselves."""
+    assert not any("required" in feature for feature in document["features"])
+    first = dataclasses.replace(schema.columns[0], required=True)
+    asking = dataclasses.replace(schema, columns=(first, *schema.columns[1:]))
+    made = monitor_reference.build_reference(
+        fitted.model, *frames, asking, threshold=fitted.threshold, info=INFO
+    )
+    assert [feature["name"] for feature in made["features"] if feature.get("required")] == [first.name]
+    assert reader.document(reader.parse(made)) == made

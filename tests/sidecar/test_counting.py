@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from monitoring.reference import Golden, Reference
+from monitoring.reference import Golden, Reference, parse
 from monitoring.sidecar import guard, model_check, payloads
 from monitoring.sidecar.counting import Observer, Seen
 from monitoring.sidecar.metrics import Metrics
@@ -301,6 +301,37 @@ def test_the_guard_names_columns_and_rules(reference: Reference) -> None:
         ("city", "unknown level", 1),
         ("city", "not text", 1),
     ]
+
+
+def test_the_guard_asks_for_an_answer_where_the_reference_requires_one(document: dict[str, Any]) -> None:
+    """Null, a missing code and NaN are no answer; older references, without the key, ask for none."""
+    columns = {
+        "BMI": [20, None, float("nan"), "nan"],
+        "Age": [1, 9, None, 2],
+        "city": ["Oslo", None, "unknown", "Bergen"],
+    }
+    assert guard.violations(parse(document), columns) == []
+    for feature in document["features"]:
+        feature["required"] = feature["name"] != "Age"
+    assert [tuple(item) for item in guard.violations(parse(document), columns)] == [
+        ("BMI", "no answer", 3),
+        ("city", "no answer", 2),
+    ]
+
+
+def test_a_row_without_a_required_answer_is_rejected_before_the_container(
+    start: Start, scripted: Any, document: dict[str, Any]
+) -> None:
+    """422 in JSON and in CSV; the same row passes where the guard only observes."""
+    document["features"][0]["required"] = True
+    container = scripted()
+    sidecar = start(container.port, parse(document), guard="reject")
+    expected = [{"column": "BMI", "rule": "no answer", "rows": 1}]
+    assert sidecar.ask(body=people(20, None)).json["violations"] == expected
+    assert sidecar.ask(body="BMI,Age,city\n,1,Oslo\n", headers=CSV).json["violations"] == expected
+    assert container.requests == []
+    assert sidecar.ask(body=people(20)).status == 200
+    assert start(container.port, parse(document), guard="observe").ask(body=people(20, None)).status == 200
 
 
 def test_the_guard_rejects_without_asking_the_container(
