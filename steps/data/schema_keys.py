@@ -604,8 +604,8 @@ class SchemaKeys(Keys):
     person: Text | None = Field(
         default=None,
         description="A column by which a person is recognised, beside the features. It is never stored: "
-        "only a hash of it is, all rows of a person are on the same side of the split, and `drift` counts a "
-        "person who comes five times as one.",
+        "only a hash of it is, all rows of a person are on the same side of the split and in one fold of the "
+        "tuning, and `drift` counts a person who comes five times as one.",
     )
     survey_weight: Text | None = Field(
         default=None,

@@ -1,6 +1,7 @@
 """What a trial of the tuning measures: k-fold cross-validation on the training rows.
 
-Folds are made of the rows' keys, so exact repeats of a row never stand on both sides of a fold.
+Folds are made of the keys that the split goes by: all rows of a person stand in one fold where the schema
+names a column for the person, exact repeats of a row elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steps.data import split
-from steps.data.files import TARGET_COLUMN
+from steps.data.files import PERSON_COLUMN, TARGET_COLUMN
 from steps.measures import metrics
 from steps.models import estimators, families, missing_answers
 from steps.models.families import Family, Value
@@ -31,15 +32,16 @@ TRIAL_ROWS = 150_000
 
 def folds(frame: pd.DataFrame, schema: Schema, count: int) -> NDArray[np.int64]:
     """Fold of each row from 0 to count - 1, shape (rows,); independent of the split into parts."""
-    keys = split.mix(split.row_keys(frame, schema))
+    keys = split.mix(split.group_keys(frame, schema))
     return (keys % np.uint64(count)).astype(np.int64)
 
 
 def sample(frame: pd.DataFrame, schema: Schema, rows: int) -> pd.DataFrame:
-    """At most about `rows` rows, chosen by their keys: repeats stay together, the same rows every time."""
+    """At most about `rows` rows, chosen by their keys: repeats, or all rows of a person, stay together; the
+    same rows every time."""
     if len(frame) <= rows:
         return frame
-    keys = split.mix(split.mix(split.row_keys(frame, schema)))
+    keys = split.mix(split.mix(split.group_keys(frame, schema)))
     return frame[keys < np.uint64(rows / len(frame) * 2.0**64)]
 
 
@@ -94,11 +96,14 @@ def make_objective(
     rows: a trial sees about so many training rows at most (see `sample`).
     """
     import pandas as pd
+    from pyarrow import parquet
 
     from steps.data.schema_file import load
 
     schema = load(schema_path)
-    frame = pd.read_parquet(table, columns=[*schema.feature_names, TARGET_COLUMN])
+    wanted = [*schema.feature_names, TARGET_COLUMN, PERSON_COLUMN]
+    stored = set(parquet.read_schema(table).names)
+    frame = pd.read_parquet(table, columns=[name for name in wanted if name in stored])
     frame = sample(frame, schema, rows)
     fold = folds(frame, schema, fold_count)
 

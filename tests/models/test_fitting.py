@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from steps.data.errors import UserError
+from steps.data.files import PERSON_COLUMN
 from steps.data.schema import Schema
 from steps.measures import metrics
 from steps.models import cross_validation, families, fitting
@@ -28,6 +29,41 @@ def test_repeats_of_a_row_share_a_fold(schema: Schema) -> None:
     assert (fold[:400] == fold[400:]).all()
     assert set(fold) == {0, 1, 2}
     assert np.bincount(fold).min() > 200
+
+
+def _visits(people: int) -> pd.DataFrame:
+    """Three visits of each person with other answers each time, as preprocess stores them."""
+    frame = clinic_frame(3 * people)
+    frame[PERSON_COLUMN] = np.tile(np.arange(1, people + 1, dtype=np.uint64), 3)
+    return frame
+
+
+def test_all_rows_of_a_person_share_a_fold_and_a_sample(schema: Schema) -> None:
+    """Where rows name a person, nobody is learnt from and judged by in one fold."""
+    visits = _visits(400)
+    fold = cross_validation.folds(visits, schema, 3).reshape(3, 400)
+    assert (fold == fold[0]).all()
+    assert np.bincount(fold[0]).min() > 90
+    sampled = cross_validation.sample(visits, schema, 600)[PERSON_COLUMN]
+    assert sampled.nunique() == pytest.approx(200, rel=0.2)
+    assert (sampled.value_counts() == 3).all()
+
+
+def test_a_trial_goes_by_the_people_of_its_table(schema: Schema, tmp_path: Path) -> None:
+    """A table that names people gives the loss of folds by person, not that of folds by row."""
+    (tmp_path / "clinic.yaml").write_text(SCHEMA)
+    visits = _visits(300)
+    params = families.check_params("logistic_regression", {})
+    losses = {}
+    for name, table in (("people", visits), ("rows", visits.drop(columns=PERSON_COLUMN))):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+        objective = cross_validation.make_objective(
+            tmp_path / f"{name}.parquet", tmp_path / "clinic.yaml", fold_count=3, rows=10_000, seed=0
+        )
+        losses[name] = objective("logistic_regression", params)["loss"]
+    by_person = cross_validation.folds(visits, schema, 3)
+    expected = cross_validation.cross_validate("logistic_regression", params, visits, schema, by_person, 0)
+    assert losses["people"] == expected["loss"] != losses["rows"]
 
 
 def test_a_sample_keeps_repeats_together_and_is_always_the_same(schema: Schema) -> None:
