@@ -2,6 +2,10 @@
 
 // The model: risk and reasons from the document of a glass box. `steps/models/served_model.py` describes the
 // document and computes the same in Python; a browser test compares the two.
+//
+// BAND: standard deviations on either side within which 90 % of the models lie that are learned from other samples
+// of people: 1.645, and 1.15 because both this model and the other move (benchmarks/person_band.py).
+const BAND = 1.645 * 1.15;
 const model = (terms) => {
   const { columns } = terms;
   const { slope, intercept } = terms.calibration ?? { slope: 1, intercept: 0 };
@@ -34,7 +38,7 @@ const model = (terms) => {
       variance += term.spread[at] ** 2;
       return { columns: term.columns, bins: term.columns.map((place) => bins[place]), effect, people: term.people[at] };
     });
-    const margin = 1.645 * Math.abs(slope) * Math.sqrt(variance);
+    const margin = BAND * Math.abs(slope) * Math.sqrt(variance);
     return {
       risk: sigmoid(logOdds), low: sigmoid(logOdds - margin), high: sigmoid(logOdds + margin),
       baseline: sigmoid(baseline), logOdds, bins, reasons,
