@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from monitoring import reference as references
 from steps.chain import chosen_model
 from steps.chain.context import Result
 from steps.data import processors, sources, validation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from steps.chain.chosen_model import Chosen
     from steps.chain.context import Context
     from steps.chain.values import Score
+    from steps.data.schema import Code
     from steps.data.sources import Located
     from steps.models.families import Model
     from steps.models.scoring import Predict, Scored
@@ -48,8 +50,7 @@ def work(step: Context[Score]) -> Result:
         out,
         predict,
         step.schema,
-        beside=values.columns,
-        max_rejected=values.max_rejected,
+        scoring.Request(values.columns, values.max_rejected, _never_seen(step, chosen)),
         workers=processors.available(),
     )
     return _told(step, scored, located, out, chosen.label, note)
@@ -62,6 +63,19 @@ def _made_up_note(step: Context[Score], folder: Path, chosen: Chosen, kind: str)
         step.log.warning(note)
     step.tag({"synthetic": str(chosen_model.is_made_up(folder)).lower()})
     return note
+
+
+def _never_seen(step: Context[Score], chosen: Chosen) -> dict[str, tuple[Code, ...]]:
+    """Levels that no training row of the model had, by column; none where its reference is absent."""
+    try:
+        document = chosen_model.find_reference(step, chosen)
+        return {} if document is None else scoring.levels_never_seen(references.parse(document), step.schema)
+    except ValueError:  # no JSON, or a ReferenceError
+        step.log.warning(
+            "%s: its reference.json cannot be read, so levels never seen in training are not counted",
+            chosen.label,
+        )
+        return {}
 
 
 def _scorer(model: Model, reasons: int, label: str) -> Predict | Explainer:
@@ -114,6 +128,9 @@ def _told(step: Context[Score], scored: Scored, located: Located, out: Path, lab
         why = validation.described(scored.problems, step.schema, exact=True)
         has = "row has" if scored.broken == 1 else "rows have"
         lines.append(f"score: {scored.broken:,} {has} no risk but a reason:\n{why}")
+    unseen = [f"{name} in {rows:,} row{'s' * (rows != 1)}" for name, rows in scored.unseen.items() if rows]
+    if unseen:
+        lines.append(f"score: levels that no training row had: {', '.join(unseen)}")
     if note:
         lines.append(f"score: {note}")
     return Result(lines=[*lines, f"score: {step.schema.disclaimer}"])

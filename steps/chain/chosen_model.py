@@ -72,6 +72,16 @@ def fetch_reference(step: Context[Values], chosen: Chosen) -> Any:
 
     Raises UserError if there is none: only models of this project's train and tune carry one.
     """
+    document = find_reference(step, chosen)
+    if document is None:
+        raise UserError(
+            f"{chosen.label} has no reference.json beside it, so there is nothing to compare with"
+        )
+    return document
+
+
+def find_reference(step: Context[Values], chosen: Chosen) -> Any:
+    """The same, or None where there is none."""
     if chosen.folder is not None:
         import json
 
@@ -80,7 +90,7 @@ def fetch_reference(step: Context[Values], chosen: Chosen) -> Any:
                 return json.loads(path.read_text(encoding="utf-8"))
     elif tracking.has_artifacts(step.client, str(chosen.run_id), ("reference.json",)):
         return step.fetch_json(str(chosen.run_id), "reference.json")
-    raise UserError(f"{chosen.label} has no reference.json beside it, so there is nothing to compare with")
+    return None
 
 
 def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,6 +23,7 @@ import numpy as np
 from steps.data import atomic, files, readers, reading, sources, validation
 from steps.data.errors import UserError
 from steps.data.files import REASON_COLUMN
+from steps.data.schema import LevelledColumn
 from steps.models.reasons import Explained, Explainer
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from monitoring.reference import Reference
     from steps.data.files import LocalFile
-    from steps.data.schema import Schema
+    from steps.data.schema import Code, Schema
     from steps.data.sources import Located
     from steps.data.validation import Problem
 
@@ -43,15 +45,46 @@ FORMATS = (".parquet", ".csv", ".csv.gz")
 CHUNK_ROWS = 65_536
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is asked for besides the risks.
+
+    `beside`: what stands beside each risk, the columns that are neither feature nor outcome, or all.
+    `max_rejected`: the largest share of rows without a risk. `unseen`: levels by column whose rows are
+    counted, as `levels_never_seen` gives them.
+    """
+
+    beside: Beside = "identifiers"
+    max_rejected: float = 1.0
+    unseen: Mapping[str, tuple[Code, ...]] = field(default_factory=dict)
+
+
 @dataclass
 class Scored:
-    """What a scoring came to; `rows` are those written, `broken` of them without a risk."""
+    """What a scoring came to; `rows` are those written, `broken` of them without a risk.
+
+    `unseen` counts, by column, the rows with a risk that have a level of `Request.unseen`.
+    """
 
     rows: int = 0
     broken: int = 0
     risk_sum: float = 0.0
     seconds: float = 0.0
     problems: list[Problem] = field(default_factory=list)
+    unseen: Counter[str] = field(default_factory=Counter)
+
+
+def levels_never_seen(reference: Reference, schema: Schema) -> dict[str, tuple[Code, ...]]:
+    """Levels of the schema that no training row of a model had, by column, where there are any."""
+    found: dict[str, tuple[Code, ...]] = {}
+    trained = {feature.name: feature for feature in reference.features}
+    for column in schema.columns:
+        if isinstance(column, LevelledColumn) and column.name in trained:
+            feature = trained[column.name]
+            seen = {level for level, rows in zip(feature.levels, feature.counts, strict=True) if rows}
+            levels = tuple(code for code in column.codes if code not in seen and code not in column.missing)
+            found |= {column.name: levels} if levels else {}
+    return found
 
 
 def check_target(out: str, base: Path, located: Located | None = None) -> Path:
@@ -77,22 +110,22 @@ def score(
     out: Path,
     predict: Predict | Explainer,
     schema: Schema,
+    request: Request | None = None,
     *,
-    beside: Beside = "identifiers",
     workers: int = 1,
-    max_rejected: float = 1.0,
     rows: int = CHUNK_ROWS,
 ) -> Scored:
     """Write the risk of every row to `out`, whole or not at all.
 
     `predict` takes valid features and gives risks, an Explainer their reasons too; it is called by several
-    threads at once. `beside` says what stands beside each risk: columns that are neither feature nor outcome,
-    or all. Raises UserError, and leaves no file: a column lacks, a file is damaged, the disk is full, or a
-    larger share of the rows than `max_rejected` would get no risk.
+    threads at once. Raises UserError, and leaves no file: a column lacks, a file is damaged, the disk is
+    full, or a larger share of the rows than `request.max_rejected` would get no risk.
     """
     started = time.monotonic()
-    scored = Scored()
-    layout = _layout(located, schema, beside, out, predict.fields() if isinstance(predict, Explainer) else [])
+    request, scored = request or Request(), Scored()
+    layout = _layout(
+        located, schema, request.beside, out, predict.fields() if isinstance(predict, Explainer) else []
+    )
     with ExitStack() as stack:
         name = stack.enter_context(atomic.writing(out))
         write = stack.enter_context(_writer(name, out, layout))
@@ -101,13 +134,15 @@ def score(
         pending: deque[Future[_Part]] = deque()
         stack.callback(lambda: [future.cancel() for future in pending])
         for file, table in _tables(located, layout, schema, rows):
-            pending.append(pool.submit(_score_table, table, file, predict, schema, located, layout))
+            pending.append(
+                pool.submit(_score_table, table, file, predict, schema, located, layout, request.unseen)
+            )
             if len(pending) > 2 * workers:
                 _take(pending.popleft().result(), scored, write, bar)
         while pending:
             _take(pending.popleft().result(), scored, write, bar)
         scored.problems = list(validation.merged(scored.problems))
-        refuse_too_many(scored, max_rejected, schema)
+        refuse_too_many(scored, request.max_rejected, schema)
     scored.seconds = time.monotonic() - started
     return scored
 
@@ -137,6 +172,7 @@ class _Part:
     broken: int
     risk_sum: float
     problems: tuple[Problem, ...]
+    unseen: dict[str, int]
 
 
 def _take(part: _Part, scored: Scored, write: Callable[[pa.Table], None], bar: Any) -> None:
@@ -145,6 +181,7 @@ def _take(part: _Part, scored: Scored, write: Callable[[pa.Table], None], bar: A
     scored.broken += part.broken
     scored.risk_sum += part.risk_sum
     scored.problems.extend(part.problems)
+    scored.unseen.update(part.unseen)
     bar.update(part.table.num_rows)
 
 
@@ -225,6 +262,7 @@ def _score_table(
     schema: Schema,
     located: Located,
     layout: _Layout,
+    unseen: Mapping[str, tuple[Code, ...]],
 ) -> _Part:
     """One chunk with its risks; its rows stay in order."""
     import pyarrow as pa
@@ -268,6 +306,7 @@ def _score_table(
         len(checked.rejected),
         float(np.nansum(risk)),
         checked.problems,
+        {name: int(checked.valid[name].isin(levels).sum()) for name, levels in unseen.items()},
     )
 
 

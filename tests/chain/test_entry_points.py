@@ -70,6 +70,27 @@ def test_score_writes_risks_with_the_champion(checkout: Checkout, champion: Cham
     assert len(found) == 500
     assert found["risk"].isna().to_numpy().nonzero()[0].tolist() == [250]
     assert found.loc[250, "reason"] == "BMI: out of range 12 to 99"
+    assert "no training row had" not in output
+
+
+def test_score_counts_rows_of_levels_that_the_model_never_saw(checkout: Checkout, champion: Champion) -> None:
+    """By column, from the reference beside the model; one that cannot be read costs the count alone."""
+    rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(500)
+    rows.to_parquet(checkout.folder / "levels.parquet")
+    folder = checkout.folder / "copied"
+    shutil.copytree(champion.model, folder / "model")
+    reference = json.loads(champion.reference.read_text())
+    feature = next(part for part in reference["features"] if part["name"] == "GenHlth")
+    feature["counts"][feature["levels"].index(5.0)] = 0
+    (folder / "reference.json").write_text(json.dumps(reference))
+    values = {"data": "levels.parquet", "out": "levels.csv", "model": folder / "model"}
+    code, output = _step(checkout, "score", **values)
+    assert code == 0, output
+    assert f"levels that no training row had: GenHlth in {(rows['GenHlth'] == 5).sum()} rows" in output
+    (folder / "reference.json").write_text("{")
+    code, output = _step(checkout, "score", **values)
+    assert code == 0, output
+    assert "levels never seen in training are not counted" in output
 
 
 def test_score_says_what_is_missing_without_a_traceback(checkout: Checkout) -> None:

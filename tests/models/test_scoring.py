@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from monitoring.reference import parse
 from steps.data import atomic, sources
 from steps.data.atomic import DiskFullError
 from steps.data.errors import UserError
@@ -103,7 +105,7 @@ def test_all_columns_can_stand_beside_the_risk_as_they_came(tmp_path: Path, sche
     rows["patient"] = pd.array([2**60 + i if i % 3 else None for i in range(20)], dtype="Int64")
     data, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
     rows.to_parquet(data)
-    scoring.score(_locate(data, schema), out, _risk, schema, beside="all")
+    scoring.score(_locate(data, schema), out, _risk, schema, scoring.Request(beside="all"))
     found = pd.read_parquet(out, dtype_backend="numpy_nullable")
     assert list(found) == [*rows, "risk", "reason"]
     assert found["patient"].tolist() == rows["patient"].tolist()
@@ -325,10 +327,35 @@ def test_too_many_rows_without_a_risk_leave_no_file(tmp_path: Path, schema: Sche
     rows.to_csv(tmp_path / "in.csv", index=False)
     located, out = _locate(tmp_path / "in.csv", schema), tmp_path / "out.csv"
     with pytest.raises(UserError, match=r"(?s)5 of 100 rows would get no risk.*glucose: not a number"):
-        scoring.score(located, out, _risk, schema, max_rejected=0.04)
+        scoring.score(located, out, _risk, schema, scoring.Request(max_rejected=0.04))
     assert not out.exists()
-    assert scoring.score(located, out, _risk, schema, max_rejected=0.05).broken == 5
+    assert scoring.score(located, out, _risk, schema, scoring.Request(max_rejected=0.05)).broken == 5
     assert out.exists()
+
+
+def test_rows_with_a_level_that_no_training_row_had_are_counted_by_column(
+    tmp_path: Path, schema: Schema, document: dict[str, Any]
+) -> None:
+    """A level with no training row, or one that the schema has got since; across chunks. Rejected rows and
+    missing answers are none of them.
+    """
+    glucose, stage, ward = document["features"]
+    glucose |= {"name": "glucose"}
+    stage |= {"name": "stage", "counts": [20, 50, 30]}
+    ward |= {"name": "ward", "levels": ["A1", "B2"], "bins": ["A1", "B2"], "counts": [60, 0]}
+    document["golden"]["columns"] = ["glucose", "stage", "ward"]
+    unseen = scoring.levels_never_seen(parse(document), schema)
+    assert unseen == {"ward": ("B2", "NA")}
+    rows = _rows(100).assign(ward="A1").astype({"glucose": object})
+    rows.loc[[3, 40, 41], "ward"] = "B2"
+    rows.loc[99, "ward"] = "NA"
+    rows.loc[50, "ward"] = "?"
+    rows.loc[41, "glucose"] = "high"
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    located, out = _locate(tmp_path / "in.csv", schema), tmp_path / "out.csv"
+    scored = scoring.score(located, out, _risk, schema, scoring.Request(unseen=unseen), workers=2, rows=30)
+    assert (scored.broken, dict(scored.unseen)) == (1, {"ward": 3})
+    assert not scoring.score(located, out, _risk, schema).unseen
 
 
 def test_identifiers_of_newer_types_stand_as_text(tmp_path: Path, schema: Schema) -> None:
