@@ -109,7 +109,7 @@ STEPS: Mapping[str, StepSpec] = {
         parameters=("replicates", "recall", "threshold_odds", "seed"),
         schema_parts=(
             *(*_MODEL_PARTS, "title", "sources", "subgroups", "point_scores"),
-            *("scenarios", "lacks", "card"),
+            *("scenarios", "lacks", "card", "open_questions"),
         ),
         packages=(*_FITS, "jinja2", "matplotlib"),
         results=("evaluation.json", "report.html", "model_card.md"),
@@ -119,7 +119,7 @@ STEPS: Mapping[str, StepSpec] = {
     "explore": StepSpec(
         values.Explore,
         parameters=("seed",),
-        schema_parts=(*_MODEL_PARTS, "title", "subgroups"),
+        schema_parts=(*_MODEL_PARTS, "title", "subgroups", "open_questions"),
         reads_data=True,
         packages=(*_FITS, *_READS, "jinja2"),
         results=("exploration.json", "explore.html"),

@@ -417,6 +417,11 @@ class Schema:
         return tuple(column.name for column in self.columns)
 
     @property
+    def open_topics(self) -> tuple[str, ...]:
+        """What the open questions of a draft are about, one entry a question."""
+        return tuple(question.about for question in self.open_questions)
+
+    @property
     def digest(self) -> str:
         """64 hex digits of the whole content; the file's comments and layout do not count."""
         return _digest(self)

@@ -92,7 +92,9 @@ def evaluate(
     data = facts.data or DataFacts(len(rows.y), rows.positives, rows.prevalence)
     counts = metrics.confusion(rows.y, rows.risk, threshold)
     return Evaluation(
-        schema=SchemaFacts(schema.name, schema.title, schema.digest, schema.lacks, schema.card),
+        schema=SchemaFacts(
+            schema.name, schema.title, schema.digest, schema.lacks, schema.card, schema.open_topics
+        ),
         features=tuple(Feature(c.name, c.meaning, c.unit) for c in schema.columns),
         target=_target(schema),
         model=facts.model,

@@ -297,13 +297,17 @@ class MissingAnswers:
 
 @dataclass(frozen=True)
 class SchemaFacts:
-    """Which schema the rows follow, what its data lack, and what a person has written about them."""
+    """Which schema the rows follow, what its data lack, and what a person has written about them.
+
+    `open_questions`: what each question of a drafted schema is about; their texts may quote a value.
+    """
 
     name: str
     title: str
     digest: str
     lacks: tuple[str, ...] = ()
     card: Card = field(default_factory=Card)
+    open_questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

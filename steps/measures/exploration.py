@@ -94,7 +94,12 @@ def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None =
     alone = {entry["name"]: entry for entry in prediction["alone"]} if prediction else {}
     return {
         "format": FORMAT,
-        "schema": {"name": schema.name, "title": schema.title, "digest": schema.digest},
+        "schema": {
+            "name": schema.name,
+            "title": schema.title,
+            "digest": schema.digest,
+            "open_questions": list(schema.open_topics),
+        },
         "target": {
             "name": schema.target.name,
             "meaning": schema.target.meaning,

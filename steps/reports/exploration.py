@@ -53,7 +53,7 @@ def render(
 
 
 def summary(e: Mapping[str, Any]) -> list[str]:
-    """Three lines for whoever waits at the terminal: size and outcome, what asks for care, what predicts."""
+    """Lines for whoever waits at the terminal: size and outcome, what asks for care, what predicts."""
     asked = questions(e)
     care = [answer.question for answer in asked if answer.weight == "mind"]
     rate = e["data"]["prevalence"]["value"]
@@ -64,6 +64,8 @@ def summary(e: Mapping[str, Any]) -> list[str]:
     if e["prediction"]:
         best = ", ".join(f"{entry['name']} {entry['roc_auc']:.3f}" for entry in e["prediction"]["alone"][:3])
         lines.append(f"ROC AUC alone: {best}; all columns {e['prediction']['roc_auc']:.3f}")
+    if e["schema"]["open_questions"]:
+        lines.append(html.open_questions(e["schema"]["open_questions"]))
     return lines
 
 

@@ -6,6 +6,7 @@ A number has a real minus sign, thousands set apart and no sign on zero; what is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,6 +58,7 @@ def environment() -> Environment:
         words=words,
         cell=lambda text: str(text).replace("|", "\\|"),
         sentence=sentence,
+        open_questions=open_questions,
     )
     return made
 
@@ -108,3 +110,12 @@ def sentence(text: str) -> str:
     """The text with one full stop at its end and a capital at its start."""
     stripped = text.strip().rstrip(".")
     return f"{stripped[:1].upper()}{stripped[1:]}."
+
+
+def open_questions(topics: Sequence[str]) -> str:
+    """What a reader should know of a draft: how many questions are open, and about what, in a sentence."""
+    asked = f"{len(topics)} question{'s' * (len(topics) != 1)}"
+    return (
+        f"The schema is a draft with {asked} that only a person can answer, about "
+        f"{', '.join(dict.fromkeys(topics))}: see open_questions in its file."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from steps.data import validation
-from steps.data.schema import Schema
+from steps.data.schema import OpenQuestion, Schema
 from steps.data.schema_file import load
 from steps.measures import additive_logit, associations, bins, exploration, metrics, row_order
 from steps.measures.additive_logit import Block
@@ -207,6 +208,18 @@ def test_data_without_an_outcome_are_explored_and_say_so(schema: Schema) -> None
     assert len(answers) == 10
     assert "no outcome" in answers[1].answer
     assert "Not measured" in exploration_report.render([document])
+
+
+def test_open_questions_of_a_draft_are_said_without_their_texts(schema: Schema) -> None:
+    """In the report and at the terminal, by what they are about; of a finished schema nothing is said."""
+    table = _table(_rows(600), schema)
+    assert "draft" not in exploration_report.render([exploration.explore(table, schema, 0)])
+    asked = (OpenQuestion("glucose", "May 39.5 mean no answer?"), OpenQuestion("glucose", "Which unit?"))
+    document = exploration.explore(table, dataclasses.replace(schema, open_questions=asked), 0)
+    said = "a draft with 2 questions that only a person can answer, about glucose:"
+    assert said in exploration_report.render([document])
+    assert said in exploration_report.summary(document)[-1]
+    assert "39.5 mean" not in json.dumps(document)
 
 
 def test_two_data_sets_stand_side_by_side_in_the_bands_of_the_first(schema: Schema) -> None:

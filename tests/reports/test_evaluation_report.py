@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from steps.data.schema import Card
+from steps.data.schema import Card, OpenQuestion
 from steps.measures import comparison, evaluation, promotion
 from steps.measures.comparison import compare
 from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part
@@ -336,3 +336,19 @@ def test_report_and_card_say_what_a_missing_answer_costs(measured: Evaluation, p
         assert "One answer missing" in text
         assert "skip questions for reasons" in text
         assert all(entry.columns[0] in text for entry in measured.missing_answers.entries)
+
+
+def test_open_questions_of_a_draft_are_said_without_their_texts(
+    measured: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Report and card name how many and about what; a question may quote a value, so its text stays away."""
+    assert "draft" not in report.render_report([measured]) + report.render_card(measured)
+    asked = (
+        OpenQuestion("dose", "May 999 mean no answer?"),
+        OpenQuestion("ward", "Have the levels an order?"),
+    )
+    monkeypatch.setattr(study, "SCHEMA", replace(study.SCHEMA, open_questions=asked))
+    draft = _evaluate()
+    for text in (report.render_report([draft]), report.render_card(draft)):
+        assert "a draft with 2 questions that only a person can answer, about dose, ward" in text
+        assert "999 mean" not in text
