@@ -57,10 +57,12 @@ def risk_ranking(train: pd.DataFrame, test: pd.DataFrame, schema: Schema) -> tup
     """ROC AUC and average precision on `test` of a default histogram gradient boosting of `train`."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from steps.models.families import build, predict_risk
+    from steps.models.families import check_params, predict_risk
+    from steps.models.pipelines import build
 
     features, positive = list(schema.feature_names), list(schema.target.positive)
-    model = build("histogram_gradient_boosting", {}, schema, seed=0)
+    family = "histogram_gradient_boosting"
+    model = build(family, check_params(family, {}), schema, seed=0)
     model.fit(train[features].astype("float64"), train[schema.target.name].isin(positive).astype("int8"))
     risk = predict_risk(model, test[features].astype("float64"))
     outcome = test[schema.target.name].isin(positive)

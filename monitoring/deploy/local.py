@@ -62,11 +62,11 @@ def serving(folder: Path, traffic: int, model: int, metrics: int) -> Iterator[li
         UserError: a port is taken, the model is not one that this project wrote, or one of them ended or is
             not ready in time; its output said why.
     """
-    saved.check(folder / "model")
     for number in (traffic, model, metrics):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", number)) == 0:
                 raise UserError(f"port {number} is taken; PORT, MODEL_PORT and METRICS_PORT choose others")
+    saved.check(folder / "model")
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command, needs in commands(folder, traffic, model, metrics):

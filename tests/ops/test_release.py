@@ -67,7 +67,7 @@ def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     assert (exported / "model" / "MLmodel").exists()
     for name in publish.ATTACHED:
         assert (exported / name).stat().st_size > 0
-    assert "## Gates" in (exported / "model_card.md").read_text(encoding="utf-8")
+    assert "## Verification" in (exported / "model_card.md").read_text(encoding="utf-8")
 
 
 def test_a_release_has_one_persons_page_of_its_model(exported: Path, champion: Any) -> None:
