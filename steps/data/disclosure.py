@@ -49,6 +49,21 @@ def coarse(counts: Sequence[float] | NDArray[np.generic]) -> NDArray[np.int64]:
     return np.where(exact > 0, np.maximum(tens, SMALLEST_CELL), 0).astype(np.int64)
 
 
+def coarse_parts(counts: Sequence[float] | NDArray[np.generic]) -> NDArray[np.int64]:
+    """The same for the parts of a whole whose size is known, where one of them may be small.
+
+    Rounded on their own they give it away: of 897 people, 900 and 10 can only be 896 and 1, or 895 and 2. So
+    where there is a 10, the largest part is what the others leave of the whole, which says nothing new.
+    """
+    rounded = coarse(counts)
+    if SMALLEST_CELL in rounded:
+        largest = int(np.argmax(counts))
+        others = int(rounded.sum() - rounded[largest])
+        whole = int(coarse([float(np.sum(np.asarray(counts, dtype=np.float64)))])[0])
+        rounded[largest] = max(whole - others, SMALLEST_CELL)
+    return rounded
+
+
 def hidden_counts(rows: Floats) -> Lines:
     """Which counts of one list may not be shown, where their sum is known; shape (lines,)."""
     return hidden_lines(np.eye(len(rows), dtype=np.bool_), rows)

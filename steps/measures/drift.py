@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from steps.data.disclosure import SMALLEST_CELL, hidden_lines, is_small, shown
+from steps.data.disclosure import SMALLEST_CELL, coarse, hidden_lines, is_small, shown
 from steps.data.documents import defined
 from steps.data.files import TARGET_COLUMN
 from steps.measures import drift_performance, drift_shifts, drift_verdict, metrics, separability
@@ -289,10 +289,7 @@ _UNKNOWN = Figure(None, None, None)
 def _subgroup(
     group: Subgroup, mask: NDArray[np.bool_], hidden: bool, known: Known, incoming: Incoming
 ) -> SubgroupDrift:
-    if known.trained_on is not None:
-        then: float | None = float(np.mean(group.mask(known.trained_on)))
-    else:
-        then = _share_of_levels(known.reference, group)
+    then = _share_then(known, group)
     if hidden:
         return SubgroupDrift(group.name, group.headline, True, then, _UNKNOWN, None, None, _UNKNOWN)
     rows = int(mask.sum())
@@ -323,6 +320,22 @@ def _observed(incoming: Incoming, mask: NDArray[np.bool_]) -> tuple[float | None
         return None, _UNKNOWN
     stderr = math.sqrt(float((risk * (1 - risk)).sum())) / float(risk.sum())
     return float(y.mean()), drift_performance.figure(float(y.sum() / risk.sum()), stderr)
+
+
+def _share_then(known: Known, group: Subgroup) -> float | None:
+    """Share of training rows in a group.
+
+    Of levels it follows from the reference, so that it says no more than that does. Of a range of numbers it
+    is counted, in tens; None where few are inside or outside, and where there are no training rows.
+    """
+    share = _share_of_levels(known.reference, group)
+    if share is not None or known.trained_on is None:
+        return share
+    mask = np.asarray(group.mask(known.trained_on))
+    inside = int(mask.sum())
+    if is_small(inside) or is_small(len(mask) - inside):
+        return None
+    return float(coarse([inside])[0] / max(1, len(mask)))
 
 
 def _share_of_levels(reference: Reference, group: Subgroup) -> float | None:

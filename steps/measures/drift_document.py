@@ -147,8 +147,12 @@ class ShareChange:
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """One feature. `then`, `now`: shares of `labels`, None where hidden. `unseen`: values of levels that no
-    training row had. `rules`: what invalid values break."""
+    """One feature.
+
+    `then`, `now`: shares of `labels`, None where hidden; where the number of rows without an answer is
+    hidden, those rows count in the denominator of `now`. `unseen`: values of levels that no training row had.
+    `rules`: what invalid values break.
+    """
 
     name: str
     kind: str

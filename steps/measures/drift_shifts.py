@@ -61,7 +61,9 @@ def feature_drift(
         replace(change, now=None) if hide else change
         for hide, change in zip(hidden_changes, changes, strict=True)
     )
-    shares = now / max(1.0, now.sum())
+    # A hidden count of rows without an answer must not follow from the denominator.
+    outside = np.array([counted.missing, invalid, counted.unknown])
+    shares = now / max(1, read - int(outside[~hidden[-3:]].sum()))
     return FeatureDrift(
         name=feature.name,
         kind=feature.kind,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitoring import reference as reader
-from steps.data.disclosure import coarse, quantile_edges
+from steps.data.disclosure import coarse, coarse_parts, quantile_edges
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import Column, NumericColumn, Schema, format_code
 from steps.measures import concordance, metrics
@@ -134,7 +134,8 @@ def recalibrated_reference(
 def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
     """A column, its bins and the training rows in them.
 
-    Counts are multiples of ten (see `steps.data.disclosure.coarse`), for the document travels with a release.
+    Counts are multiples of ten (see `steps.data.disclosure.coarse_parts`), for the document travels with a
+    release.
     """
     edges: tuple[float, ...] = ()
     levels: tuple[reader.Level, ...] = ()
@@ -163,8 +164,8 @@ def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
         required=column.required,
     )
     counts = empty.count(values.to_numpy(dtype=object if column.is_text else np.float64))
-    missing = int(coarse([counts.missing])[0])
-    return dataclasses.replace(empty, counts=tuple(coarse(counts.bins).tolist()), missing=missing)
+    *in_bins, missing = coarse_parts([*counts.bins, counts.missing]).tolist()
+    return dataclasses.replace(empty, counts=tuple(in_bins), missing=missing)
 
 
 def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:

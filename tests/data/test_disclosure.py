@@ -95,6 +95,23 @@ def test_coarse_counts_hide_one_among_ten() -> None:
     assert disclosure.coarse([0, 1, 9, 14, 15, 24, 25, 1234]).tolist() == [0, 10, 10, 10, 20, 20, 30, 1230]
 
 
+@pytest.mark.parametrize(
+    ("counts", "shown"),
+    [
+        ([896, 1], [890, 10]),  # 900 and 10, of 897 people, would leave 1 or 2
+        ([895, 2], [890, 10]),
+        ([883, 14], [890, 10]),
+        ([600, 297], [600, 300]),
+        ([7, 5], [10, 10]),
+        ([0, 0], [0, 0]),
+        ([1, 1, 1], [10, 10, 10]),
+    ],
+)
+def test_coarse_parts_of_a_known_whole_leave_a_small_one_unknown(counts: list[int], shown: list[int]) -> None:
+    """The largest part is what the others leave, so whatever a small one is, the same is shown."""
+    assert disclosure.coarse_parts(counts).tolist() == shown
+
+
 @pytest.mark.parametrize(("count", "words"), [(0, "0 rows"), (9, "fewer than 10 rows"), (1234, "1,234 rows")])
 def test_a_few_are_not_counted_in_words(count: int, words: str) -> None:
     """A message says no small count."""
