@@ -17,6 +17,7 @@ from steps.chain.fingerprint import digest
 from steps.data import documents, prepared, split
 from steps.data.files import TARGET_COLUMN, WEIGHT_COLUMN
 from steps.data.profile import Profile
+from steps.data.release_facts import TERMS_FILES
 from steps.measures import evaluation, evaluation_document, survey_weights
 from steps.measures.evaluation_document import DataFacts, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
@@ -68,8 +69,8 @@ def work(step: Context[Evaluate]) -> Result:
     if isinstance(model, Terms):
         about = measured.model
         page = model_terms.render(model, step.schema, name=about.name or "", synthetic=about.synthetic)
-        step.log_text("terms.html", page)
-        step.log_text("terms.csv", model_terms.table(model))
+        for file, text in zip(TERMS_FILES, (page, model_terms.table(model)), strict=True):
+            step.log_text(file, text)
     step.log_text("figures/calibration.svg", plots.calibration(measured))
     step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
     step.log_text("figures/roc.svg", plots.roc(measured))

@@ -25,6 +25,7 @@ from steps.chain.verdict import Approval, Reason, Requirement, Verdict
 from steps.data import prepared
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
+from steps.data.release_facts import TERMS_FILES
 from steps.data.schema import registered_name, registered_names
 from steps.measures import evaluation, evaluation_document, promotion
 from steps.measures.comparison import Change, compare
@@ -565,6 +566,10 @@ def _describe(step: Context[Promote], attempt: Attempt) -> None:
         "report.html", report.render_report([measured, *beside], requirements=findings, paired=paired)
     )
     step.log_text("model_card.md", report.render_card(measured, requirements=findings, history=history))
+    evaluated = str(attempt.evaluate_run_id)
+    if tracking.has_artifacts(step.client, evaluated, TERMS_FILES):  # the report links them
+        for name in TERMS_FILES:
+            step.log_text(name, step.fetch(evaluated, name).read_text(encoding="utf-8"))
 
 
 def _paired(step: Context[Promote], attempt: Attempt, other: Evaluation) -> Change:

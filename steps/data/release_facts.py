@@ -13,6 +13,8 @@ from steps.data.errors import UserError
 RELEASE = Path("build") / "release"
 FACTS = "release.json"
 PAGE = "risk.html"
+# A glass box, term by term: a page and a table.
+TERMS_FILES = ("terms.html", "terms.csv")
 
 
 def project_version(project: Path) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 from steps.chain import pipeline, process
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import PAGE, RELEASE, read_facts, roc_auc
+from steps.data.release_facts import PAGE, RELEASE, TERMS_FILES, read_facts, roc_auc
 from steps.ops.keep_store import Gh
 from steps.reports import job_summary
 
@@ -173,8 +173,9 @@ def _release(tag: str, facts: Mapping[str, Any], commit: str, folder: Path, call
     packed = folder.with_name(f"{tag}.tar.gz")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(folder / "model", "model")
-    page = [PAGE] if (folder / PAGE).exists() else []  # an older version has none
-    files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *page])]
+    # Not every version has these.
+    others = [name for name in (PAGE, *TERMS_FILES) if (folder / name).exists()]
+    files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *others])]
     kind = "synthetic people: for trying out only" if facts["synthetic"] else f"{facts['data_kind']} data"
     notes = (
         f"Version {facts['version']} of {facts['name']}, trained on {kind}. "

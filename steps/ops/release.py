@@ -23,7 +23,7 @@ from steps.chain.context import VERDICT
 from steps.chain.values import Main
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import FACTS, PAGE, RELEASE, read_facts, roc_auc
+from steps.data.release_facts import FACTS, PAGE, RELEASE, TERMS_FILES, read_facts, roc_auc
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
 from steps.measures import evaluation_document
@@ -124,6 +124,9 @@ def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> dict[
     client.download_artifacts(registered.tags["evaluate_run_id"], "evaluation.json", str(folder))
     for path in ("report.html", "model_card.md"):  # promote's, which show the gates
         client.download_artifacts(registered.tags["promote_run_id"], path, str(folder))
+    if tracking.has_artifacts(client, registered.tags["promote_run_id"], TERMS_FILES):
+        for path in TERMS_FILES:
+            client.download_artifacts(registered.tags["promote_run_id"], path, str(folder))
     told = facts(
         str(registered.name),
         str(registered.version),

@@ -76,6 +76,8 @@ def test_a_release_has_one_persons_page_of_its_model(exported: Path, champion: A
     told = json.loads(page.split('<script type="application/json" id="page">')[1].split("</script>")[0])
     assert told["terms"] == json.loads((exported / "model" / "artifacts" / "terms.json").read_text())
     assert f"{champion.name}, version {champion.version}" in page
+    assert 'href="terms.html"' in (exported / "report.html").read_text(encoding="utf-8")
+    assert all((exported / name).stat().st_size > 1_000 for name in release_facts.TERMS_FILES)
     assert 'class="banner"' in page
 
 
