@@ -66,7 +66,7 @@ pictures: .venv/installed  ## The README's pictures of MLflow's pages and the re
 	@python -m docs.tools.page_pictures
 
 test: .venv/installed-dev  ## The tests that need nothing but Python, two at a time (8 minutes at most)
-	@python -m pytest -n 2 --dist loadfile $(ARGS)
+	@python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/installed-dev  ## Style and types
 	@ruff check .
@@ -80,7 +80,7 @@ soak: .venv/installed-soak  ## The large counts; results go to benchmarks/result
 	@python -m benchmarks.soak $(ARGS)
 
 real: .venv/installed-dev  ## The tests of real components (promtool, Chromium, Docker); one that is missing is a failure
-	@REQUIRE_REAL=1 python -m pytest -m "real and not soak" $(ARGS)
+	@REQUIRE_REAL=1 python -m pytest -n 2 --dist loadgroup -m "real and not soak and not stack" $(ARGS)
 
 bench: .venv/installed-dev  ## Speed and quality, as ratios on this machine; results go to benchmarks/results
 	@test -f build/release/reference.json || python -m steps.ops.release

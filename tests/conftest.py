@@ -38,6 +38,17 @@ _REMEDY = {
 }
 
 
+# Of two workers, one has all tests of these files: they build, start and remove containers and images.
+_DOCKER = ("tests/deploy", "tests/sidecar/test_image.py", "tests/monitoring/test_runbook.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one worker, where they share what the file sets up."""
+    for item in items:
+        file = item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group("docker" if file.startswith(_DOCKER) else file))
+
+
 def _missing(component: str) -> str | None:
     if shutil.which(component) is None:
         return f"{component} is not installed: {_REMEDY.get(component, 'install it')}"

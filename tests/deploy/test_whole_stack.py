@@ -27,7 +27,7 @@ from monitoring.deploy import docker, rollout, secret_files
 from tests.conftest import ROOT, check_out, require
 from tests.made_up.mlflow_servers import free_port
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.stack]
 
 CANARIES = {name: f"canary-of-{name.replace('_', '-')}" for name in secret_files.PLACEHOLDERS}
 CANARIES |= {"alert_slack_url": "http://127.0.0.1:9/canary-of-slack", "alert_webhook_url": "grafana://noop"}
