@@ -114,7 +114,8 @@ def _rank_correlations(ranks: dict[str, Floats]) -> dict[tuple[str, str], float]
         return {}
     matrix = np.column_stack([ranks[name] for name in names])
     present = (~np.isnan(matrix)).astype(np.float64)
-    matrix = np.nan_to_num(matrix - np.nanmean(matrix, axis=0, where=present > 0, keepdims=True)) * present
+    means = np.nansum(matrix, axis=0) / np.maximum(present.sum(axis=0), 1)
+    matrix = np.nan_to_num(matrix - means) * present
     n = present.T @ present
     sums, squares = matrix.T @ present, (matrix**2).T @ present
     with np.errstate(invalid="ignore", divide="ignore"):
