@@ -8,16 +8,18 @@ this machine.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from steps.chain.context import Result
 from steps.chain.fingerprint import digest
 from steps.data import readers, reading, sources, validation
+from steps.data.documents import to_json
 from steps.data.files import FILE_COLUMN, TARGET_COLUMN
 from steps.data.validation import ValidationError
 from steps.measures import exploration
+from steps.measures.exploration_document import ExplorationDocument
 from steps.reports import exploration as exploration_report
 
 if TYPE_CHECKING:
@@ -42,13 +44,13 @@ def work(step: Context[Explore]) -> Result:
     if len(tables) > 1:
         explorations.append(exploration.explore(tables[1], step.schema, step.values.seed, tables[0].frame))
         comparison = exploration.compare(tables[0], tables[1], step.schema)
-    document: dict[str, Any] = {"explorations": explorations, "comparison": comparison}
-    step.log_json("exploration.json", document)
+    content = to_json(ExplorationDocument(tuple(explorations), comparison))
+    step.log_json("exploration.json", content)
     step.log_text("explore.html", exploration_report.render(explorations, comparison, run=step.run_id))
     step.log_metrics(exploration.scalars(explorations[0]))
     lines = [f"explore: {line}" for line in exploration_report.summary(explorations[0])]
     tags = {"data_kind": tables[0].kind, "synthetic": str(tables[0].kind == "synthetic").lower()}
-    return Result(digest(document), tags, [*lines, f"explore: explore.html is in run {step.run_id}"])
+    return Result(digest(content), tags, [*lines, f"explore: explore.html is in run {step.run_id}"])
 
 
 def read_table(name: str, located: Located, schema: Schema) -> Table:

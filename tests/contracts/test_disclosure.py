@@ -144,7 +144,7 @@ def published(schema: Schema) -> Mapping[str, Any]:
     measured = evaluation.evaluate(rows, schema, 0.3, evaluation.Bootstrap(0, 50))
     return {
         "profile": to_json(prepared.profile),
-        "exploration": json.loads(json.dumps(explored)),
+        "exploration": json.loads(json.dumps(to_json(explored))),
         "evaluation": json.loads(json.dumps(to_json(measured))),
         "metrics": exploration.scalars(explored),
         "frame": prepared,
@@ -167,7 +167,8 @@ def _everybody(schema: Schema, published: Mapping[str, Any], name: str) -> Knowl
         known.learn({code}, line["rows"], line["rate"])
     for group, line in zip(schema.subgroups, published["exploration"]["subgroups"], strict=True):
         if group.column == name:
-            known.learn(set(group.values or ()), line["rows"], line["rate"])
+            shown = line["people"]
+            known.learn(set(group.values or ()), shown["rows"], shown["rate"])
     return known
 
 
@@ -304,8 +305,8 @@ def test_a_few_rejected_rows_are_counted_nowhere(schema: Schema) -> None:
     assert [file["set_aside"] for file in made["files"]] == [None, 0]
     checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
     table = Table("t", "private", checked.valid, ROWS, len(checked.rejected), checked.problems)
-    data = exploration.explore(table, schema, 0)["data"]
-    assert data["read"] is data["rejected"] is None
+    data = exploration.explore(table, schema, 0).data
+    assert data.read is data.rejected is None
 
 
 def test_rare_outcomes_are_not_given_back_by_a_prevalence(schema: Schema) -> None:
@@ -315,9 +316,9 @@ def test_rare_outcomes_are_not_given_back_by_a_prevalence(schema: Schema) -> Non
     checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
     assert FILE_COLUMN in checked.valid
     explored = exploration.explore(Table("t", "private", checked.valid, ROWS, 0), schema, 0)
-    assert explored["data"]["positives"] is explored["data"]["prevalence"]["value"] is None
+    assert explored.data.positives is explored.data.prevalence.value is None
     assert "prevalence" not in exploration.scalars(explored)
-    assert all(level["rate"] is None for column in explored["columns"] for level in column["levels"])
+    assert all(level.rate is None for column in explored.columns for level in column.levels)
 
 
 @pytest.fixture(scope="module")

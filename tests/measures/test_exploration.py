@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from steps.data import validation
+from steps.data import split, validation
+from steps.data.documents import from_json, to_json
 from steps.data.schema import OpenQuestion, Schema
 from steps.data.schema_file import load
-from steps.measures import additive_logit, associations, bins, exploration, metrics, row_order
-from steps.measures.additive_logit import Block
-from steps.measures.delong import difference_error, placements
+from steps.measures import associations, bins, exploration, metrics, row_order
 from steps.measures.exploration import Table
+from steps.measures.exploration_document import ExplorationDocument
 from steps.reports import exploration as exploration_report
 from tests.conftest import ROOT
 from tests.made_up.clinic import clinic_rows, clinic_schema
@@ -51,22 +51,22 @@ def test_repeats_and_disagreements_are_counted(schema: Schema) -> None:
     twins = rows.iloc[[0, 0]].copy()
     twins["readmitted"] = [rows.iloc[0]["readmitted"], {"yes": "no", "no": "yes"}[rows.iloc[0]["readmitted"]]]
     table = _table(pd.concat([rows, twins], ignore_index=True), schema)
-    repeats = exploration.explore(table, schema, 0)["repeats"]
-    assert repeats["exact"] == 1
-    assert repeats["same_features"] == 2
-    assert repeats["disagreeing_patterns"] == 1
-    assert repeats["disagreeing_rows"] == 3
-    assert repeats["unavoidable_errors"] == pytest.approx(1 / 22)
+    repeats = exploration.explore(table, schema, 0).repeats
+    assert repeats.exact == 1
+    assert repeats.same_features == 2
+    assert repeats.disagreeing_patterns == 1
+    assert repeats.disagreeing_rows == 3
+    assert repeats.unavoidable_errors == pytest.approx(1 / 22)
 
 
 def test_an_outcome_of_more_than_two_values_tells_rows_apart(schema: Schema) -> None:
     """Rows alike but for an answer that counts as the same outcome are no exact repeats."""
     rows = _rows(30).head(10)
     table = _table(pd.concat([rows, rows], ignore_index=True), schema)
-    coarse = exploration.explore(table, schema, 0)["repeats"]["exact"]
-    fine = exploration.explore(Table(**{**vars(table), "answers": np.arange(20, dtype=np.intp)}), schema, 0)[
-        "repeats"
-    ]["exact"]
+    coarse = exploration.explore(table, schema, 0).repeats.exact
+    fine = exploration.explore(
+        Table(**{**vars(table), "answers": np.arange(20, dtype=np.intp)}), schema, 0
+    ).repeats.exact
     assert coarse == 10
     assert fine == 0
 
@@ -95,10 +95,10 @@ def test_random_order_is_hardly_ever_called_an_order() -> None:
 def test_a_column_that_holds_the_outcome_is_suspected(schema: Schema) -> None:
     """Glucose copied from the outcome predicts it perfectly alone; nothing else is suspected."""
     rows = _rows(3000)
-    assert exploration.explore(_table(rows, schema), schema, 0)["leaks"] == []
+    assert exploration.explore(_table(rows, schema), schema, 0).leaks == ()
     rows["glucose"] = np.where(rows["readmitted"] == "yes", 20.0, 5.0)
-    leaks = exploration.explore(_table(rows, schema), schema, 0)["leaks"]
-    assert [(leak["name"], leak["reason"]) for leak in leaks] == [("glucose", "alone")]
+    leaks = exploration.explore(_table(rows, schema), schema, 0).leaks
+    assert [(leak.name, leak.reason) for leak in leaks] == [("glucose", "alone")]
 
 
 def test_a_level_that_gives_the_outcome_away_is_suspected(schema: Schema) -> None:
@@ -107,8 +107,8 @@ def test_a_level_that_gives_the_outcome_away_is_suspected(schema: Schema) -> Non
     chosen = np.random.default_rng(0).random(len(rows)) < 0.08
     rows.loc[chosen, "ward"] = "NA"
     rows.loc[rows["ward"] == "NA", "readmitted"] = "yes"
-    leaks = exploration.explore(_table(rows, schema), schema, 0)["leaks"]
-    assert [(leak["name"], leak["label"]) for leak in leaks] == [("ward", "not assigned")]
+    leaks = exploration.explore(_table(rows, schema), schema, 0).leaks
+    assert [(leak.name, leak.label) for leak in leaks] == [("ward", "not assigned")]
 
 
 def test_rank_correlation_is_scipys_on_the_rows_where_both_are_present(schema: Schema) -> None:
@@ -139,55 +139,67 @@ def test_association_measures_reach_their_ends(schema: Schema) -> None:
     assert associations.correlation_ratio(ward, generator.random(4000)) < 0.04
 
 
-def _blocks(count: int) -> tuple[list[Block], NDArray[np.int8]]:
+def _outcome(y: NDArray[np.int8], frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(readmitted=np.where(y == 1, "yes", "no"))
+
+
+def test_what_a_column_adds_is_what_a_model_without_it_lacks(schema: Schema) -> None:
+    """A copy of the only cause, with some noise, predicts well alone and adds nothing beside the cause."""
     generator = np.random.default_rng(5)
-    codes = [generator.integers(0, size, count).astype(np.intp) for size in (2, 4, 5)]
-    odds = -1.5 + 0.9 * codes[0] + 0.4 * codes[1] + 0.1 * codes[2]
-    y = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int8)
-    return [Block(code, size) for code, size in zip(codes, (2, 4, 5), strict=True)], y
+    rows = clinic_rows(8000, 3)
+    cause = generator.integers(1, 4, len(rows))
+    rows["stage"] = cause
+    rows["smoker"] = np.where(generator.random(len(rows)) < 0.05, 1 - (cause > 2), cause > 2).astype(int)
+    rows = _outcome((generator.random(len(rows)) < 1 / (1 + np.exp(4 - 2.0 * cause))).astype(np.int8), rows)
+    prediction = exploration.explore(_table(rows, schema), schema, 0).prediction
+    assert prediction is not None
+    by_name = {entry.name: entry for entry in prediction.alone}
+    assert by_name["smoker"].roc_auc > 0.7
+    assert abs(by_name["smoker"].adds) < 0.003
+    assert by_name["stage"].adds > 5 * by_name["stage"].adds_stderr > 0
+    assert prediction.roc_auc == pytest.approx(by_name["stage"].roc_auc, abs=0.01)
 
 
-def test_the_additive_model_is_ridge_logistic_regression_on_one_hot_columns() -> None:
-    """The same risks as scikit-learn's, which minimises the same penalised likelihood."""
+def test_one_effect_for_each_level_ranks_as_well_as_logistic_regression_on_one_hot_columns(
+    schema: Schema,
+) -> None:
+    """Few rounds are enough: the held-out ROC AUC is that of scikit-learn on the same codes and rows."""
     from sklearn.linear_model import LogisticRegression
 
-    blocks, y = _blocks(3000)
-    design = np.hstack([np.eye(block.size)[block.codes] for block in blocks])
-    expected = LogisticRegression(C=0.5, tol=1e-10, max_iter=1000).fit(design, y).decision_function(design)
-    assert additive_logit.fit(blocks, y).log_odds(blocks) == pytest.approx(expected, abs=1e-3)
-
-
-def test_leaving_a_block_out_comes_close_to_fitting_without_it() -> None:
-    """The quadratic approximation, by its ROC AUC."""
-    blocks, y = _blocks(6000)
-    quick = additive_logit.fit(blocks, y).without(1).log_odds(blocks)
-    refitted = additive_logit.fit([blocks[0], blocks[2]], y).log_odds([blocks[0], blocks[2]])
-    assert metrics.roc_auc(y, quick) == pytest.approx(metrics.roc_auc(y, refitted), abs=2e-3)
-
-
-def test_the_paired_areas_are_delongs() -> None:
-    """Areas and the standard error of their difference."""
-    generator = np.random.default_rng(0)
-    y = (generator.random(1500) < 0.3).astype(np.int8)
-    first = y + generator.normal(0, 1.2, 1500)
-    second = first + generator.normal(0, 0.8, 1500)
-    paired = additive_logit.paired_auc(y, first, second)
-    assert paired.first == pytest.approx(metrics.roc_auc(y, first))
-    assert paired.second == pytest.approx(metrics.roc_auc(y, second))
-    error = difference_error(placements(y, first), placements(y, second))
-    assert paired.stderr == pytest.approx(error, rel=0.01)
+    frame = _table(_rows(8000), schema).frame
+    columns = bins.code(frame, schema)
+    y = np.asarray(frame["__target__"], dtype=np.float64)
+    learn = split.part(split.row_keys(frame, schema)) == 0
+    design = np.hstack([np.eye(column.size)[column.codes] for column in columns])
+    model = LogisticRegression(C=0.5, max_iter=1000).fit(design[learn], y[learn])
+    expected = metrics.roc_auc(y[~learn], model.decision_function(design[~learn]))
+    prediction = exploration.explore(_table(_rows(8000), schema), schema, 0).prediction
+    assert prediction is not None
+    assert prediction.roc_auc == pytest.approx(expected, abs=0.004)
 
 
 def test_a_pair_that_says_more_than_its_parts_comes_first(schema: Schema) -> None:
-    """The interaction that was planted is the strongest, and crossing the two is tried as a derived
-    feature.
-    """
-    prediction = exploration.explore(_table(_rows(12_000), schema), schema, 0)["prediction"]
-    first = prediction["interactions"][0]
-    assert {first["first"], first["second"]} == {"stage", "smoker"}
-    assert first["interaction"] > 3
-    assert any(entry["name"] == "stage × smoker" for entry in prediction["derived"])
-    assert prediction["alone"][0]["name"] == "stage"
+    """The interaction that was planted adds more than chance, and no other pair does."""
+    prediction = exploration.explore(_table(_rows(12_000), schema), schema, 0).prediction
+    assert prediction is not None
+    first, *others = prediction.interactions
+    assert {first.first, first.second} == {"stage", "smoker"}
+    assert first.gain.low > 0
+    assert all(pair.gain.low <= 0 for pair in others)
+    assert prediction.together is not None
+    assert prediction.together.value > 0
+    assert prediction.alone[0].name == "stage"
+
+
+def test_the_document_is_read_as_it_was_written(schema: Schema) -> None:
+    """From dataclasses to the text of JSON and back, with prediction and comparison."""
+    tables = [_table(_rows(3000, seed), schema) for seed in (1, 2)]
+    document = ExplorationDocument(
+        tuple(exploration.explore(table, schema, 0) for table in tables),
+        exploration.compare(*tables, schema),
+    )
+    text = json.dumps(to_json(document), allow_nan=False)
+    assert from_json(ExplorationDocument, json.loads(text), "exploration.json") == document
 
 
 def test_no_value_of_a_single_row_is_in_the_document_or_the_report(schema: Schema) -> None:
@@ -195,7 +207,7 @@ def test_no_value_of_a_single_row_is_in_the_document_or_the_report(schema: Schem
     rows = _rows(2000)
     rows.loc[77, "glucose"] = 38.7391
     document = exploration.explore(_table(rows, schema), schema, 0)
-    assert "38.7" not in json.dumps(document)
+    assert "38.7" not in json.dumps(to_json(document))
     assert "38.7" not in exploration_report.render([document])
 
 
@@ -203,7 +215,7 @@ def test_data_without_an_outcome_are_explored_and_say_so(schema: Schema) -> None
     """Composition, order and associations stay; nothing speaks of prediction."""
     table = _table(_rows(600).drop(columns="readmitted"), schema)
     document = exploration.explore(table, schema, 0)
-    assert document["prediction"] is None
+    assert document.prediction is None
     answers = exploration_report.questions(document)
     assert len(answers) == 10
     assert "no outcome" in answers[1].answer
@@ -219,7 +231,7 @@ def test_open_questions_of_a_draft_are_said_without_their_texts(schema: Schema) 
     said = "a draft with 2 questions that only a person can answer, about glucose:"
     assert said in exploration_report.render([document])
     assert said in exploration_report.summary(document)[-1]
-    assert "39.5 mean" not in json.dumps(document)
+    assert "39.5 mean" not in json.dumps(to_json(document))
 
 
 def test_two_data_sets_stand_side_by_side_in_the_bands_of_the_first(schema: Schema) -> None:
@@ -232,10 +244,10 @@ def test_two_data_sets_stand_side_by_side_in_the_bands_of_the_first(schema: Sche
         exploration.explore(tables[1], schema, 0, tables[0].frame),
     ]
     comparison = exploration.compare(*tables, schema)
-    assert comparison["columns"][0]["name"] == "glucose"
-    assert comparison["columns"][0]["evidence"] > 10
-    assert all(column["psi"] < 0.02 for column in comparison["columns"][1:])
-    labels = [[level["label"] for level in document["columns"][0]["levels"]] for document in documents]
+    assert comparison.columns[0].name == "glucose"
+    assert comparison.columns[0].evidence > 10
+    assert all(column.psi < 0.02 for column in comparison.columns[1:])
+    labels = [[level.label for level in document.columns[0].levels] for document in documents]
     assert labels[0] == labels[1]
     page = exploration_report.render(documents, comparison)
     assert "Side by side" in page
@@ -257,8 +269,23 @@ def test_one_level_only_and_few_rows_do_not_stop_it(schema: Schema) -> None:
     rows = _rows(12)
     rows["smoker"] = 1
     document = exploration.explore(_table(rows, schema), schema, 0)
-    assert [column["name"] for column in document["columns"] if column["constant"]] == ["smoker"]
+    assert [column.name for column in document.columns if column.constant] == ["smoker"]
     assert exploration_report.render([document])
+
+
+def test_a_column_without_answers_and_a_constant_one_add_nothing(schema: Schema) -> None:
+    """Neither stops the fit of the others, and no interaction is looked for in them."""
+    rows = _rows(3000)
+    rows["glucose"] = np.nan
+    rows["smoker"] = 1
+    prediction = exploration.explore(_table(rows, schema), schema, 0).prediction
+    assert prediction is not None
+    adds = {entry.name: entry.adds for entry in prediction.alone}
+    assert adds["glucose"] == adds["smoker"] == 0
+    assert adds["stage"] > 0.05
+    assert {frozenset((pair.first, pair.second)) for pair in prediction.interactions} == {
+        frozenset(("stage", "ward"))
+    }
 
 
 def test_the_cohort_has_no_order_and_no_leak() -> None:
@@ -267,9 +294,9 @@ def test_the_cohort_has_no_order_and_no_leak() -> None:
     raw = pd.read_parquet(ROOT / "data" / "cohort.parquet").head(8000)
     checked = validation.check(raw, schema, schema.target.name, schema.target.positive, require_target=False)
     found = exploration.explore(Table("cohort", "synthetic", checked.valid, 8000, 0), schema, 0)
-    assert found["order"]["ordered"] == []
-    assert found["leaks"] == []
-    assert found["prediction"]["roc_auc"] > 0.78
+    assert found.order.ordered == ()
+    assert found.leaks == ()
+    assert found.prediction.roc_auc > 0.78
 
 
 @pytest.mark.soak
@@ -286,9 +313,9 @@ def test_the_survey_in_a_minute(survey_path: Path) -> None:
     found = exploration.explore(table, schema, 0)
     assert exploration_report.render([found])
     assert time.monotonic() - started < 60
-    assert found["repeats"]["exact"] == 23_899
-    assert len(found["order"]["ordered"]) >= 20
-    assert len(found["order"]["breaks"]) > 40
-    strongest = {(pair["first"], pair["second"]) for pair in found["associations"]["strongest"][:4]}
+    assert found.repeats.exact == 23_899
+    assert len(found.order.ordered) >= 20
+    assert len(found.order.breaks) > 40
+    strongest = {(pair.first, pair.second) for pair in found.associations.strongest[:4]}
     assert {("Education", "Income"), ("GenHlth", "PhysHlth")} <= strongest
-    assert found["prediction"]["roc_auc"] == pytest.approx(0.828, abs=0.003)
+    assert found.prediction.roc_auc == pytest.approx(0.828, abs=0.003)
