@@ -120,12 +120,14 @@ def _tables(
         cells = np.ix_(*(entries[feature] for feature in features))
         counts = _people(bins, places, columns, rows)
         blank = counts.learned_from < SMALLEST_CELL
+        # A column alone has few bins, whose sum is known; the many cells of a pair leave each other room.
+        in_tens = disclosure.coarse_parts if len(places) == 1 else disclosure.coarse
         terms.append(
             Term(
                 places,
                 np.where(blank, 0.0, scores[cells]),
                 np.where(blank, 0.0, spreads[cells] * _SPREAD_FACTOR),
-                disclosure.coarse(counts.answered).astype(np.float64),
+                in_tens(counts.answered).astype(np.float64),
             )
         )
     spread = float(np.std(machine.bagged_intercept_)) * _SPREAD_FACTOR
