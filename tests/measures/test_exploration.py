@@ -15,7 +15,7 @@ from steps.data import split, validation
 from steps.data.documents import from_json, to_json
 from steps.data.schema import OpenQuestion, Schema
 from steps.data.schema_file import load
-from steps.measures import associations, bins, exploration, metrics, row_order
+from steps.measures import associations, bins, exploration, exploration_prediction, metrics, row_order
 from steps.measures.exploration import Table
 from steps.measures.exploration_document import ExplorationDocument
 from steps.reports import exploration as exploration_report
@@ -191,6 +191,28 @@ def test_a_pair_that_says_more_than_its_parts_comes_first(schema: Schema) -> Non
     assert prediction.alone[0].name == "stage"
 
 
+def test_strong_effects_of_single_columns_do_not_crowd_out_an_interaction(schema: Schema) -> None:
+    """Of 21 pairs eight are tried: the one that was planted is among them, although its columns say nothing
+    alone and five others say much.
+    """
+    generator = np.random.default_rng(4)
+    codes = generator.integers(0, 2, (12_000, 7)).astype(np.intp)
+    odds = -2.5 + codes[:, :5].sum(axis=1) + 0.8 * (codes[:, 5] ^ codes[:, 6]) - 0.4
+    outcome = (generator.random(len(codes)) < 1 / (1 + np.exp(-odds))).astype(np.float64)
+    columns = [
+        bins.Coded(dataclasses.replace(schema.column("smoker"), name=f"c{place}"), own, ("no", "yes"), ())
+        for place, own in enumerate(codes.T)
+    ]
+    keys = generator.integers(0, 2**64, len(codes), dtype=np.uint64)
+    prediction = exploration_prediction.predict(columns, outcome, keys, 0)
+    assert prediction is not None
+    assert prediction.pairs_tried == 21
+    assert len(prediction.interactions) == 8
+    first = prediction.interactions[0]
+    assert {first.first, first.second} == {"c5", "c6"}
+    assert first.gain.low > 0.01
+
+
 def test_the_document_is_read_as_it_was_written(schema: Schema) -> None:
     """From dataclasses to the text of JSON and back, with prediction and comparison."""
     tables = [_table(_rows(3000, seed), schema) for seed in (1, 2)]
@@ -300,22 +322,23 @@ def test_the_cohort_has_no_order_and_no_leak() -> None:
 
 
 @pytest.mark.soak
-def test_the_survey_in_a_minute(survey_path: Path) -> None:
+def test_the_survey_in_a_minute_of_one_processor(survey_path: Path) -> None:
     """Exact repeats, the order by state and the real associations, on 253,680 rows."""
     import time
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     raw = pd.read_parquet(survey_path)
-    started = time.monotonic()
+    started = time.process_time()
     checked = validation.check(raw, schema, schema.target.name, schema.target.positive, require_target=False)
     answers = pd.factorize(raw[schema.target.name])[0]
     table = Table("survey", "public", checked.valid, len(raw), len(checked.rejected), answers=answers)
     found = exploration.explore(table, schema, 0)
     assert exploration_report.render([found])
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     assert found.repeats.exact == 23_899
     assert len(found.order.ordered) >= 20
     assert len(found.order.breaks) > 40
     strongest = {(pair.first, pair.second) for pair in found.associations.strongest[:4]}
     assert {("Education", "Income"), ("GenHlth", "PhysHlth")} <= strongest
+    assert found.prediction is not None
     assert found.prediction.roc_auc == pytest.approx(0.828, abs=0.003)
