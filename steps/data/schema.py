@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Code = float | str
 LevelledKind = Literal["binary", "ordinal", "nominal"]
+Expectation = Literal["up", "down"]
 SourceKind = Literal["synthetic", "public"]
 Take = Literal["largest", "smallest"]
 Operation = Literal[
@@ -67,7 +68,8 @@ class NumericColumn:
 
     `spellings`: the names that files may give it, its own first, and how they write it (none: its own name,
     values as they are meant). `required`: a row without an answer is refused. `may_lack`: a file without the
-    column counts as one whose answers are all missing.
+    column counts as one whose answers are all missing. `expect`: `up` where the risk should rise with the
+    column.
     """
 
     name: str
@@ -79,6 +81,7 @@ class NumericColumn:
     spellings: tuple[Spelling, ...] = ()
     required: bool = False
     may_lack: bool = False
+    expect: Expectation | None = None
 
     @property
     def kind(self) -> Literal["numeric"]:
@@ -104,6 +107,7 @@ class LevelledColumn:
     spellings: tuple[Spelling, ...] = ()
     required: bool = False
     may_lack: bool = False
+    expect: Expectation | None = None
 
     @property
     def codes(self) -> tuple[Code, ...]:

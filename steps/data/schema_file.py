@@ -379,6 +379,7 @@ def _column(column: keys.ColumnKeys) -> Column:
         "spellings": spellings,
         "required": column.required,
         "may_lack": column.may_lack,
+        "expect": column.expect,
     }
     if column.kind == "numeric":
         assert column.minimum is not None and column.maximum is not None

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from steps.data.schema import Code, DriftLimits, Operation, SourceKind, Take
+from steps.data.schema import Code, DriftLimits, Expectation, Operation, SourceKind, Take
 
 _LIMITS = DriftLimits()
 
@@ -307,6 +307,11 @@ class ColumnKeys(Keys):
     may_lack: Flag = Field(
         False,
         description="A file may lack the whole column: its answers then count as missing, and that is said.",
+    )
+    expect: Expectation | None = Field(
+        default=None,
+        description="`up` where the risk should rise with the column, `down` where it should fall: the page "
+        "of a glass box then names where it does not. Nothing is forced.",
     )
 
 

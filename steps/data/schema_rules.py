@@ -57,6 +57,8 @@ def of_column(column: ColumnKeys) -> Iterator[str]:
         yield "divide_by should not be 0, round_to should be above 0"
     if column.required and column.may_lack:
         yield "a column that is required cannot be lacking: take one of required and may_lack away"
+    if column.expect is not None and column.kind == "nominal":
+        yield "expect is for columns whose values have an order, not for a nominal one"
 
 
 def _of_range(column: ColumnKeys) -> Iterator[str]:

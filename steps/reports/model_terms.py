@@ -27,6 +27,15 @@ READS = ("templates/terms.html", "templates/report.css")
 
 
 @dataclass(frozen=True)
+class Surprise:
+    """A stretch of a curve that goes against what the schema expects, by `log_odds`."""
+
+    first: str
+    last: str
+    log_odds: float
+
+
+@dataclass(frozen=True)
 class TermView:
     """One term as the page shows it. `importance` is the mean size of its effect over the training rows."""
 
@@ -36,6 +45,7 @@ class TermView:
     lowest: tuple[str, float]
     highest: tuple[str, float]
     picture: str
+    surprises: tuple[Surprise, ...] = ()
 
 
 def render(terms: Terms, schema: Schema, *, name: str, synthetic: bool) -> str:
@@ -130,7 +140,33 @@ def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
         extreme(order[0]) if order else nothing,
         extreme(order[-1]) if order else nothing,
         picture,
+        surprises(terms, term, schema) if len(columns) == 1 else (),
     )
+
+
+def surprises(terms: Terms, term: Term, schema: Schema) -> tuple[Surprise, ...]:
+    """Where a column's own curve falls although the schema expects it to rise, or rises against `down`.
+
+    A stretch counts if it goes against the expectation by more than the band of the curve at both its ends;
+    what pairs with other columns add to it is not looked at.
+    """
+    column = terms.columns[term.columns[0]]
+    expected = schema.column(column.name).expect
+    if expected is None:
+        return ()
+    slope = terms.calibration.slope
+    heights = (1 if expected == "up" else -1) * slope * term.effects[1:]
+    spread = _BAND * abs(slope) * term.spread[1:]
+    found = []
+    start = 0
+    for end in range(1, len(heights) + 1):
+        if end < len(heights) and heights[end] < heights[end - 1]:
+            continue
+        against = float(heights[start] - heights[end - 1])
+        if against > math.hypot(spread[start], spread[end - 1]):
+            found.append(Surprise(column.label(start + 1), column.label(end), against))
+        start = end
+    return tuple(found)
 
 
 def _is_ordered(schema: Schema, name: str) -> bool:

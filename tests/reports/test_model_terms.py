@@ -6,13 +6,14 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from steps.data.schema import Schema
-from steps.models.served_model import Term, Terms
+from steps.data.schema import Expectation, Schema
+from steps.models.served_model import Binning, Term, Terms
 from steps.reports import model_terms
 from tests.made_up.clinic import clinic_schema
 from tests.models.test_terms import glass_box
@@ -65,3 +66,22 @@ def test_a_count_that_may_not_be_shown_is_empty(schema: Schema) -> None:
     people = [row["people"] for row in csv.DictReader(io.StringIO(model_terms.table(terms)))]
     assert people == ["0", "", "40"]
     assert "<svg" in model_terms.render(terms, schema, name="x", synthetic=False)
+
+
+def rising_but_once(schema: Schema, expect: Expectation | None, spread: float) -> str:
+    """The page of a box whose risk rises with the stage, but from moderate to severe."""
+    stage = Binning("stage", ("mild", "moderate", "severe"), levels=(1.0, 2.0, 3.0), bins=(1, 2, 3))
+    term = Term((0,), np.array([0.0, 0.0, 0.6, 0.1]), np.full(4, spread), np.full(4, 500.0))
+    columns = tuple(replace(one, expect=expect if one.name == "stage" else None) for one in schema.columns)
+    box = Terms([stage], [term], -1.0)
+    return model_terms.render(box, replace(schema, columns=columns), name="readmission", synthetic=False)
+
+
+def test_a_risk_that_falls_where_it_should_rise_is_named(schema: Schema) -> None:
+    """With the stretch and its height; within the band, or without an expectation, nothing is said."""
+    page = rising_but_once(schema, "up", 0.01)
+    assert page.count("Against what the schema expects") == 1
+    assert "from moderate to severe, by 0.50" in page
+    assert "Against what the schema expects" not in rising_but_once(schema, "up", 0.5)
+    assert "Against what the schema expects" not in rising_but_once(schema, None, 0.01)
+    assert "from mild to moderate, by 0.60" in rising_but_once(schema, "down", 0.01)
