@@ -276,7 +276,7 @@ const start = (page) => {
     const effect = Math.abs(reason.effect) < 0.005 ? words.neutral : say(isMore ? words.raises : words.lowers, { factor });
     return element(
       "tr", {}, element("th", { scope: "row" }, name), element("td", { class: "bar" }, bar, element("small", {}, effect)),
-      element("td", {}, standing(reason.people)),
+      element("td", {}, reason.bins.every(Boolean) ? standing(reason.people) : ""),
     );
   };
 
