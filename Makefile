@@ -66,7 +66,7 @@ pictures: .venv/installed  ## The README's pictures of MLflow's pages and the re
 	@python -m docs.tools.page_pictures
 
 test: .venv/installed-dev  ## The tests that need nothing but Python, two at a time (8 minutes at most)
-	@python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/installed-dev  ## Style and types
 	@ruff check .

@@ -289,7 +289,7 @@ def run_arguments(name: str, variables: dict[str, str]) -> list[str]:
         *(["--read-only"] if service["read_only"] else []),
     ]
     for flag, key in (("--cap-drop", "cap_drop"), ("--security-opt", "security_opt"), ("--tmpfs", "tmpfs")):
-        for value in service[key]:
+        for value in service.get(key, ()):
             arguments += [flag, value]
     for key, value in service["environment"].items():
         arguments += ["--env", f"{key}={expand(str(value), variables)}"]

@@ -403,10 +403,16 @@ def test_new_data_are_compared_and_trained_and_a_refusal_ends_green(
 @pytest.mark.real
 def test_broken_data_are_compared_and_never_trained_on(restored: Checkout) -> None:
     """A tenth of the new file's BMI is impossible: drift says mend, the chain is not started, and it ends
-    green."""
+    green. The champion is registered for private data as well: one of made-up people judges none."""
+    import mlflow
     import pandas as pd
 
     runner = Runner(restored.folder, "workflow_dispatch", "broken.parquet", "1")
+    client = mlflow.MlflowClient(restored.tracking_uri, restored.tracking_uri)
+    made_up = client.get_model_version_by_alias("diabetes-risk-synthetic", "champion")
+    client.create_registered_model("diabetes-risk")
+    private = client.create_model_version("diabetes-risk", made_up.source, made_up.run_id, tags=made_up.tags)
+    client.set_registered_model_alias("diabetes-risk", "champion", private.version)
     rows = pd.read_parquet(runner.folder / "data" / "cohort.parquet").head(5000)
     rows = rows.astype({"BMI": float})
     rows.loc[rows.index % 10 == 0, "BMI"] = 400

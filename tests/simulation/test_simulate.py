@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +100,7 @@ def trouble(known: world.World, tmp_path_factory: pytest.TempPathFactory) -> Pas
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:
-    """(dashboard: panel, PromQL with the variables' default values) of every query on every dashboard."""
+    """(dashboard: panel, PromQL with the variables' default values) of each query about model and sidecar."""
     for board in lint.read().dashboards.values():
         values = {"__rate_interval": "20m", "feature": ".*", "one": "BMI"}
         for variable in board["templating"]["list"]:
@@ -110,6 +111,8 @@ def panel_queries() -> Iterator[tuple[str, str]]:
                 expr = target["expr"]
                 for name, value in values.items():
                     expr = expr.replace(f"${name}", value)
+                if re.search(r"\b(prometheus|grafana)_", expr):
+                    continue  # what these say of themselves is no part of a simulated past
                 yield f"{board['uid']}: {panel['title']} ({target['refId']})", expr
 
 
