@@ -32,7 +32,7 @@ def copy(champion: Champion, tmp_path: Path) -> Iterator[Checkout]:
 
 
 @pytest.fixture
-def plan(copy: Checkout, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+def plan(copy: Checkout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, str]]]:
     """Step -> what `make plan` says of it in the copy."""
     monkeypatch.setattr(pipeline, "PROJECT", copy.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", copy.tracking_uri)
@@ -42,7 +42,8 @@ def plan(copy: Checkout, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[
         given = [part for name, value in {**QUICK, **values}.items() for part in ("-P", f"{name}={value}")]
         return {line[:18].strip(): line[19:] for line in plan_lines(given)}
 
-    return ask
+    yield ask
+    mlflow.set_tracking_uri(None)  # what a process has set goes before the environment, for every later test
 
 
 def edit(checkout: Checkout, file: str, old: str, new: str) -> None:
