@@ -8,6 +8,7 @@ the schema's closed interval) or *unknown level*. Only bins take part in PSI and
 
 import json
 import math
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ import numpy.typing as npt
 FORMAT = 1
 MISSING, OUT_OF_RANGE, UNKNOWN = -1, -2, -3
 KINDS = ("numeric", "binary", "ordinal", "nominal")
+# Each group has series of its own, and its place is seven bits of a feedback token.
+MOST_GROUPS = 20
 
 Binned = npt.NDArray[np.int64]
 Level = float | str
@@ -67,6 +70,15 @@ class Feature:
         codes: dict[Level, int] = {level: index for index, level in enumerate(self.levels)}
         codes.update(dict.fromkeys(self.missing_codes, MISSING))
         object.__setattr__(self, "codes", codes)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The bins as people call them: labels of the levels, or ranges such as "22 to below 30"."""
+        if self.kind != "numeric" or self.minimum is None or self.maximum is None:
+            return self.labels if len(self.labels) == len(self.bins) else self.bins
+        edges = [f"{edge:.6g}" for edge in (self.minimum, *self.edges, self.maximum)]
+        below = [f"{low} to below {high}" for low, high in pairwise(edges[:-1])]
+        return (*below, f"{edges[-2]} to {edges[-1]}")
 
     @property
     def is_text(self) -> bool:
@@ -127,6 +139,11 @@ class Score:
     threshold: float
     threshold_bin: int
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The bins as ranges of risk, such as "4.1 to 6.3 %"."""
+        return tuple(f"{100 * low:.3g} to {100 * high:.3g} %" for low, high in pairwise(self.edges))
+
     def bin(self, risks: npt.NDArray[np.float64]) -> Binned:
         """Bin index of each risk, shape (n,); edges[i] <= risk < edges[i+1], the last bin closed; -1 if the
         risk is no number from 0 to 1."""
@@ -141,6 +158,47 @@ class Score:
         if not 0.0 <= risk <= 1.0:
             return MISSING
         return min(bisect_right(self.edges, risk) - 1, len(self.bins) - 1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """People whom the monitor counts on their own: some levels of a feature, or a range of a numeric one."""
+
+    name: str
+    levels: tuple[Level, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def has(self, value: Level) -> bool:
+        """Whether a value of the feature, which is in one of its bins, belongs to the group."""
+        if self.levels:
+            return value in self.levels
+        low, high = self.minimum, self.maximum
+        return isinstance(value, float) and (low is None or low <= value) and (high is None or value <= high)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of one feature, which share nobody; not everybody need be in one."""
+
+    feature: Feature
+    members: tuple[Group, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the groups are called, in their order."""
+        return tuple(group.name for group in self.members)
+
+    @property
+    def key(self) -> int:
+        """32 bits that differ where feature, names or members differ."""
+        return zlib.crc32(json.dumps(_groups_document(self), sort_keys=True).encode())
+
+    def place(self, value: Level | None) -> int:
+        """Place of the value's group, from 1; 0 if it has none: missing, out of range, unknown or in none."""
+        if value is None or self.feature.bin_value(value) < 0:
+            return 0
+        return next((place for place, group in enumerate(self.members, 1) if group.has(value)), 0)
 
 
 @dataclass(frozen=True)
@@ -177,12 +235,14 @@ class Reference:
     data: Mapping[str, Any]
     target: Mapping[str, Any]
     validation: Mapping[str, Any]
+    groups: Groups | None = None
     raw: Mapping[str, Any] = field(repr=False, compare=False, default_factory=dict)
 
 
 def document(reference: Reference) -> dict[str, Any]:
     """The reference as JSON-able values of format 1, which `parse` reads back."""
     model, score, golden = reference.model, reference.score, reference.golden
+    groups = {} if reference.groups is None else {"groups": _groups_document(reference.groups)}
     return {
         "format": FORMAT,
         "model": {
@@ -213,7 +273,18 @@ def document(reference: Reference) -> dict[str, Any]:
             "rows": [list(row) for row in golden.rows],
             "scores": list(golden.scores),
         },
+        **groups,
     }
+
+
+def _groups_document(groups: Groups) -> dict[str, Any]:
+    members = [
+        {"name": group.name, "levels": list(group.levels)}
+        if group.levels
+        else {"name": group.name, "minimum": group.minimum, "maximum": group.maximum}
+        for group in groups.members
+    ]
+    return {"feature": groups.feature.name, "members": members}
 
 
 def _feature_document(feature: Feature) -> dict[str, Any]:
@@ -278,11 +349,14 @@ def parse(document: Mapping[str, Any]) -> Reference:
     golden = part("golden", _golden)
     floors = part("floors", lambda floors: {str(name): float(value) for name, value in floors.items()})
     data, target, validation = (part(name, dict) for name in ("data", "target", "validation"))
+    groups = None
+    if features and document.get("groups") is not None:
+        groups = part("groups", lambda groups: _groups(groups, features))
     if golden and features and set(golden.columns) != {feature.name for feature in features}:
         problems.append("golden: columns differ from the features")
     if problems:
         raise ReferenceError("reference: " + "; ".join(problems))
-    return Reference(model, features, score, floors, golden, data, target, validation, document)
+    return Reference(model, features, score, floors, golden, data, target, validation, groups, document)
 
 
 class _BrokenError(Exception):
@@ -372,6 +446,32 @@ def _feature(part: Mapping[str, Any]) -> Feature:
         missing_codes=tuple(level(value) for value in part.get("missing_codes", ())),
         required=required,
     )
+
+
+def _groups(part: Mapping[str, Any], features: Sequence[Feature]) -> Groups:
+    feature = next((one for one in features if one.name == part["feature"]), None)
+    if feature is None:
+        raise _BrokenError(["feature is none of the features"])
+
+    def group(member: Mapping[str, Any]) -> Group:
+        levels = tuple(str(one) if feature.is_text else float(one) for one in member.get("levels", ()))
+        ends = [member.get(key) for key in ("minimum", "maximum")]
+        low, high = (None if end is None else float(end) for end in ends)
+        return Group(str(member["name"]), levels, low, high)
+
+    members = tuple(map(group, part["members"]))
+    names = [member.name for member in members]
+    _refuse(
+        there_is_no_group=not members,
+        more_than_20_groups=len(members) > MOST_GROUPS,
+        group_names_must_be_distinct_and_not_empty=len(set(names)) < len(names) or "" in names,
+        levels_must_be_those_of_the_feature=any(
+            level not in feature.levels for member in members for level in member.levels
+        ),
+        a_group_of_a_feature_with_levels_must_have_levels=feature.kind != "numeric"
+        and not all(member.levels for member in members),
+    )
+    return Groups(feature, members)
 
 
 def _score(part: Mapping[str, Any]) -> Score:

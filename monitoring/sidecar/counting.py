@@ -68,6 +68,8 @@ class Observer:
         self._budget = budget or Budget(MOST_BYTES)
         self._parsed_bytes = parsed_bytes
         self._lot = Lot(lot_rows)
+        self._groups = reference.groups if reference else None
+        self._group_lots = [Lot(lot_rows) for _ in range(metrics.group_count)]
         self._reference = reference
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         self._limit = limit
@@ -96,6 +98,7 @@ class Observer:
         self._stopped.set()
         self._thread.join()
         self._metrics.dropped["rows"].inc(self._lot.rows)
+        self._metrics.dropped["group_rows"].inc(sum(lot.rows for lot in self._group_lots))
         if self._lot.rows:
             log.info("%d rows of an unfilled lot are not counted", self._lot.rows)
 
@@ -104,26 +107,32 @@ class Observer:
         with self._draining:
             while self._queue:
                 tables: list[payloads.Table] = []
+                flags: list[bool | None] = []
                 rows = counted_bytes = 0
                 while self._queue and rows < MOST_ROWS_AT_ONCE:
                     seen = self._queue.popleft()
                     counted_bytes += seen.size
+                    flagged: Sequence[bool | None] = ()
                     with self._failing("count"):
-                        self._count_predictions(seen)
+                        flagged = self._count_predictions(seen)
                     if not seen.tables or not seen.answered:
                         with self._failing("count"):
-                            self._count_body(seen)
+                            self._count_body(seen, flagged)
                         continue
                     for table in seen.tables:
                         if tables and (table.form, table.columns) != (tables[0].form, tables[0].columns):
-                            self._count_tables(tables)
-                            tables = []
+                            self._count_tables(tables, flags)
+                            tables, flags = [], []
                         tables.append(table)
-                        rows += len(table.rows)
+                    row_count = sum(len(table.rows) for table in seen.tables)
+                    rows += row_count
+                    flags += flagged if len(flagged) == row_count else [None] * row_count
                 if tables:
-                    self._count_tables(tables)
+                    self._count_tables(tables, flags)
                 self._budget.release(counted_bytes)
                 self._lot.offer()
+                for lot in self._group_lots:
+                    lot.offer()
 
     def _run(self) -> None:
         while not self._stopped.wait(INTERVAL):
@@ -141,14 +150,16 @@ class Observer:
             self._metrics.observation_failures[part].inc()
             log.warning("could not %s: %s", part, type(error).__name__)
 
-    def _count_tables(self, tables: Sequence[payloads.Table]) -> None:
+    def _count_tables(self, tables: Sequence[payloads.Table], flagged: Sequence[bool | None]) -> None:
         with self._failing("count"):
             joined = payloads.Table(
                 tables[0].form, tables[0].columns, [row for table in tables for row in table.rows]
             )
-            self._count_columns(payloads.table_columns(joined, self._names), True, len(tables))
+            columns = payloads.table_columns(joined, self._names)
+            self._count_columns(columns, True, len(tables))
+            self._count_groups(columns, flagged)
 
-    def _count_body(self, seen: Seen) -> None:
+    def _count_body(self, seen: Seen, flagged: Sequence[bool | None]) -> None:
         """Count a body of any format; of one that got no predictions only which columns it had."""
         columns = (
             payloads.table_columns(seen.tables[0], self._names)
@@ -157,6 +168,7 @@ class Observer:
         )
         if columns is not None:
             self._count_columns(columns, seen.answered, 1)
+            self._count_groups(columns, flagged)
         elif seen.answered:
             self._metrics.observation_failures["body"].inc()
 
@@ -175,26 +187,43 @@ class Observer:
         if columns.others:
             self._metrics.extra_columns.inc(columns.others * requests)
 
-    def _count_predictions(self, seen: Seen) -> None:
-        if not seen.answered:
+    def _count_groups(self, columns: payloads.Columns, flagged: Sequence[bool | None]) -> None:
+        """Count rows by group and class, each group in a lot of its own; where rows and predictions are not
+        equally many, nobody knows whose they are."""
+        column = columns.values.get(self._groups.feature.name, ()) if self._groups else ()
+        if self._groups is None or len(column) != len(flagged):
             return
+        for value, is_flagged in zip(column, flagged, strict=True):
+            place = values.group(self._groups, value)
+            if place and is_flagged is not None:
+                lot = self._group_lots[place - 1]
+                lot.rows += 1
+                lot.count(self._metrics.group_rows[place - 1][is_flagged], 1)
+
+    def _count_predictions(self, seen: Seen) -> Sequence[bool | None]:
+        """Count the predictions of an answer; whether each row was flagged, None for one without a risk."""
+        if not seen.answered:
+            return ()
         found = seen.predictions if seen.predictions is not None else payloads.predictions(seen.answer)
         if found is None:
             self._metrics.observation_failures["answer"].inc()
-            return
+            return ()
         self._metrics.rows.inc(len(found))
         self._lot.rows += len(found)
         if self._reference is None:
-            return
+            return ()
         score = self._reference.score
+        flagged: list[bool | None] = []
         unscored = 0
         totals: dict[int, tuple[int, float, float]] = {}
         for prediction in found:
             risk = payloads.risk(prediction.value)
             if risk is None:
                 unscored += 1
+                flagged.append(None)
                 continue
             place = score.bin_value(risk)
+            flagged.append(place >= score.threshold_bin)
             count, total, squares = totals.get(place, (0, 0.0, 0.0))
             totals[place] = (count + 1, total + risk, squares + risk * risk)
         if unscored:
@@ -206,6 +235,7 @@ class Observer:
             self._lot.count(self._metrics.predictions[predicted], count)
             self._lot.sum(self._metrics.prediction_risk_sums[predicted], total)
             self._lot.sum(self._metrics.prediction_variance_sums[predicted], max(0.0, total - squares))
+        return flagged
 
     def _count_values(self, feature: Feature, counters: FeatureCounters, column: Sequence[Any]) -> None:
         """Count values of one feature; few are looked up one by one, many binned as an array."""

@@ -1,6 +1,7 @@
 """Late labels: counts outcomes that callers report for rows that this model, or an older one, predicted.
 
-They reach the metrics in lots, like rows (`lots`), one lot for each version.
+They reach the metrics in lots, like rows (`lots`), one lot for each version. By group they wait once more,
+for as many labels of the same group; a token whose groups are not those of the reference has none.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from monitoring.sidecar import feedback_tokens
 from monitoring.sidecar.lots import Lot
-from monitoring.sidecar.metrics import OTHER_VERSION, FeedbackCounters, Metrics
+from monitoring.sidecar.metrics import OTHER_VERSION, FeedbackCounters, GroupLabelCounters, Metrics
 
 KEYS = {"token", "row", "outcome"}
 LABEL_BYTES = 16_384
@@ -37,12 +38,15 @@ class Result(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What one accepted label adds: place of its score bin, outcome, predicted risk, seconds since then."""
+    """What one accepted label adds: place of its score bin, outcome, predicted risk, seconds since then,
+    place of the group from 1 (0 for none), whether the row was flagged."""
 
     place: int
     outcome: int
     risk: float
     delay: float
+    group: int
+    flagged: bool
 
 
 class MalformedError(ValueError):
@@ -60,6 +64,12 @@ class VersionLot:
         self.labels: dict[Identity, Counted] = {}
         self._lot_rows = lot_rows
         self._lot = Lot(0)
+        self._group_lots: dict[int, Lot] = {}
+
+    @property
+    def waiting_by_group(self) -> int:
+        """Labels that were added to the metrics and wait for others of their group."""
+        return sum(lot.rows for lot in self._group_lots.values())
 
     @property
     def is_full(self) -> bool:
@@ -68,13 +78,24 @@ class VersionLot:
 
     def empty(self, counters: FeedbackCounters) -> None:
         """Add the labels to the metrics."""
-        for place, outcome, risk, delay in self.labels.values():
+        for label in self.labels.values():
+            place, outcome, risk = label.place, label.outcome, label.risk
             self._lot.count(counters.labels[place][outcome], 1)
             self._lot.sum(counters.risk_sums[place][outcome], risk)
             self._lot.sum(counters.squared_risk_sums[place][outcome], risk * risk)
-            counters.delay.observe(round(delay))
+            counters.delay.observe(round(label.delay))
+            if label.group:
+                self._hold_by_group(label, counters.groups[label.group - 1])
         self._lot.offer()
+        for lot in self._group_lots.values():
+            lot.offer()
         self.labels.clear()
+
+    def _hold_by_group(self, label: Counted, counters: GroupLabelCounters) -> None:
+        lot = self._group_lots.setdefault(label.group, Lot(self._lot_rows))
+        lot.rows += 1
+        lot.count(counters.labels[label.flagged][label.outcome], 1)
+        lot.sum(counters.risk_sums[label.flagged], label.risk)
 
 
 class Feedback:
@@ -135,20 +156,29 @@ class Feedback:
             return error.reason
         row = label.row
         if row is None:
-            if len(issued.bins) != 1:
+            if len(issued) != 1:
                 return "row_missing"
             row = 0
-        if not 0 <= row < len(issued.bins):
+        if not 0 <= row < len(issued):
             return "no_such_row"
+        predicted = issued.row(row)
         with self._lock:
             version = self._version(issued.version)
             lot = self._lots[version]
             identity = (issued.identity, row)
             if identity not in lot.labels and self._is_repeated(identity):
                 return "repeated"
-            risk = float(issued.risks[row])
-            place = min(int(issued.bins[row]), self._metrics.score_bins - 1)
-            lot.labels[identity] = Counted(place, label.outcome, risk, max(0.0, now - issued.issued_at))
+            is_known_group = (
+                issued.groups_key == self._metrics.groups_key and predicted.group <= self._metrics.group_count
+            )
+            lot.labels[identity] = Counted(
+                place=min(predicted.bin, self._metrics.score_bins - 1),
+                outcome=label.outcome,
+                risk=predicted.risk,
+                delay=max(0.0, now - issued.issued_at),
+                group=predicted.group if is_known_group else 0,
+                flagged=predicted.flagged,
+            )
             if lot.is_full:
                 lot.empty(self._metrics.feedback[version])
         return None
@@ -170,6 +200,9 @@ class Feedback:
         """Drop the labels of unfilled lots."""
         with self._lock:
             self._metrics.dropped["labels"].inc(sum(len(lot.labels) for lot in self._lots.values()))
+            self._metrics.dropped["group_labels"].inc(
+                sum(lot.waiting_by_group for lot in self._lots.values())
+            )
 
     def _is_repeated(self, identity: Identity) -> bool:
         """Whether a label was counted before; remembers it. Two sets, of which the older one is dropped."""

@@ -1,8 +1,9 @@
 """Signed feedback tokens: what was predicted, carried by the caller instead of a database.
 
-A token is `base64url(payload + mac)`: format, time of the prediction, eight random bytes, model name and
-version, then for each row one byte of score bin and two of risk (in 65535ths). It is signed (HMAC-SHA256,
-128 bits), not secret: it says no more than the answer that it came with.
+A token is `base64url(payload + mac)`: format, time of the prediction, eight random bytes, which groups the
+places stand for, model name and version, then for each row one byte of score bin, one of group and two of
+risk (in 65535ths). It is signed (HMAC-SHA256, 128 bits), not secret: it says no more than the question and
+the answer that it came with. Tokens of format 1 have no groups: their rows are in none.
 """
 
 import base64
@@ -10,15 +11,21 @@ import binascii
 import hmac
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-FORMAT = 1
+FORMAT = 2
 DOMAIN = b"model-feedback-token"
-HEAD = struct.Struct(">BI8sBB")
-ROW = np.dtype([("bin", "u1"), ("risk", ">u2")])
+HEAD = struct.Struct(">BI8sBBI")
+HEAD_1 = struct.Struct(">BI8sBB")
+ROW = np.dtype([("bin", "u1"), ("group", "u1"), ("risk", ">u2")])
+ROW_1 = np.dtype([("bin", "u1"), ("risk", ">u2")])
+LAYOUTS = {1: (HEAD_1, ROW_1), FORMAT: (HEAD, ROW)}
+# In the byte of the group: its place, and whether the row was flagged.
+FLAGGED = 128
 MAC_BYTES = 16
 LONGEST_NAME = 255
 RISK_STEPS = 65535
@@ -33,36 +40,53 @@ class TokenError(ValueError):
         self.reason = reason
 
 
-class Issued(NamedTuple):
-    """What a genuine token says. `identity` tells any two tokens apart."""
+class Row(NamedTuple):
+    """What a token says of one row: score bin from 0 to 255, risk from 0 to 1, place of the group from 1 to
+    127 (0 for none), whether the row was flagged."""
+
+    bin: int
+    risk: float
+    group: int = 0
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
+class Issued:
+    """What a genuine token says. `identity` tells any two tokens apart; `groups_key` says which groups the
+    places in the rows stand for, 0 for none; `packed` has one record a row."""
 
     identity: bytes
     issued_at: int
     version: str
-    bins: npt.NDArray[np.uint8]
-    risks: npt.NDArray[np.float64]
+    groups_key: int
+    packed: npt.NDArray[np.void]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.packed)
+
+    def row(self, place: int) -> Row:
+        """One of the rows, counted from 0."""
+        packed = self.packed[place]
+        group = int(packed["group"]) if "group" in (self.packed.dtype.names or ()) else 0
+        return Row(int(packed["bin"]), int(packed["risk"]) / RISK_STEPS, group % FLAGGED, group >= FLAGGED)
 
 
 def issue(
     keys: Sequence[str],
     name: str,
     version: str,
-    bins: Sequence[int],
-    risks: Sequence[float],
+    rows: Sequence[Row],
     *,
+    groups_key: int = 0,
     now: float,
     random: Callable[[int], bytes],
 ) -> str:
-    """A token for the rows of one answer, signed with the first key. Bins 0 to 255, risks 0 to 1."""
+    """A token for the rows of one answer, signed with the first key."""
     encoded_name, encoded_version = name.encode()[:LONGEST_NAME], version.encode()[:LONGEST_NAME]
-    head = HEAD.pack(FORMAT, int(now), random(8), len(encoded_name), len(encoded_version))
-    rows = b"".join(
-        [
-            bytes((place, steps >> 8, steps & 255))
-            for place, steps in zip(bins, [round(risk * RISK_STEPS) for risk in risks], strict=True)
-        ]
-    )
-    payload = head + encoded_name + encoded_version + rows
+    head = HEAD.pack(FORMAT, int(now), random(8), len(encoded_name), len(encoded_version), groups_key)
+    packed = b"".join([_packed(row) for row in rows])
+    payload = head + encoded_name + encoded_version + packed
     return base64.urlsafe_b64encode(payload + _mac(keys[0], payload)).decode()
 
 
@@ -77,19 +101,26 @@ def read(keys: Sequence[str], name: str, token: str, *, now: float, lifetime: fl
         raise TokenError("forged") from None
     payload, mac = signed[:-MAC_BYTES], signed[-MAC_BYTES:]
     genuine = [hmac.compare_digest(mac, _mac(key, payload)) for key in keys]
-    if not any(genuine) or len(payload) < HEAD.size:
+    if not any(genuine) or not payload:
         raise TokenError("forged")
-    form, issued_at, _, name_bytes, version_bytes = HEAD.unpack_from(payload)
-    start = HEAD.size + name_bytes + version_bytes
-    if form != FORMAT or (len(payload) - start) % ROW.itemsize or len(payload) < start:
+    layout, row = LAYOUTS.get(payload[0], (HEAD, ROW))
+    if payload[0] not in LAYOUTS or len(payload) < layout.size:
         raise TokenError("forged")
-    if payload[HEAD.size : HEAD.size + name_bytes] != name.encode()[:LONGEST_NAME]:
+    _, issued_at, _, name_bytes, version_bytes, *key = layout.unpack_from(payload)
+    start = layout.size + name_bytes + version_bytes
+    if len(payload) < start or (len(payload) - start) % row.itemsize:
+        raise TokenError("forged")
+    if payload[layout.size : layout.size + name_bytes] != name.encode()[:LONGEST_NAME]:
         raise TokenError("other_model")
     if not -CLOCK_SKEW <= now - issued_at <= lifetime:
         raise TokenError("expired")
-    rows = np.frombuffer(payload, ROW, offset=start)
-    version = payload[HEAD.size + name_bytes : start].decode("utf-8", "replace")
-    return Issued(mac, issued_at, version, rows["bin"], rows["risk"] / RISK_STEPS)
+    version = payload[layout.size + name_bytes : start].decode("utf-8", "replace")
+    return Issued(mac, issued_at, version, key[0] if key else 0, np.frombuffer(payload, row, offset=start))
+
+
+def _packed(row: Row) -> bytes:
+    steps = round(row.risk * RISK_STEPS)
+    return bytes((row.bin, row.group | (FLAGGED if row.flagged else 0), steps >> 8, steps & 255))
 
 
 def _mac(key: str, payload: bytes) -> bytes:

@@ -52,6 +52,13 @@ class FeatureCounters(NamedTuple):
     unknown: Counter
 
 
+class GroupLabelCounters(NamedTuple):
+    """Children of one group and model version: labels [flagged][outcome], sums of their risks [flagged]."""
+
+    labels: tuple[tuple[Counter, ...], ...]
+    risk_sums: tuple[Counter, ...]
+
+
 class FeedbackCounters(NamedTuple):
     """Children of one model version, each indexed [score bin][outcome]."""
 
@@ -59,6 +66,7 @@ class FeedbackCounters(NamedTuple):
     risk_sums: tuple[tuple[Counter, ...], ...]
     squared_risk_sums: tuple[tuple[Counter, ...], ...]
     delay: Histogram
+    groups: tuple[GroupLabelCounters, ...]
 
 
 def score_bin_label(index: int) -> str:
@@ -79,6 +87,9 @@ class Metrics:
         self.version = version
         self.name = reference.model.name if reference else UNKNOWN_NAME
         self.score_bins = len(reference.score.bins) if reference else 0
+        groups = reference.groups if reference else None
+        self._groups = groups.names if groups else ()
+        self.groups_key = groups.key if groups else 0
         self._http()
         self._batching()
         self._observation(reference)
@@ -185,7 +196,7 @@ class Metrics:
             "sidecar_lot_rows_dropped_total",
             "Rows and labels of unfilled lots, dropped when the sidecar stopped.",
             "kind",
-            ("rows", "labels"),
+            ("rows", "labels", "group_rows", "group_labels"),
         )
         self.tokens = self._counter("sidecar_feedback_tokens_total", "Answers that carried a feedback token.")
         self.tokens_omitted = self._by(
@@ -215,6 +226,11 @@ class Metrics:
             "model_feature_unknown_level_total", "Values that are no known level.", by_feature
         )
         rows = self._gauge("model_feature_reference_rows", "Training rows, by feature and bin.", by_bin)
+        level = self._gauge(
+            "model_feature_level_info",
+            "What a bin of a feature is in words; always 1.",
+            ("feature", "bin", "level", *MODEL_LABELS),
+        )
         missing_rows = self._gauge(
             "model_feature_reference_missing_rows", "Training rows without a value, by feature.", by_feature
         )
@@ -227,8 +243,9 @@ class Metrics:
                 out_of_range.labels(feature.name, *model),
                 unknown.labels(feature.name, *model),
             )
-            for label, count in zip(feature.bins, feature.counts, strict=True):
+            for label, count, words in zip(feature.bins, feature.counts, feature.words, strict=True):
                 rows.labels(feature.name, label, *model).set(count)
+                level.labels(feature.name, label, words, *model).set(1)
             missing_rows.labels(feature.name, *model).set(feature.missing)
         self.extra_columns = self._counter(
             "model_extra_columns_total", "Columns in requests that the reference does not know.", MODEL_LABELS
@@ -275,10 +292,26 @@ class Metrics:
         edges = self._gauge(
             "model_score_bin_lower_edge", "Lower edge of each score bin.", ("bin", *MODEL_LABELS)
         )
+        words = self._gauge(
+            "model_score_bin_info",
+            "Which risks a score bin holds, in words; always 1.",
+            ("bin", "risk", *MODEL_LABELS),
+        )
         if reference is not None:
-            for label, count, edge in zip(bins, reference.score.counts, reference.score.edges, strict=False):
+            score = reference.score
+            for label, count, edge, risks in zip(bins, score.counts, score.edges, score.words, strict=False):
                 rows.labels(label, *model).set(count)
                 edges.labels(label, *model).set(edge)
+                words.labels(label, risks, *model).set(1)
+        by_group = self._counter(
+            "model_group_rows_total",
+            "Predicted rows, by group of people and class at the decision threshold.",
+            ("group", "predicted", *MODEL_LABELS),
+        )
+        self.group_rows = tuple(
+            tuple(by_group.labels(group, predicted, *model) for predicted in OUTCOMES)
+            for group in self._groups
+        )
 
     def _feedback(self) -> None:
         labels = ("bin", "outcome", *MODEL_LABELS)
@@ -292,6 +325,15 @@ class Metrics:
         )
         self._label_squares = self._counter(
             "model_feedback_squared_risk_sum_total", "Sum of the squares of those risks.", labels
+        )
+        by_group = ("group", "predicted", *MODEL_LABELS)
+        self._group_labels = self._counter(
+            "model_group_feedback_total",
+            "Late labels accepted, by group of people, class at the decision threshold and outcome.",
+            ("outcome", *by_group),
+        )
+        self._group_label_risks = self._counter(
+            "model_group_feedback_risk_sum_total", "Sum of the labelled rows' own predicted risks.", by_group
         )
         self._label_delay = self._histogram(
             "model_feedback_delay_seconds",
@@ -317,7 +359,20 @@ class Metrics:
             grid(self._label_risks),
             grid(self._label_squares),
             self._label_delay.labels(self.name, version),
+            tuple(self._group_counters(group, version) for group in self._groups),
         )
+
+    def _group_counters(self, group: str, version: str) -> GroupLabelCounters:
+        labels, risks, model = self._group_labels, self._group_label_risks, (self.name, version)
+        return GroupLabelCounters(
+            tuple(tuple(labels.labels(o, group, p, *model) for o in OUTCOMES) for p in OUTCOMES),
+            tuple(risks.labels(group, p, *model) for p in OUTCOMES),
+        )
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups that rows and labels are counted by."""
+        return len(self._groups)
 
     def set_golden_rows_match(self, matches: bool | None) -> None:
         """Export whether the container answers as the reference's model; None is not known: no series."""

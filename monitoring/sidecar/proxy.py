@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from monitoring.reference import Reference
 from monitoring.sidecar import feedback_tokens, guard, http1, payloads
+from monitoring.sidecar import rows as values
 from monitoring.sidecar.answers import Answer, refusal
 from monitoring.sidecar.batching import Batcher, Send
 from monitoring.sidecar.budget import COPIES, SMALL_BODY, Budget, OverBudgetError, Reservation
@@ -301,7 +302,7 @@ class Proxy:
             own = found[start : start + member.row_count]
             start += member.row_count
             part = Answer(200, answer.phrase, answer.fields, payloads.answer(own))
-            member.settle(self._with_token(part, own))
+            member.settle(self._with_token(member, part, own))
         return ""
 
     async def _send_alone(self, member: Member, reason: str) -> None:
@@ -340,7 +341,9 @@ class Proxy:
             )
         )
         member.settle(
-            self._with_token(answer, found) if answered else answer._replace(fields=(*answer.fields, VIA))
+            self._with_token(member, answer, found)
+            if answered
+            else answer._replace(fields=(*answer.fields, VIA))
         )
 
     def _in_time(self, members: Sequence[Member]) -> list[Member]:
@@ -375,7 +378,26 @@ class Proxy:
         finally:
             self._metrics.upstream_duration.observe(time.monotonic() - started)
 
-    def _with_token(self, answer: Answer, found: Sequence[payloads.Prediction] | None) -> Answer:
+    def _group_places(self, member: Member, size: int) -> Sequence[int]:
+        """Places of the groups of a request's rows, 0 for none; all 0 if the rows cannot be read here."""
+        groups = self._reference.groups if self._reference else None
+        nobody = [0] * size
+        if groups is None:
+            return nobody
+        name, request = groups.feature.name, member.request
+        if member.table is not None:
+            found: payloads.Columns | None = payloads.table_columns(member.table, (name,))
+        elif len(request.body) <= SMALL_BODY:
+            content_type = request.head.values.get("content-type", "")
+            found = payloads.columns(content_type, request.body, self._names, self._settings.body_bytes)
+        else:
+            found = None
+        column = found.values.get(name, ()) if found else ()
+        return [values.group(groups, value) for value in column] if len(column) == size else nobody
+
+    def _with_token(
+        self, member: Member, answer: Answer, found: Sequence[payloads.Prediction] | None
+    ) -> Answer:
         """The answer, marked if the model is of made-up people; with a feedback token if keys are set, its
         rows are few and each has a risk."""
         keys, reference = self._settings.feedback_keys, self._reference
@@ -390,13 +412,19 @@ class Proxy:
         if not found or len(risks) != len(found):
             self._metrics.tokens_omitted["no_risk"].inc()
             return answer
+        score = reference.score
         try:
+            places = [score.bin_value(risk) for risk in risks]
+            groups = self._group_places(member, len(risks))
             token = feedback_tokens.issue(
                 keys,
                 reference.model.name,
                 self._metrics.version,
-                [reference.score.bin_value(risk) for risk in risks],
-                risks,
+                [
+                    feedback_tokens.Row(place, risk, group, place >= score.threshold_bin)
+                    for place, risk, group in zip(places, risks, groups, strict=True)
+                ],
+                groups_key=self._metrics.groups_key,
                 now=time.time(),
                 random=secrets.token_bytes,
             )

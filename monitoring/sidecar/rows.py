@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monitoring.reference import UNKNOWN, Feature
+from monitoring.reference import UNKNOWN, Feature, Groups
 
 
 def number(value: Any) -> float:
@@ -42,3 +42,13 @@ def array(feature: Feature, column: Sequence[Any]) -> npt.NDArray[Any] | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return numbers if numbers.ndim == 1 else None
+
+
+def group(groups: Groups, value: Any) -> int:
+    """Place of a value's group, from 1; 0 if it has none or cannot be read as the feature's type."""
+    if groups.feature.is_text:
+        return groups.place(value if value is None else str(value))
+    try:
+        return groups.place(number(value))
+    except ValueError:
+        return 0

@@ -86,7 +86,7 @@ STEPS: Mapping[str, StepSpec] = {
         values.Train,
         needs=("preprocess",),
         parameters=("family", "hyperparameters", "recall", "threshold_odds", "seed"),
-        schema_parts=_MODEL_PARTS,
+        schema_parts=(*_MODEL_PARTS, "monitored_groups"),
         packages=_FITS,
         pins=_SERVES,
         results=("model/MLmodel", "reference.json"),
@@ -98,7 +98,7 @@ STEPS: Mapping[str, StepSpec] = {
             *("families", "max_evals", "parallelism", "folds", "patience", "timeout_minutes"),
             *("recall", "threshold_odds", "seed", "engine"),
         ),
-        schema_parts=_MODEL_PARTS,
+        schema_parts=(*_MODEL_PARTS, "monitored_groups"),
         packages=(*_FITS, "hyperopt", "networkx"),  # hyperopt draws in the order of networkx's sort
         pins=_SERVES,
         results=("model/MLmodel", "reference.json"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
@@ -151,6 +152,10 @@ class Source:
     format: Format = Format()
 
 
+# As many as `monitoring.reference` takes.
+MOST_MONITORED_GROUPS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Subgroup:
     """People whose figures are shown on their own: some levels of a column, or a range of a numeric one."""
@@ -168,9 +173,23 @@ class Subgroup:
         if self.values is not None:
             return np.asarray(series.isin(list(self.values)), dtype=np.bool_)
         numbers = np.asarray(series, dtype=np.float64)
-        lower = -np.inf if self.minimum is None else self.minimum
-        upper = np.inf if self.maximum is None else self.maximum
+        lower, upper = self.bounds
         return np.asarray((numbers >= lower) & (numbers <= upper), dtype=np.bool_)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest number of a numeric column's subgroup, infinite where there is no limit."""
+        return (
+            -math.inf if self.minimum is None else self.minimum,
+            math.inf if self.maximum is None else self.maximum,
+        )
+
+    def overlaps(self, other: Subgroup) -> bool:
+        """Whether somebody may belong to this and to another subgroup of the same column."""
+        if self.values is not None and other.values is not None:
+            return not set(self.values).isdisjoint(other.values)
+        (low, high), (other_low, other_high) = self.bounds, other.bounds
+        return max(low, other_low) <= min(high, other_high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +422,7 @@ class Schema:
     gates: Gates
     sources: tuple[Source, ...] = ()
     subgroups: tuple[Subgroup, ...] = ()
+    monitor_by: str | None = None
     point_scores: tuple[PointScore, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     facts: str | None = None
@@ -419,6 +439,18 @@ class Schema:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features in the schema's order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def monitored_groups(self) -> tuple[Subgroup, ...]:
+        """The subgroups of `monitor_by`, by which the sidecar counts; they share nobody.
+
+        A subgroup that shares people with an earlier one is left out.
+        """
+        chosen: list[Subgroup] = []
+        for group in self.subgroups:
+            if group.column == self.monitor_by and not any(map(group.overlaps, chosen)):
+                chosen.append(group)
+        return tuple(chosen)
 
     @property
     def open_topics(self) -> tuple[str, ...]:
@@ -444,7 +476,7 @@ class Schema:
         )
 
     def digest_of(self, *parts: str) -> str:
-        """64 hex digits of some of the schema's fields, for what depends on those alone."""
+        """64 hex digits of some of the schema's fields or properties, for what depends on those alone."""
         return _digest([getattr(self, part) for part in parts])
 
     def column(self, name: str) -> Column:

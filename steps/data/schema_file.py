@@ -302,8 +302,12 @@ def _broken_rules(parts: _Parts) -> Iterator[str]:
         yield from _at("gates", rules.of_gates(parts.gates))
     if parts.drift is not None:
         yield from _at("drift", rules.of_drift(parts.drift))
+    with_subgroups = {group.column for _, group in parts.subgroups}
+    monitor_by = parts.whole.get("monitor_by")
+    if isinstance(monitor_by, str):
+        groups = [group for _, one in parts.subgroups for group in _subgroups(one, columns)]
+        yield from _at("the file", rules.of_monitor_by(monitor_by, groups))
     if parts.page is not None:
-        with_subgroups = {group.column for _, group in parts.subgroups}
         yield from _at("page", rules.of_page(parts.page, columns, with_subgroups))
         for name, question in parts.page.questions.items():
             if (asked := columns.get(name)) is not None:
@@ -348,6 +352,7 @@ def _schema(whole: keys.SchemaKeys) -> Schema:
         gates=_gates(whole.gates or keys.GateKeys()),
         sources=tuple(_source(source) for source in whole.sources),
         subgroups=tuple(group for one in whole.subgroups for group in _subgroups(one, by_name)),
+        monitor_by=whole.monitor_by,
         point_scores=tuple(_point_score(score) for score in whole.point_scores),
         scenarios=tuple(_scenario(scenario) for scenario in whole.scenarios),
         facts=whole.facts,

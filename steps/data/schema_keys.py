@@ -621,6 +621,11 @@ class SchemaKeys(Keys):
     subgroups: tuple[SubgroupKeys, ...] = Field(
         default=(), description="People whose figures are shown on their own."
     )
+    monitor_by: Text | None = Field(
+        default=None,
+        description="A column with subgroups, by which the sidecar counts flagged people and late labels; a "
+        "subgroup that shares people with an earlier one is left out.",
+    )
     gates: GateKeys | None = Field(default=None, description="Limits of a promotion.")
     drift: DriftKeys | None = Field(default=None, description="Limits of drift.")
     point_scores: tuple[PointScoreKeys, ...] = Field(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from steps.data.schema import Code, Operation, format_code
+from steps.data.schema import MOST_MONITORED_GROUPS, Code, Operation, Subgroup, format_code
 from steps.data.schema_keys import (
     AliasKeys,
     BandKeys,
@@ -136,6 +136,15 @@ def of_extra_column(key: str, name: str, columns: Columns, target: TargetKeys | 
     """A column beside features and outcome: of the person, of the survey weight."""
     if name in columns or (target is not None and name == target.name):
         yield f"{key} {name!r} should name a column beside the features and the target"
+
+
+def of_monitor_by(name: str, groups: Sequence[Subgroup]) -> Iterator[str]:
+    """The column whose subgroups the sidecar counts by; each of them has series of its own."""
+    count = sum(group.column == name for group in groups)
+    if not count:
+        yield f"monitor_by {name!r} should name a column that has subgroups"
+    elif count > MOST_MONITORED_GROUPS:
+        yield f"monitor_by {name!r} has {count} subgroups; at most {MOST_MONITORED_GROUPS} are counted by"
 
 
 def of_gates(gates: GateKeys) -> Iterator[str]:

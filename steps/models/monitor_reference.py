@@ -55,13 +55,15 @@ def build_reference(
         risk = families.predict_risk(model, validation[names])
     groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
+    features = tuple(_feature(column, train[column.name]) for column in schema.columns)
     built = reader.Reference(
         model=reader.Model(
             **{key: info[key] for key in ("name", "version", "run_id", "family", "trained_at")},
             digest=families.prediction_digest(model, validation[names]),
             synthetic=info["synthetic"],
         ),
-        features=tuple(_feature(column, train[column.name]) for column in schema.columns),
+        features=features,
+        groups=_monitored_groups(schema, features),
         score=_score(y, risk, threshold),
         floors={} if schema.gates.roc_auc_min is None else {"roc_auc": schema.gates.roc_auc_min},
         golden=reader.Golden(
@@ -110,6 +112,7 @@ def recalibrated_reference(
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
     built = dataclasses.replace(
         known,
+        groups=_monitored_groups(schema, known.features),
         model=dataclasses.replace(
             known.model,
             version=None,
@@ -129,6 +132,19 @@ def recalibrated_reference(
         ),
     )
     return reader.document(built)
+
+
+def _monitored_groups(schema: Schema, features: Sequence[reader.Feature]) -> reader.Groups | None:
+    """The groups that the monitor counts by, as the schema names them."""
+    if not schema.monitored_groups:
+        return None
+    return reader.Groups(
+        next(feature for feature in features if feature.name == schema.monitor_by),
+        tuple(
+            reader.Group(group.name, group.values or (), group.minimum, group.maximum)
+            for group in schema.monitored_groups
+        ),
+    )
 
 
 def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:

@@ -173,6 +173,7 @@ def test_every_problem_is_reported_at_once(read: Callable[[str], Schema]) -> Non
         ("values: [2, 3]", "values: [4]", "names 4, which is no level; levels are 1, 2, 3"),
         ("{column: ward}", "{column: dose}", "name is missing"),
         ("name: Ill", "name: High dose", "two subgroups"),
+        ("title: Readmission", "title: A\nmonitor_by: smoker", "a column that has subgroups"),
         ("slope: [0.8, 1.2]", "slope: [1.2, 0.8]", "two numbers, lower and upper"),
         ("roc_auc_margin: 0.01", "roc_auc_margin: 1.5", "roc_auc_margin should be a number between 0 and 1"),
         ("roc_auc_margin: 0.01", "prevalence_change: 0.9", "an odds ratio above 1"),
@@ -283,6 +284,25 @@ def test_subgroups_hold_their_levels_and_bounds(read: Callable[[str], Schema]) -
         "High dose": [True, False, False, True],
         "Ill": [False, True, True, False],
     }
+
+
+def test_the_groups_that_the_monitor_counts_by_share_nobody(read: Callable[[str], Schema]) -> None:
+    """Those of one column; a subgroup that shares people with an earlier one is left out; none by default."""
+    more = "  - {name: Worst, column: grade, values: [3]}\n  - {name: Well, column: grade, values: [1]}\n"
+    doses = (
+        "  - {name: 50 only, column: dose, maximum: 50}\n  - {name: Low dose, column: dose, maximum: 49}\n"
+    )
+    text = SMALL.replace("subgroups:\n", f"subgroups:\n{doses}")
+    text = text.replace("  - {name: Ill,", f"{more}  - {{name: Ill,")
+
+    def names(column: str) -> list[str]:
+        schema = read(text.replace("title: Readmission", f"title: Readmission\nmonitor_by: {column}"))
+        return [group.name for group in schema.monitored_groups]
+
+    assert names("ward") == ["ward: surgery", "ward: medicine", "ward: other"]
+    assert names("grade") == ["Worst", "Well"], "Ill shares grade 3 with Worst"
+    assert names("dose") == ["50 only"], "Low dose and High dose (from 50 on) share people with it"
+    assert read(SMALL).monitored_groups == ()
 
 
 def test_points_add_up(read: Callable[[str], Schema]) -> None:

@@ -258,7 +258,7 @@ def read_request(connection: socket.socket) -> tuple[bytes, bytes] | None:
 
 
 def small_document() -> dict[str, Any]:
-    """A reference with a numeric, an ordinal and a text feature and three score bins."""
+    """A reference with a numeric, an ordinal and a text feature, three score bins and groups by age."""
     return {
         "format": 1,
         "model": {
@@ -319,6 +319,10 @@ def small_document() -> dict[str, Any]:
         "validation": {"rows": 100, "roc_auc": 0.8},
         "floors": {"roc_auc": 0.75},
         "golden": {"columns": ["BMI", "Age", "city"], "rows": [], "scores": []},
+        "groups": {
+            "feature": "Age",
+            "members": [{"name": "young or middle", "levels": [1, 2]}, {"name": "old", "levels": [3]}],
+        },
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from monitoring import reference as reader
 from steps.data.disclosure import coarse, coarse_parts
-from steps.data.schema import Schema
+from steps.data.schema import MOST_MONITORED_GROUPS, Schema, Subgroup
 from steps.models import families, fitting, monitor_reference
 from steps.models.fitting import Fitted
 from tests.made_up.clinic import clinic_schema
@@ -155,6 +155,29 @@ def test_score_edges_ascend_from_0_to_1_with_the_threshold_among_them(
     assert (edges[0], edges[-1]) == (0.0, 1.0)
     assert threshold in edges
     assert len(edges) <= 21
+
+
+def test_the_groups_that_the_schema_names_are_in_the_reference_and_no_other(
+    schema: Schema, frames: tuple[pd.DataFrame, pd.DataFrame], fitted: Fitted, document: dict[str, Any]
+) -> None:
+    """People are placed by the reference as the schema's own masks place them."""
+    assert "groups" not in document
+    assert reader.MOST_GROUPS == MOST_MONITORED_GROUPS
+    subgroups = (Subgroup("surgery", "ward", ("A1",)), Subgroup("others", "ward", ("B2", "NA")))
+    by_group = dataclasses.replace(schema, monitor_by="ward", subgroups=subgroups)
+    made = monitor_reference.build_reference(
+        fitted.model, *frames, by_group, threshold=fitted.threshold, info=INFO
+    )
+    groups = reader.parse(json.loads(json.dumps(made))).groups
+    assert groups is not None
+    assert groups.names == tuple(group.name for group in by_group.monitored_groups)
+    places = np.array([groups.place(value) for value in frames[0]["ward"]])
+    for number, group in enumerate(by_group.monitored_groups, 1):
+        assert (group.mask(frames[0]) == (places == number)).all()
+    again = monitor_reference.recalibrated_reference(
+        made, fitted.model, frames[1], by_group, threshold=fitted.threshold, run_id="1", trained_at=1
+    )
+    assert again["groups"] == made["groups"]
 
 
 def test_columns_that_require_an_answer_are_named_and_no_other(

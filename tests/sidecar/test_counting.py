@@ -53,6 +53,13 @@ class Watch:
             name, {**labels, "model_name": "risk", "model_version": "7"}
         )
 
+    def groups(self) -> dict[str, list[float | None]]:
+        """Rows of each group, not flagged and flagged."""
+        return {
+            group: [self.value("model_group_rows_total", group=group, predicted=flag) for flag in ("0", "1")]
+            for group in ("young or middle", "old")
+        }
+
     def bins(self, feature: str) -> list[float | None]:
         return [
             self.value("model_feature_values_total", feature=feature, bin=label)
@@ -150,6 +157,38 @@ def test_rows_reach_the_metrics_in_lots(watch: Watch) -> None:
     watch.observer.stop()
     assert watch.value("model_scores_total", bin="01") == 10
     assert watch.metrics.registry.get_sample_value("sidecar_lot_rows_dropped_total", {"kind": "rows"}) == 2
+
+
+@pytest.mark.parametrize("form", ["table", "records", "csv"])
+def test_rows_are_counted_by_group_and_class_however_they_came(watch: Watch, form: str) -> None:
+    """Young or middle and old people, flagged from 0.5 on; age 9 is missing and belongs to no group."""
+    ages, risks = [1, 2, 3, 9] * 10, [0.2, 0.7, 0.9, 0.9] * 10
+    rows = [[20, age, "Oslo"] for age in ages]
+    names = ["BMI", "Age", "city"]
+    if form == "csv":
+        text = "\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)])
+        watch.see(text.encode(), risks, content_type="text/csv")
+    else:
+        records = [dict(zip(names, row, strict=True)) for row in rows]
+        split = {"dataframe_split": {"columns": names, "data": rows}}
+        content = split if form == "table" else {"dataframe_records": records}
+        watch.see(json.dumps(content).encode(), risks)
+    assert watch.groups() == {"young or middle": [10, 10], "old": [0, 10]}
+
+
+def test_each_group_waits_for_ten_of_its_own(watch: Watch) -> None:
+    """Nine old people among many others are not seen, the tenth brings them; the rest is dropped."""
+    for _ in range(9):
+        watch.see(people(*[20] * 10).encode(), [0.2] * 10)
+        watch.see(people(20).replace('1, "Oslo"', '3, "Oslo"').encode(), [0.7])
+    assert watch.groups() == {"young or middle": [90, 0], "old": [0, 0]}
+    watch.see(people(20).replace('1, "Oslo"', '3, "Oslo"').encode(), [0.2])
+    assert watch.groups() == {"young or middle": [90, 0], "old": [1, 9]}
+    watch.see(people(20).replace('1, "Oslo"', '3, "Oslo"').encode(), [0.2])
+    watch.observer.start()
+    watch.observer.stop()
+    dropped = {"kind": "group_rows"}
+    assert watch.metrics.registry.get_sample_value("sidecar_lot_rows_dropped_total", dropped) == 1
 
 
 def test_sums_leave_rounded_and_lose_nothing(watch: Watch) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from monitoring.reference import Reference
 from monitoring.sidecar import feedback, feedback_tokens
 from monitoring.sidecar.feedback import Feedback, Label, MalformedError
+from monitoring.sidecar.feedback_tokens import Row
 from monitoring.sidecar.metrics import FEEDBACK_REFUSALS, Metrics
 from tests.made_up.sidecars import JSON, KEYS, Start, ask, people
 
@@ -21,10 +22,17 @@ NOW = 1_800_000_000.0
 DAY = 86_400
 
 
-def issue(version: str = "7", name: str = "risk", key: str = KEYS[0], now: float = NOW) -> str:
+ROWS = (Row(0, 0.1, 2), Row(1, 0.3), Row(2, 0.75, 1, flagged=True))
+# What the sidecar of before 2026-11-27 gave for the same rows: format 1, no groups.
+FORMER = "AWtJ0gAAAQIDBAUGBwQBcmlzazcAGZoBTMwCv_9aFId8Cp0uSE3M_nmGBbwE"
+
+
+def issue(
+    version: str = "7", name: str = "risk", key: str = KEYS[0], now: float = NOW, groups_key: int = 0
+) -> str:
     """A token for three rows."""
     return feedback_tokens.issue(
-        [key], name, version, [0, 1, 2], [0.1, 0.3, 0.75], now=now, random=os.urandom
+        [key], name, version, ROWS, groups_key=groups_key, now=now, random=os.urandom
     )
 
 
@@ -39,10 +47,24 @@ def reason(token: str, **more: Any) -> str:
 
 
 def test_a_token_says_what_was_predicted() -> None:
-    """Version, time, bins exactly; risks to one part in 65,535."""
-    issued = read(issue(version="7é"))
-    assert (issued.version, issued.issued_at, issued.bins.tolist()) == ("7é", int(NOW), [0, 1, 2])
-    assert issued.risks == pytest.approx([0.1, 0.3, 0.75], abs=1 / 65535)
+    """Version, time, bins, groups exactly; risks to one part in 65,535."""
+    issued = read(issue(version="7é", groups_key=4_000_000_000))
+    assert (issued.version, issued.issued_at, issued.groups_key) == ("7é", int(NOW), 4_000_000_000)
+    rows = [issued.row(place) for place in range(len(issued))]
+    assert [row._replace(risk=0) for row in rows] == [row._replace(risk=0) for row in ROWS]
+    assert [row.risk for row in rows] == pytest.approx([0.1, 0.3, 0.75], abs=1 / 65535)
+
+
+def test_a_token_of_the_former_format_stays_readable() -> None:
+    """Labels come months later; its rows are in no group."""
+    issued = read(FORMER)
+    assert (issued.version, issued.issued_at, issued.groups_key) == ("7", int(NOW), 0)
+    assert [(row.bin, row.group, row.flagged) for row in map(issued.row, range(3))] == [
+        (0, 0, False),
+        (1, 0, False),
+        (2, 0, False),
+    ]
+    assert issued.row(2).risk == pytest.approx(0.75, abs=1 / 65535)
 
 
 def test_two_answers_never_have_the_same_token() -> None:
@@ -222,6 +244,82 @@ def test_labels_of_an_unfilled_lot_are_dropped_at_the_stop_and_counted(counted: 
     counted.take(*(Label(issue(), 2, 1) for _ in range(9)))
     counted.labels.stop()
     assert counted.value("sidecar_lot_rows_dropped_total", kind="labels") == 9
+
+
+def by_group(counted: Counted, group: str, version: str = "7") -> dict[str, float | None]:
+    """Labels by class and outcome, such as flagged and ill: "11"."""
+    return {
+        predicted + outcome: counted.value(
+            "model_group_feedback_total",
+            group=group,
+            predicted=predicted,
+            outcome=outcome,
+            model_name="risk",
+            model_version=version,
+        )
+        for predicted in "01"
+        for outcome in "01"
+    }
+
+
+def test_labels_count_by_group_once_ten_of_a_group_have_come(counted: Counted) -> None:
+    """With the class that the row had when it was predicted, and the sum of the risks."""
+    key = counted.metrics.groups_key
+    counted.take(*(Label(issue(groups_key=key), 2, number % 2) for number in range(10)))
+    counted.take(*(Label(issue(groups_key=key), 0, 1) for _ in range(9)))
+    counted.take(Label(issue(groups_key=key), 1, 1), *(Label(issue(), 1, 1) for _ in range(10)))
+    assert by_group(counted, "young or middle") == {"00": 0, "01": 0, "10": 5, "11": 5}
+    assert set(by_group(counted, "old").values()) == {0}, "nine labels wait for a tenth"
+    risks = {"group": "young or middle", "model_name": "risk", "model_version": "7"}
+    assert counted.value("model_group_feedback_risk_sum_total", predicted="1", **risks) == pytest.approx(
+        7.5, abs=0.01
+    )
+    counted.take(*(Label(issue(groups_key=key), 0, 1) for _ in range(10)))
+    assert by_group(counted, "old") == {"00": 0, "01": 19, "10": 0, "11": 0}
+    counted.take(*(Label(issue(groups_key=key), 0, 1) for _ in range(10)))
+    counted.take(*(Label(issue(version="other"), 1, 1) for _ in range(3)))
+    counted.labels.stop()
+    assert counted.value("sidecar_lot_rows_dropped_total", kind="labels") == 3
+
+
+def test_groups_of_another_schema_and_tokens_of_the_former_format_count_without_a_group(
+    counted: Counted,
+) -> None:
+    """Place 1 may be somebody else there."""
+    counted.take(*(Label(issue(groups_key=12345), 2, 1) for _ in range(10)), Label(FORMER, 2, 1))
+    counted.take(*(Label(issue(), 0, 1) for _ in range(9)))
+    labels = {"outcome": "1", "model_name": "risk", "model_version": "7"}
+    assert counted.value("model_feedback_total", bin="02", **labels) == 11
+    assert {*by_group(counted, "young or middle").values(), *by_group(counted, "old").values()} == {0}
+
+
+def test_labels_of_a_group_that_wait_are_dropped_at_the_stop_and_counted(counted: Counted) -> None:
+    """Ten labels reach the metrics, and none of them by group."""
+    key = counted.metrics.groups_key
+    counted.take(*(Label(issue(groups_key=key), row, 1) for row in (0, 2) for _ in range(5)))
+    counted.labels.stop()
+    assert counted.value("sidecar_lot_rows_dropped_total", kind="labels") == 0
+    assert counted.value("sidecar_lot_rows_dropped_total", kind="group_labels") == 10
+
+
+@pytest.mark.parametrize("form", ["plain", "in another order"])
+def test_the_token_of_an_answer_carries_the_group_of_each_row(
+    start: Start, scripted: Any, reference: Reference, form: str
+) -> None:
+    """From the request, whatever its form; an answer without an age has none."""
+    sidecar = start(scripted().port, reference, feedback_keys=KEYS)
+    body = people(15, 60).replace('60, 1, "Oslo"', '60, 3, "Oslo"')
+    if form == "in another order":
+        first, second = {"BMI": 15, "Age": 1, "city": "Oslo"}, {"BMI": 60, "city": "Oslo", "Age": 3}
+        body = json.dumps({"dataframe_records": [first, second]})
+    token = sidecar.ask(body=body).headers["model-feedback-token"]
+    issued = feedback_tokens.read(KEYS, "risk", token, now=time.time(), lifetime=DAY)
+    assert issued.groups_key == sidecar.sidecar.metrics.groups_key
+    assert [issued.row(place).group for place in range(2)] == [1, 2]
+    no_age = people(15).replace('15, 1, "Oslo"', '15, null, "Oslo"')
+    token = sidecar.ask(body=no_age).headers["model-feedback-token"]
+    issued = feedback_tokens.read(KEYS, "risk", token, now=time.time(), lifetime=DAY)
+    assert issued.row(0).group == 0
 
 
 def test_the_labels_remembered_are_bounded(reference: Reference) -> None:

@@ -78,6 +78,50 @@ def test_a_risk_falls_into_the_bin_whose_lower_edge_it_reaches_and_one_into_the_
     assert [reference.score.bin_value(risk) for risk in risks] == reference.score.bin(risks).tolist()
 
 
+def test_a_value_belongs_to_the_group_of_its_level_or_range(
+    reference: Reference, document: dict[str, Any]
+) -> None:
+    """Counted from 1; 0 for a missing, unknown or invalid value, and for one that no group names."""
+    by_age = reference.groups
+    assert by_age is not None
+    assert [by_age.place(value) for value in (1.0, 2.0, 3.0, 9.0, 4.0, None)] == [1, 1, 2, 0, 0, 0]
+    ranges = [{"name": "thin", "maximum": 20}, {"name": "heavy", "minimum": 30, "maximum": None}]
+    document["groups"] = {"feature": "BMI", "members": ranges}
+    by_bmi = parse(document).groups
+    assert by_bmi is not None
+    assert [by_bmi.place(value) for value in (20.0, 20.1, 30.0, 98.0, 99.0, float("nan"))] == [
+        1,
+        0,
+        2,
+        2,
+        0,
+        0,
+    ]
+    assert by_bmi.key != by_age.key
+    document["groups"] = {"feature": "city", "members": [{"name": "coast", "levels": ["Bergen"]}]}
+    by_city = parse(document).groups
+    assert by_city is not None
+    assert [by_city.place(value) for value in ("Bergen", "Oslo", "unknown", None)] == [1, 0, 0, 0]
+
+
+def test_groups_are_written_as_they_are_read(reference: Reference, document: dict[str, Any]) -> None:
+    """By the one writer; a reference of before has none, and says nothing of them."""
+    assert reference_file.document(reference)["groups"] == document["groups"]
+    del document["groups"]
+    assert parse(document).groups is None
+    assert "groups" not in reference_file.document(parse(document))
+
+
+def test_bins_have_words(reference: Reference) -> None:
+    """Labels of levels, ranges of numbers, levels themselves where nobody gave labels; ranges of risk."""
+    assert [feature.words for feature in reference.features] == [
+        ("12 to below 22", "22 to below 30", "30 to 98"),
+        ("old", "young", "middle"),
+        ("Oslo", "Bergen"),
+    ]
+    assert reference.score.words == ("0 to 20 %", "20 to 50 %", "50 to 100 %")
+
+
 def test_a_reference_is_read_from_a_file(tmp_path: Path, document: dict[str, Any]) -> None:
     """What `load` reads is what `parse` makes of the document."""
     path = tmp_path / "reference.json"
@@ -134,6 +178,12 @@ def test_every_problem_of_a_reference_is_named_at_once(document: dict[str, Any])
         (("floors",), {"roc_auc": None}),
         (("golden", "rows"), [[1]]),
         (("model", "trained_at"), "yesterday"),
+        (("groups", "feature"), "weight"),
+        (("groups", "members"), []),
+        (("groups", "members"), [{"name": str(number), "levels": [1]} for number in range(21)]),
+        (("groups", "members"), [{"name": "a", "levels": [1]}, {"name": "a", "levels": [2]}]),
+        (("groups", "members"), [{"name": "a", "levels": [7]}]),
+        (("groups", "members"), [{"name": "a", "minimum": 1}]),
     ],
 )
 def test_a_reference_that_breaks_a_rule_is_refused(
