@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +19,10 @@ from monitoring.sidecar import budget, settings
 from monitoring.sidecar.assembly import assemble
 
 SWITCH_SECONDS = 0.0005
+# Open files beside the connections of callers and of calls: the metrics port's, modules, the log.
+OTHER_FILES = 100
+
+log = logging.getLogger("model-exporter")
 
 
 def main() -> int:
@@ -40,9 +45,9 @@ def main() -> int:
         return 2
     logging.basicConfig(level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # its records can quote what callers sent
+    allow_files(chosen.connections + chosen.threads + chosen.batch_calls + OTHER_FILES)
     sys.setswitchinterval(SWITCH_SECONDS)  # the event loop must not wait 5 ms for a thread that counts
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-    log = logging.getLogger("model-exporter")
     try:
         sidecar = assemble(chosen, known, page)
     except OSError as error:
@@ -55,6 +60,17 @@ def main() -> int:
     asyncio.run(sidecar.run())
     log.info("stopped")
     return 0
+
+
+def allow_files(count: int) -> None:
+    """Let this process have so many files open: without one for a connection to the container, clients that
+    only connect would keep everybody else from an answer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < count:
+        log.warning("the system allows %d open files, not %d: lower MODEL_EXPORTER_CONNECTIONS", most, count)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,26 @@ def test_the_command_ends_with_2_and_one_line(variable: str, value: str) -> None
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+def test_as_many_files_may_be_open_as_there_may_be_connections() -> None:
+    """Whatever the shell allows; where the system allows less, the log says so."""
+    command = (
+        "import logging, resource, sys\n"
+        "from monitoring.sidecar.__main__ import allow_files\n"
+        "logging.basicConfig(stream=sys.stdout, format='%(message)s')\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))\n"
+        "allow_files(300)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)\n"
+        "allow_files(500)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, warning, last = done.stdout.splitlines()
+    assert (first, last) == ("300", "400")
+    assert "400 open files, not 500" in warning
+
+
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     """What a file holds is the secret; an empty file means the default, as an empty variable does."""
     filled, empty = tmp_path / "keys", tmp_path / "token"
