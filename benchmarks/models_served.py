@@ -1,11 +1,14 @@
-"""How fast models are answered: MLflow's own server, one worker a model, alone or behind a sidecar.
+"""How fast models are answered, of several servers that are asked in turn.
 
-    python -m benchmarks.models_served --model old=DIR --model glass_box=DIR --reference FILE [--sidecar]
+    python -m benchmarks.models_served --reference FILE before=MODEL glass_box=MODEL 'behind=MODEL>.' ...
 
-The first model is the one that the others are compared with. All servers run at once and are asked in turn,
-forwards and backwards, in 15 rounds; a round gives one ratio of requests a second for each pair, and the
-table has their median with a bootstrap interval over rounds. On a machine with other work to do only such
-ratios mean something. Prints one JSON object.
+A target is `NAME=MODEL`, or `NAME=MODEL>CHECKOUT` for the sidecar of a checkout of this project (`.` is this
+one) before the model. MODEL is a folder, which MLflow's own server answers from as a process with one worker,
+`docker:IMAGE`, an image with its own entry point, or `mlserver:FOLDER`, MLServer in a container with each of
+its batch settings. The first target is the one that the others are compared with. All run at once and are
+asked in turn, forwards and backwards, in 15 rounds; a round gives one ratio of requests a second for each
+pair, and the table has their median with a bootstrap interval over rounds. On a machine with other work to do
+only such ratios mean something. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -26,74 +29,103 @@ MISSED = 3
 
 
 def main() -> int:
-    """Exit code 3 where a ratio's interval does not reach `--wanted`."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=DIR")
-    parser.add_argument("--reference", required=True, help="reference.json of one of them")
+    """Exit code 3 where the interval of a ratio does not reach `--least`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("targets", nargs="+", metavar="NAME=MODEL[>CHECKOUT]")
+    parser.add_argument("--reference", required=True, help="reference.json of one of the models")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--sidecar", action="store_true", help="ask through a sidecar of its own as well")
-    parser.add_argument("--wanted", type=float, default=2.4)
-    values = parser.parse_args()
-    models = dict(one.partition("=")[::2] for one in values.model)
-    bodies = serving.request_bodies(json.loads(Path(values.reference).read_text(encoding="utf-8")))
+    parser.add_argument("--least", type=float, default=0.0, help="what every ratio has to reach")
+    chosen = parser.parse_args()
+    bodies = serving.request_bodies(json.loads(Path(chosen.reference).read_text(encoding="utf-8")))
     with contextlib.ExitStack() as running:
-        groups: dict[str, list[serving.Target]] = {"alone": [], "sidecar": []}
-        for name, folder in models.items():
-            port = serving.free_port()
-            running.enter_context(_server(folder, port))
-            groups["alone"].append(serving.Target(name, port, "/invocations", bodies))
-            serving.wait_for(f"http://127.0.0.1:{port}/ping")
-            if values.sidecar:
-                target = serving.sidecar(name, port, values.reference, bodies, running)
-                serving.wait_for(f"http://127.0.0.1:{target.port}/ping")
-                groups["sidecar"].append(target)
-        found = {
-            where: compare(targets, values.clients, values.rounds, values.seconds)
-            for where, targets in groups.items()
-            if targets
+        models: dict[str, list[serving.Target]] = {}
+        targets = [
+            target
+            for text in chosen.targets
+            for target in start(text, chosen.reference, bodies, models, running)
+        ]
+        measured = compare(targets, chosen.clients, chosen.rounds, chosen.seconds)
+    print(json.dumps({"machine": serving.machine(), **measured}, indent=1))
+    ratios = [ratio for group in measured.values() for ratio in group["ratios"].values()]
+    return 0 if all(ratio["high"] >= chosen.least for ratio in ratios) else MISSED
+
+
+def start(
+    text: str,
+    reference: str,
+    bodies: tuple[bytes, ...],
+    models: dict[str, list[serving.Target]],
+    running: contextlib.ExitStack,
+) -> list[serving.Target]:
+    """The targets that a text names, one but for MLServer; `models` are those that run already."""
+    name, _, what = text.partition("=")
+    model, _, checkout = what.partition(">")
+    if model not in models:
+        models[model] = start_model(model, bodies, running)
+    if model.startswith("mlserver:"):
+        return models[model]
+    (served,) = models[model]
+    if not checkout:
+        return [served._replace(name=name)]
+    target = serving.sidecar(name, served.port, reference, bodies, running, checkout=Path(checkout).resolve())
+    serving.wait_for(f"http://127.0.0.1:{target.port}/ping")
+    return [target]
+
+
+def start_model(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitStack) -> list[serving.Target]:
+    """A server of a model, up."""
+    kind, _, where = model.rpartition(":")
+    if kind == "mlserver":
+        return serving.mlservers(where, bodies, running)
+    port = serving.free_port()
+    if kind == "docker":
+        running.enter_context(serving.image_process(where, port, []))
+    else:
+        command = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+        environment = {
+            "__pyfunc_model_path__": str(Path(model).resolve()),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
         }
-    print(json.dumps({"machine": serving.machine(), **found}, indent=1))
-    reached = [
-        each["high"] >= values.wanted
-        for group in found["alone"].values()
-        for each in group["ratios"].values()
-    ]
-    return 0 if all(reached) else MISSED
-
-
-def _server(folder: str, port: int) -> contextlib.AbstractContextManager[int]:
-    """MLflow's server as the images of this project start it."""
-    command = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-    environment = {
-        "__pyfunc_model_path__": str(Path(folder).resolve()),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    return serving.process([sys.executable, *command, "mlflow.pyfunc.scoring_server.app:app"], environment)
+        server = [sys.executable, *command, "mlflow.pyfunc.scoring_server.app:app"]
+        running.enter_context(serving.process(server, environment))
+    serving.wait_for(f"http://127.0.0.1:{port}/ping")
+    return [serving.Target(model, port, "/invocations", bodies)]
 
 
 def compare(
     targets: Sequence[serving.Target], clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Rates by model and their ratios to the first model's, by number of clients."""
+    """Rates by target, their ratios to the first one's, and what a sidecar takes of the processor, in
+    microseconds a request; by number of clients."""
     result: dict[str, Any] = {}
     for count in clients:
         rates: dict[str, list[float]] = {target.name: [] for target in targets}
+        costs: dict[str, list[float]] = {target.name: [] for target in targets if target.pid}
         for number in range(rounds):
             for target in targets if number % 2 == 0 else tuple(reversed(targets)):
-                rates[target.name].append(serving.ask_for(target, seconds, clients=count)["rate"])
+                spent = serving.processor_seconds(target.pid) if target.pid else 0.0
+                rate = serving.ask_for(target, seconds, clients=count)["rate"]
+                rates[target.name].append(rate)
+                if target.pid:
+                    requests = rate * (seconds + serving.WARM_UP)
+                    spent = serving.processor_seconds(target.pid) - spent
+                    costs[target.name].append(1e6 * spent / requests)
         first = np.array(rates[targets[0].name])
         result[f"{count} clients"] = {
             "rates": {name: float(np.median(each)) for name, each in rates.items()},
-            "ratios": {t.name: _interval(np.array(rates[t.name]) / first) for t in targets[1:]},
+            "sidecar_microseconds": {name: float(np.median(each)) for name, each in costs.items()},
+            "ratios": {t.name: interval(np.array(rates[t.name]) / first) for t in targets[1:]},
         }
         print(count, result[f"{count} clients"], file=sys.stderr, flush=True)
     return result
 
 
-def _interval(ratios: Any) -> dict[str, float]:
+def interval(ratios: Any) -> dict[str, float]:
     """Median of the rounds' ratios with its 95 % bootstrap interval."""
     draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])

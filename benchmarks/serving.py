@@ -30,11 +30,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "serving.json"
@@ -51,8 +50,7 @@ MLSERVER_BATCHES = ((0, 0.0), (64, 0.002), (64, 0.005), (64, 0.01))
 TARGET_SPEEDUPS = {8: 4.0, 32: 12.0, 64: 18.0}
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Something that answers predictions: where, and the requests that it understands."""
 
     name: str
@@ -391,8 +389,9 @@ def sidecar(
     bodies: tuple[bytes, ...],
     running: contextlib.ExitStack,
     options: Mapping[str, str] = MappingProxyType({}),
+    checkout: Path = PROJECT,
 ) -> Target:
-    """A sidecar of its own before a port."""
+    """A sidecar of its own before a port, of any edition: it was called an exporter."""
     port, metrics_port = free_port(), free_port()
     settings = {
         "UPSTREAM": f"http://127.0.0.1:{upstream}",
@@ -404,7 +403,9 @@ def sidecar(
         **options,
     }
     environment = {f"MODEL_EXPORTER_{key}": value for key, value in settings.items()}
-    pid = running.enter_context(process([sys.executable, "-m", "monitoring.sidecar"], environment))
+    edition = "sidecar" if (checkout / "monitoring" / "sidecar").exists() else "exporter"
+    command = [sys.executable, "-m", f"monitoring.{edition}"]
+    pid = running.enter_context(process(command, environment, checkout))
     return Target(name, port, "/invocations", bodies, pid, metrics_port)
 
 
@@ -446,11 +447,11 @@ def image_process(image: str, port: int, options: Sequence[str]) -> Iterator[int
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str], environment: dict[str, str]) -> Iterator[int]:
+def process(command: Sequence[str], environment: dict[str, str], folder: Path = PROJECT) -> Iterator[int]:
     """A process group that ends with the block."""
     started = subprocess.Popen(
         list(command),
-        cwd=PROJECT,
+        cwd=folder,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
