@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from monitoring.sidecar import model_check
 from monitoring.sidecar.answers import Answer
 from monitoring.sidecar.budget import PARSED_FACTOR, Budget
 from monitoring.sidecar.counting import Observer
-from monitoring.sidecar.endpoints import Readiness, traffic_routes
+from monitoring.sidecar.endpoints import traffic_routes
 from monitoring.sidecar.feedback import Feedback
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.model_client import Upstream
@@ -29,24 +30,6 @@ POOL_THREADS = 3
 READY_SECONDS = 5.0
 
 
-class Bridge:
-    """From the metrics port's threads to the event loop: whether the container would answer now."""
-
-    def __init__(self, readiness: Readiness) -> None:
-        self._readiness = readiness
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def is_ready(self) -> bool:
-        """Ask on the loop; no while it does not run or does not answer in time."""
-        if self.loop is None or self.loop.is_closed():
-            return False
-        asked = asyncio.run_coroutine_threadsafe(self._readiness(), self.loop)
-        try:
-            return asked.result(READY_SECONDS)
-        except (TimeoutError, CancelledError):
-            return False
-
-
 class Sidecar(NamedTuple):
     """The parts; `run` serves with all of them until `server.stop()`."""
 
@@ -55,7 +38,6 @@ class Sidecar(NamedTuple):
     observer: Observer
     server: Server
     metrics_server: OperationsServer
-    bridge: Bridge
     upstream: Upstream
     labels: Feedback | None
     reference: Reference | None
@@ -64,7 +46,6 @@ class Sidecar(NamedTuple):
     async def run(self) -> None:
         """Serve until stopped, and count the last answers before returning."""
         self.observer.start()
-        self.bridge.loop = asyncio.get_running_loop()
         self.metrics_server.start()
         watching = asyncio.create_task(model_check.watch(self.reference, self.upstream, self.metrics))
         await self.server.run()
@@ -120,17 +101,18 @@ def assemble(settings: Settings, reference: Reference | None, page: bytes | None
         budget,
         _counting(metrics),
     )
-    readiness = Readiness(lambda: model_check.answers_ping(upstream), lambda: server.is_stopping)
-    bridge = Bridge(readiness)
+
+    def is_ready() -> bool:
+        ping = functools.partial(model_check.answers_ping, upstream)
+        return not server.is_stopping and server.ask(ping, READY_SECONDS)
+
     metrics_server = OperationsServer(
-        create_app(metrics, labels, lambda: server.is_alive, bridge.is_ready),
+        create_app(metrics, labels, lambda: server.is_alive, is_ready),
         listen(settings.metrics_host, settings.metrics_port),
     )
     metrics.upstream_contact.set_function(lambda: upstream.answered_at)
     metrics.connections.set_function(lambda: server.connections)
-    return Sidecar(
-        settings, metrics, observer, server, metrics_server, bridge, upstream, labels, reference, pool
-    )
+    return Sidecar(settings, metrics, observer, server, metrics_server, upstream, labels, reference, pool)
 
 
 def _counting(metrics: Metrics) -> Count:

@@ -54,10 +54,14 @@ class Budget:
 
 
 class Reservation:
-    """The bytes of one request, from its head to the end of its answer; a context manager."""
+    """The bytes of one request, from its head to the end of its answer; a context manager.
 
-    def __init__(self, budget: Budget) -> None:
+    What is `small`, such as small requests that travel together, may take of what is kept for small ones.
+    """
+
+    def __init__(self, budget: Budget, *, small: bool = False) -> None:
         self._budget = budget
+        self._is_small = small
         self._held = 0
 
     def __enter__(self) -> "Reservation":
@@ -72,7 +76,8 @@ class Reservation:
     def grow(self, count: int) -> None:
         """Reserve bytes of a body. Raises OverBudgetError."""
         bytes_held = COPIES * count
-        self._budget.reserve(bytes_held, large=count > SMALL_BODY or self._held > COPIES * SMALL_BODY)
+        is_large = not self._is_small and max(count, self._held // COPIES) > SMALL_BODY
+        self._budget.reserve(bytes_held, large=is_large)
         self._held += bytes_held
 
 

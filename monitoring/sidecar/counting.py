@@ -24,7 +24,7 @@ MOST_ROWS_AT_ONCE = 5_000
 MOST_BYTES = 67_108_864
 MOST_PARSED_BYTES = 167_772_160
 LOT_ROWS = 10
-BYTES_A_CELL = 32
+BYTES_A_CELL, BYTES_A_PREDICTION = 32, 320
 FEW_ROWS = 8
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ class Seen(NamedTuple):
     def size(self) -> int:
         """About the bytes that this keeps in memory."""
         cells = sum(len(table.rows) * len(table.columns) for table in self.tables)
-        return len(self.body) + len(self.answer) + BYTES_A_CELL * cells
+        predictions = BYTES_A_PREDICTION * len(self.predictions or ())
+        return len(self.body) + len(self.answer) + BYTES_A_CELL * cells + predictions
 
 
 class Observer:
@@ -204,7 +205,10 @@ class Observer:
         """Count the predictions of an answer; whether each row was flagged, None for one without a risk."""
         if not seen.answered:
             return ()
-        found = seen.predictions if seen.predictions is not None else payloads.predictions(seen.answer)
+        if seen.predictions is not None:
+            found: list[Any] | None = [prediction.value for prediction in seen.predictions]
+        else:
+            found = payloads.predicted_values(seen.answer, self._parsed_bytes)
         if found is None:
             self._metrics.observation_failures["answer"].inc()
             return ()
@@ -216,8 +220,8 @@ class Observer:
         flagged: list[bool | None] = []
         unscored = 0
         totals: dict[int, tuple[int, float, float]] = {}
-        for prediction in found:
-            risk = payloads.risk(prediction.value)
+        for value in found:
+            risk = payloads.risk(value)
             if risk is None:
                 unscored += 1
                 flagged.append(None)

@@ -1,7 +1,6 @@
 """What is served where on the traffic port."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
@@ -74,27 +73,3 @@ def _take_labels(body: bytes, settings: Settings, metrics: Metrics, labels: Feed
     result = labels.take(found)
     status, phrase = (200, "OK") if result.accepted else (422, "Unprocessable Content")
     return document(status, phrase, feedback.reply(result))
-
-
-class Readiness:
-    """Asks the container's /ping, at most once a second, and says no while the sidecar stops."""
-
-    def __init__(
-        self, ping: Callable[[], Awaitable[bool]], is_stopping: Callable[[], bool], seconds: float = 1.0
-    ) -> None:
-        self._ping = ping
-        self._is_stopping = is_stopping
-        self._seconds = seconds
-        self._lock = asyncio.Lock()
-        self._asked_at = float("-inf")
-        self._answered = False
-
-    async def __call__(self) -> bool:
-        """Whether a request would be answered now."""
-        if self._is_stopping():
-            return False
-        async with self._lock:
-            if time.monotonic() - self._asked_at >= self._seconds:
-                self._answered = await self._ping()
-                self._asked_at = time.monotonic()
-            return self._answered

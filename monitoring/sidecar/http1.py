@@ -40,7 +40,8 @@ class MalformedError(ValueError):
 
 
 class RequestHead(NamedTuple):
-    """What comes before a request's body. `length` is None for a chunked body."""
+    """What comes before a request's body. `length` is None for a chunked body; `waits`: the body comes after
+    a 100 (Continue)."""
 
     method: str
     path: str
@@ -49,6 +50,7 @@ class RequestHead(NamedTuple):
     values: dict[str, str]
     length: int | None
     keeps_alive: bool
+    waits: bool
 
 
 class AnswerHead(NamedTuple):
@@ -80,8 +82,9 @@ def request_head(received: bytes) -> RequestHead:
     if chunked and old:
         raise MalformedError
     length = None if chunked else _length(values) or 0
-    keeps = _keeps_alive(values, old)
-    return RequestHead(line[1].decode("ascii"), target[2], target[3] or "", fields, values, length, keeps)
+    method, query = line[1].decode("ascii"), target[3] or ""
+    waits = not old and values.get("expect", "").lower() == "100-continue"
+    return RequestHead(method, target[2], query, fields, values, length, _keeps_alive(values, old), waits)
 
 
 def answer_head(received: bytes) -> AnswerHead:

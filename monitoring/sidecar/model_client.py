@@ -15,7 +15,6 @@ from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer
 from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire
 
-BODYLESS_METHODS = ("GET", "HEAD")
 MOST_INTERIM = 10
 
 
@@ -60,14 +59,15 @@ class Upstream:
         `fields` are end-to-end fields without Content-Length; `grow` reserves the answer's bytes before they
         are read. Raises UpstreamError and what `grow` raises.
         """
-        message = _message(method, target, fields, body, self._authority)
+        head = self._head(method, target, fields, len(body))
         try:
             async with asyncio.timeout(timeout or self._timeout_seconds):
                 while True:
                     wire, is_new = await self._wire()
                     before = wire.received_bytes
                     try:
-                        answer, keeps = await self._exchange(wire, message, method, grow)
+                        wire.write(head, body)
+                        answer, keeps = await self._answer(wire, grow)
                     except (EndedError, ConnectionError):
                         wire.transport.abort()
                         if is_new or wire.received_bytes > before:
@@ -112,11 +112,18 @@ class Upstream:
             raise UpstreamError("refused") from None
         return wire, True
 
-    async def _exchange(
-        self, wire: Wire, message: bytes, method: str, grow: Callable[[int], None]
-    ) -> tuple[Answer, bool]:
-        """Send a message and read its answer; whether the connection may be used again."""
-        wire.transport.write(message)
+    def _head(self, method: str, target: str, fields: http1.Fields, length: int) -> bytes:
+        """A request's head on the wire. Targets and fields come from a head that was read strictly, or from
+        here."""
+        lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in fields]]
+        if all(name.lower() != "host" for name, _ in fields):
+            lines.append(f"Host: {self._authority}")
+        if length or method != "GET":
+            lines.append(f"Content-Length: {length}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    async def _answer(self, wire: Wire, grow: Callable[[int], None]) -> tuple[Answer, bool]:
+        """Read an answer; whether the connection may be used again."""
         for _ in range(MOST_INTERIM):
             head = http1.answer_head(await wire.until(b"\r\n\r\n"))
             if head.status == 101:
@@ -125,32 +132,19 @@ class Upstream:
                 break
         else:
             raise http1.MalformedError
-        body, ends = await self._body(wire, head, method, grow)
+        body = await self._body(wire, head, grow)
         fields = http1.end_to_end(head.fields, head.values)
-        return Answer(head.status, head.phrase, fields, body), head.keeps_alive and not ends
+        return Answer(head.status, head.phrase, fields, body), head.keeps_alive and not wire.has_ended
 
-    async def _body(
-        self, wire: Wire, head: http1.AnswerHead, method: str, grow: Callable[[int], None]
-    ) -> tuple[bytes, bool]:
-        """The body that belongs to this head, and whether it lasted until the end of the connection."""
-        if method == "HEAD" or head.status in (204, 304):
-            return b"", False
+    async def _body(self, wire: Wire, head: http1.AnswerHead, grow: Callable[[int], None]) -> bytes:
+        """The body that belongs to this head."""
+        if head.status in (204, 304):
+            return b""
         if head.chunked:
-            return await wire.chunks(self._answer_bytes, grow), False
-        if head.length is not None:
-            if head.length > self._answer_bytes:
-                raise TooLargeError
-            grow(head.length)
-            return await wire.exactly(head.length), False
-        return await wire.rest(self._answer_bytes, grow), True
-
-
-def _message(method: str, target: str, fields: http1.Fields, body: bytes, authority: str) -> bytes:
-    """A request on the wire. Targets and fields come from a head that was read strictly, or from here."""
-    lines = [f"{method} {target} HTTP/1.1"]
-    if all(name.lower() != "host" for name, _ in fields):
-        lines.append(f"Host: {authority}")
-    lines.extend([f"{name}: {value}" for name, value in fields])
-    if body or method not in BODYLESS_METHODS:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+            return await wire.chunks(self._answer_bytes, grow)
+        if head.length is None:
+            return await wire.rest(self._answer_bytes, grow)
+        if head.length > self._answer_bytes:
+            raise TooLargeError
+        grow(head.length)
+        return await wire.exactly(head.length)

@@ -34,6 +34,9 @@ TOO_WIDE = "A row of the CSV body has more values than the header has names."
 _MANY_DIGITS = re.compile(rb"\d{16}")
 _LONG_NUMBER = re.compile(rb"(?<![\d.])\d{16}")
 _GREAT_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
+# What a byte of a JSON document adds to the number of open brackets.
+STEPS = np.zeros(256, np.int8)
+STEPS[[ord("["), ord("{")]], STEPS[[ord("]"), ord("}")]] = 1, -1
 _parsing = threading.Lock()
 
 _decode = json.JSONDecoder().raw_decode
@@ -97,14 +100,15 @@ def _one_at_a_time(body: bytes) -> AbstractContextManager[object]:
 
 
 def _depth(body: bytes) -> int:
-    """Greatest number of brackets that are open at once."""
+    """Greatest number of brackets that are open at once, counted piece by piece."""
     if body.count(b"[") + body.count(b"{") <= DEEPEST:
         return 0
-    signs = np.frombuffer(body, np.uint8)
-    steps = np.zeros(len(signs), np.int8)
-    steps[(signs == ord("[")) | (signs == ord("{"))] = 1
-    steps[(signs == ord("]")) | (signs == ord("}"))] = -1
-    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    deepest = depth = 0
+    for start in range(0, len(body), SMALL_BODY):
+        steps = STEPS[np.frombuffer(body[start : start + SMALL_BODY], np.uint8)]
+        deepest = max(deepest, depth + int(np.cumsum(steps, dtype=np.int32).max()))
+        depth += int(steps.sum(dtype=np.int32))
+    return deepest
 
 
 def _is_ragged(body: bytes) -> bool:
@@ -117,9 +121,8 @@ def _is_ragged(body: bytes) -> bool:
 
 
 def table(body: bytes) -> Table | None:
-    """The rows of a body whose only key is a data frame with the same columns in every row; else None. Raises
-    RecursionError."""
-    document = _document(body)
+    """The rows of a body whose only key is a data frame with the same columns in every row; else None."""
+    document = None if b"\0" in body else _document(body)  # UTF-16 hides what is looked for in the bytes
     if document is None or len(document) != 1:
         return None
     ((form, part),) = document.items()
@@ -256,10 +259,17 @@ def columns(content_type: str, body: bytes, names: Sequence[str], most: int) -> 
     if media_type(content_type) not in (JSON_TYPE, CSV_TYPE) or parsed_bytes(content_type, body) > most:
         return None
     with _one_at_a_time(body):
-        try:
-            return _columns(media_type(content_type), body, names)
-        except RecursionError:
-            return None
+        return _columns(media_type(content_type), body, names)
+
+
+def predicted_values(answer: bytes, most: int) -> list[Any] | None:
+    """The predictions in an answer of any size; None if it has another shape, or takes more than `most` bytes
+    when it is parsed."""
+    if parsed_bytes(JSON_TYPE, answer) > most:
+        return None
+    with _one_at_a_time(answer):
+        found = (_document(answer) or {}).get("predictions")
+    return found if isinstance(found, list) else None
 
 
 def _columns(kind: str, body: bytes, names: Sequence[str]) -> Columns | None:
@@ -304,7 +314,7 @@ def _record_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> 
 def _document(body: bytes) -> dict[str, Any] | None:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 

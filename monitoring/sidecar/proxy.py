@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -40,12 +39,14 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class Member:
     """A request that waits for the container. `key` is what has to be equal to travel with others; None is a
-    request that travels alone. `table` holds the rows of a small body that is a plain table."""
+    request that travels alone. `table` holds the rows of a small body that is a plain table, of `size` bytes
+    at most."""
 
     request: Request
     target: str
     predicts: bool
     table: payloads.Table | None = None
+    size: int = 0
     key: Hashable = None
     row_count: int = 1
     retried: bool = False
@@ -80,7 +81,7 @@ class Proxy:
         self._pool = pool
         self._open = 0
         self._retrying = asyncio.Lock()
-        self._suspended: OrderedDict[int, float] = OrderedDict()
+        self._suspended: dict[int, float] = {}
         self._kinds = payloads.Kinds({f.name: f.is_text for f in reference.features} if reference else {})
         self._names = tuple(feature.name for feature in reference.features) if reference else ()
         is_synthetic = reference is not None and reference.model.synthetic
@@ -98,35 +99,33 @@ class Proxy:
         metrics.in_flight.set_function(lambda: self._open)
         metrics.queue_length.set_function(lambda: self._batches.length + self._singles.length)
         metrics.queue_oldest_wait.set_function(self._oldest_wait)
-        metrics.batching_suspended.set_function(lambda: len(self._suspended))
+        metrics.batching_suspended.set_function(
+            lambda: sum(end > time.monotonic() for end in list(self._suspended.values()))
+        )
 
     async def predict(self, request: Request) -> Answer:
         """Answer a request for predictions."""
-        if self._open >= self._settings.requests:
-            return refusal("overload")
         query = request.head.query
         member = Member(request, f"/invocations?{query}" if query else "/invocations", True)
-        self._open += 1
-        try:
-            refused = await self._read(member)
-            if refused is not None:
-                return refused
-            (self._singles if member.key is None else self._batches).put(member)
-            answer = await member.answer
-        finally:
-            self._open -= 1
+        answer = await self._answer(member)
         if not answer.refused:
             self._metrics.duration.observe(time.monotonic() - member.started)
         return answer
 
     async def ask(self, path: str, request: Request) -> Answer:
         """Answer a GET, or a HEAD, by what the container says at a path."""
+        return await self._answer(Member(request, path, False))
+
+    async def _answer(self, member: Member) -> Answer:
+        """Put a member into its queue, and wait for its answer."""
         if self._open >= self._settings.requests:
             return refusal("overload")
-        member = Member(request, path, False)
         self._open += 1
         try:
-            self._singles.put(member)
+            refused = await self._read(member) if member.predicts else None
+            if refused is not None:
+                return refused
+            (self._singles if member.key is None else self._batches).put(member)
             return await member.answer
         finally:
             self._open -= 1
@@ -146,13 +145,11 @@ class Proxy:
         if len(request.body) > SMALL_BODY:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, self._examine, content_type, request.body, rejects)
-        size = payloads.parsed_bytes(content_type, request.body)
-        if payloads.media_type(content_type) == payloads.JSON_TYPE and size <= TABLE_BYTES:
-            request.held.grow(size // COPIES)
+        member.size = payloads.parsed_bytes(content_type, request.body)
+        if payloads.media_type(content_type) == payloads.JSON_TYPE and member.size <= TABLE_BYTES:
+            request.held.grow(member.size // COPIES)
             try:
                 member.table = payloads.table(request.body)
-            except RecursionError:
-                return refusal("malformed", payloads.TOO_DEEP)
             except Exception as error:
                 self._fail("body", error)
         if member.table is None:
@@ -199,21 +196,15 @@ class Proxy:
             return None
         travelling = tuple(head.values.get(name) for name in settings.batch_headers)
         key = (table.form, table.columns, kinds, content_type, travelling)
-        return None if self._suspended and self._is_suspended(key) else key
-
-    def _is_suspended(self, key: Hashable) -> bool:
-        """Whether requests of this form travel alone for now."""
-        now = time.monotonic()
-        while self._suspended and next(iter(self._suspended.values())) <= now:
-            self._suspended.popitem(last=False)
-        return hash(key) in self._suspended
+        is_suspended = self._suspended and self._suspended.get(hash(key), 0.0) > time.monotonic()
+        return None if is_suspended else key
 
     def _suspend(self, key: Hashable) -> None:
         """Batch no requests of this form for a while: their answers do not hold one prediction a row."""
+        self._suspended.pop(hash(key), None)
         self._suspended[hash(key)] = time.monotonic() + SUSPENDED_SECONDS
-        self._suspended.move_to_end(hash(key))
         if len(self._suspended) > MOST_SUSPENDED:
-            self._suspended.popitem(last=False)
+            del self._suspended[next(iter(self._suspended))]
 
     def _answering(self, send: Send[Member]) -> Send[Member]:
         """`send`, with its own failures answered: a bug here must not leave a caller without an answer."""
@@ -271,8 +262,10 @@ class Proxy:
             for field in first.fields
             if field[0].lower() in ("content-type", *self._settings.batch_headers)
         ]
-        with Reservation(self._budget) as held:
+        expected = sum(member.row_count for member in members)
+        with Reservation(self._budget, small=True) as held:
             try:
+                held.grow(sum(member.size for member in members))  # the joined body is no larger
                 answer = await self._call(
                     "POST",
                     "/invocations",
@@ -282,6 +275,11 @@ class Proxy:
                     reason,
                     len(members),
                 )
+                release()
+                found = None
+                if answer.status == 200:
+                    held.grow(payloads.parsed_bytes(payloads.JSON_TYPE, answer.body))
+                    found = payloads.predictions(answer.body)
             except OverBudgetError:
                 return "overload"
             except UpstreamError as error:
@@ -290,9 +288,7 @@ class Proxy:
                 for member in members:
                     member.settle(refusal("upstream"))
                 return ""
-            release()
-            found = payloads.predictions(answer.body) if answer.status == 200 else None
-        if found is None or len(found) != sum(member.row_count for member in members):
+        if found is None or len(found) != expected:
             if answer.status == 200:
                 self._suspend(members[0].key)
             return "unsplittable"

@@ -11,13 +11,15 @@
 import asyncio
 import functools
 import hmac
+import ipaddress
 import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError
 from email.utils import formatdate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer, refusal
@@ -80,7 +82,7 @@ class Connection(Wire):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve it, if there is room for it."""
         super().connection_made(transport)
-        self.address = (transport.get_extra_info("peername") or ("",))[0]
+        self.address = subscriber((transport.get_extra_info("peername") or ("",))[0])
         if self._server.admit(self):
             self._task = asyncio.get_running_loop().create_task(self._serve())
         else:
@@ -164,7 +166,7 @@ class Connection(Wire):
             if head.length > SMALL_BODY:
                 held.grow(head.length)
             self.late_at += allowed_seconds(head.length) - MOVE_SECONDS
-        if head.values.get("expect", "").lower() == "100-continue" and not self.has_begun:
+        if head.waits and not self.has_begun:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is not None:
             body = await self.exactly(head.length)
@@ -202,7 +204,7 @@ class Connection(Wire):
         if answer.status not in BODILESS:
             wire_head += f"Content-Length: {len(answer.body)}\r\n"
         has_body = answer.status not in BODILESS and not (head and head.method == "HEAD")
-        self.transport.write((wire_head + "\r\n").encode("latin-1") + (answer.body if has_body else b""))
+        self.write((wire_head + "\r\n").encode("latin-1"), answer.body if has_body else b"")
 
     def sweep(self, now: float) -> None:
         """Give up what has taken too long."""
@@ -271,6 +273,15 @@ class Server:
     def is_alive(self) -> bool:
         """Whether the event loop has turned lately."""
         return time.monotonic() - self._beat < HEARTBEAT_SECONDS
+
+    def ask(self, question: Callable[[], Coroutine[Any, Any, bool]], seconds: float) -> bool:
+        """Ask on the event loop, from another thread; no while the loop does not run or answer in time."""
+        if self._loop is None or self._loop.is_closed():
+            return False
+        try:
+            return asyncio.run_coroutine_threadsafe(question(), self._loop).result(seconds)
+        except (TimeoutError, CancelledError):
+            return False
 
     def stop(self) -> None:
         """Begin to stop; a second call ends the grace period. May be called from any thread."""
@@ -377,6 +388,13 @@ def listen(host: str, port: int) -> socket.socket:
     if socket.has_dualstack_ipv6():
         return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     return socket.create_server(("", port))
+
+
+def subscriber(address: str) -> str:
+    """What of a caller's address one subscriber has: all of IPv4, the first half of IPv6."""
+    if ":" not in address or address.startswith("::ffff:"):
+        return address
+    return ":".join(ipaddress.ip_address(address.partition("%")[0]).exploded.split(":")[:4])
 
 
 def bearer_matches(authorization: str, tokens: tuple[str, ...]) -> bool:

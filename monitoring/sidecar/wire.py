@@ -6,9 +6,11 @@ import socket
 from collections.abc import Callable
 
 from monitoring.sidecar import http1
+from monitoring.sidecar.budget import SMALL_BODY
 
 READ_BYTES = 16_384
 MOST_UNREAD = http1.HEAD_BYTES
+MOST_TRAILERS = 100
 
 
 class EndedError(ConnectionError):
@@ -30,9 +32,9 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, scratch: memoryview) -> None:
         self._scratch = scratch
         self._buffer = bytearray()
+        self._wanted = 0
         self._coming: asyncio.Future[None] | None = None
         self._going: asyncio.Future[None] | None = None
-        self._is_paused = False
         self._is_broken = False
         self.discards = False
         self.has_ended = False
@@ -58,10 +60,10 @@ class Wire(asyncio.BufferedProtocol):
         if self.discards:
             return
         self._buffer += self._scratch[:count]
-        if len(self._buffer) >= MOST_UNREAD and not self._is_paused:
-            self._is_paused = True
+        if len(self._buffer) >= self._wanted + MOST_UNREAD:
             self.transport.pause_reading()
-        self._wake()
+        if len(self._buffer) >= self._wanted:
+            self._wake()
 
     def eof_received(self) -> bool:
         """The other side sends no more; it may still read."""
@@ -86,7 +88,7 @@ class Wire(asyncio.BufferedProtocol):
             self._going.set_result(None)
         self._going = None
 
-    # Called by who owns the connection
+    # Called by the owner of the connection
 
     @property
     def is_quiet(self) -> bool:
@@ -97,11 +99,17 @@ class Wire(asyncio.BufferedProtocol):
         poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
         return not poll.poll(0)
 
-    async def more(self) -> None:
-        """Wait until something comes. Raises EndedError."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether something came that nobody has taken yet."""
+        return bool(self._buffer)
+
+    async def more(self, wanted: int = 0) -> None:
+        """Wait until something comes, or until `wanted` bytes are there. Raises EndedError."""
         if self.has_ended:
             raise EndedError
-        self._resume()
+        self._wanted = wanted
+        self.transport.resume_reading()
         self._coming = asyncio.get_running_loop().create_future()
         await self._coming
 
@@ -119,15 +127,9 @@ class Wire(asyncio.BufferedProtocol):
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes. Raises EndedError."""
-        if len(self._buffer) >= count:
-            return self._take(count)
-        parts = [self._take(len(self._buffer))]
-        missing = count - len(parts[0])
-        while missing:
-            await self.more()
-            parts.append(self._take(min(missing, len(self._buffer))))
-            missing -= len(parts[-1])
-        return b"".join(parts)
+        while len(self._buffer) < count:
+            await self.more(count)
+        return self._take(count)
 
     async def chunks(self, most: int, grow: Callable[[int], None]) -> bytes:
         """A chunked body of at most `most` bytes; `grow` is told of each chunk's size before it is read.
@@ -142,28 +144,35 @@ class Wire(asyncio.BufferedProtocol):
             body += await self.exactly(size)
             if await self.exactly(2) != b"\r\n":
                 raise http1.MalformedError
-        for _ in range(100):  # trailers concern this connection only
+        for _ in range(MOST_TRAILERS):  # they concern this connection only
             if not await self.until(b"\r\n"):
                 return bytes(body)
         raise TooLargeError
 
     async def rest(self, most: int, grow: Callable[[int], None]) -> bytes:
-        """Everything up to the end of the connection. Raises TooLargeError and what `grow` raises."""
-        parts: list[bytes] = []
-        total = 0
+        """Everything up to the end of the connection. Raises EndedError if it breaks, TooLargeError and what
+        `grow` raises."""
+        size = 0
         while True:
-            part = self._take(len(self._buffer))
-            total += len(part)
-            if total > most:
+            grow(len(self._buffer) - size)
+            size = len(self._buffer)
+            if size > most:
                 raise TooLargeError
-            grow(len(part))
-            parts.append(part)
             try:
-                await self.more()
+                await self.more(size + 1)
             except EndedError:
                 if self._is_broken:
                     raise
-                return b"".join(parts)
+                return self._take(size)
+
+    def write(self, head: bytes, body: bytes) -> None:
+        """Send a message, a small one in one piece; of a large body only what the socket does not take at
+        once is copied."""
+        if len(body) <= SMALL_BODY:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(memoryview(body))
 
     async def flushed(self) -> None:
         """Wait until everything was sent, or the connection is gone."""
@@ -176,7 +185,7 @@ class Wire(asyncio.BufferedProtocol):
         self.discards = True
         self._buffer.clear()
         if not self.is_lost:
-            self._resume()
+            self.transport.resume_reading()
             self.transport.write_eof()
 
     def interrupt(self, error: Exception) -> None:
@@ -184,19 +193,10 @@ class Wire(asyncio.BufferedProtocol):
         if self._coming is not None and not self._coming.done():
             self._coming.set_exception(error)
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether something came that nobody has taken yet."""
-        return bool(self._buffer)
-
-    def _resume(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            self.transport.resume_reading()
-
     def _take(self, count: int) -> bytes:
         taken = bytes(memoryview(self._buffer)[:count])
         del self._buffer[:count]
+        self._wanted = 0
         return taken
 
     def _wake(self) -> None:

@@ -284,6 +284,28 @@ def test_a_body_that_would_take_much_to_parse_is_not_counted(reference: Referenc
     assert failed == 1
 
 
+def test_an_answer_that_would_take_much_to_parse_is_not_counted(reference: Reference) -> None:
+    """A model that answers one digit a row says a million rows in three megabytes."""
+    watch = Watch(reference, parsed_bytes=10_000_000)
+    answer = b'{"predictions": [' + b"1, " * 1_000_000 + b"1]}"
+    watch.observer.put(Seen("text/csv", b"BMI\n20\n", True, answer))
+    watch.observer.drain()
+    failed = watch.metrics.registry.get_sample_value("sidecar_observation_failures_total", {"part": "answer"})
+    assert failed == 1
+
+
+def test_predictions_in_the_queue_count_among_its_bytes(reference: Reference) -> None:
+    """They are many times as large as their text."""
+    watch = Watch(reference)
+    predictions = payloads.predictions(b'{"predictions": [' + b"1, " * 99_999 + b"1]}")
+    for _ in range(5):
+        watch.observer.put(Seen("text/csv", b"", True, b"", (), predictions))
+    lost = watch.metrics.registry.get_sample_value(
+        "sidecar_observation_failures_total", {"part": "queue_full"}
+    )
+    assert lost == 4
+
+
 def test_a_failure_to_count_is_counted_and_its_message_is_not_logged(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import pandas as pd
@@ -50,6 +51,9 @@ def records(*rows: dict[str, Any], **more: Any) -> bytes:
         b'{"instances": [[1]]}',
         b'{"inputs": {"a": [1]}}',
         b"1" * 5000,
+        split([1, 2, "a"])
+        .decode()
+        .encode("utf-16"),  # the server reads it, but what spoils others cannot be seen
     ],
 )
 def test_what_is_not_plainly_a_data_frame_travels_alone(body: bytes) -> None:
@@ -258,3 +262,17 @@ def test_a_number_that_rows_beside_it_would_round_or_that_may_spoil_them_is_foun
 def test_what_cannot_be_read_is_not_guessed(content_type: str, body: bytes) -> None:
     """Nothing is counted then but the failure itself."""
     assert payloads.columns(content_type, body, NAMES, 10**9) is None
+
+
+def test_how_deep_a_document_is_nested_is_found_in_little_memory() -> None:
+    """Whatever its size, piece by piece, and across the pieces."""
+    body = b"[" * 60 + b"{}," * 3_000_000 + b"[" * 60
+    tracemalloc.start()
+    try:
+        found = payloads.fault(JSON_TYPE, body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == payloads.TOO_DEEP
+    assert peak < 2_000_000
+    assert payloads.fault(JSON_TYPE, b"[" * 60 + b"{}," * 100_000 + b"[" * 40) is None

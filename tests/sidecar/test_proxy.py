@@ -367,6 +367,22 @@ def test_small_bodies_that_drip_take_no_room_of_others(start: Start, scripted: B
         client.close()
 
 
+def test_what_follows_a_large_body_is_not_read_on(start: Start, scripted: Begin) -> None:
+    """Before the request is answered, no more waits here than a head takes."""
+    gate = Gate()
+    sidecar = start(scripted(gate).port)
+    sent = 0
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as client:
+        client.sendall(POST + b"Content-Length: 9000000\r\n\r\n" + b"x" * 9_000_000)
+        eventually(lambda: gate.waiting == 1, "the body was read")
+        client.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:
+                sent += client.send(b"y" * 1_000_000)
+        gate.opened.set()
+    assert sent < 50_000_000, "the system's own buffers hold a few megabytes"
+
+
 def test_an_answer_that_nobody_reads_is_given_up(
     start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,6 +527,31 @@ def test_requests_travel_as_one_and_come_back_apart(
     assert sidecar.value("sidecar_batches_total", reason="upstream_free") == 1
     assert sidecar.value("sidecar_rows_total") == 19
     assert sidecar.value("model_feature_values_total", feature="Age", bin="1") in range(10, 20)
+
+
+def test_a_joined_body_is_part_of_what_is_held(start: Start, scripted: Begin, reference: Reference) -> None:
+    """Written as ASCII it is three times as large as the bodies it is made of, and stands there twice."""
+    held: list[tuple[int, int]] = []
+    gate = Gate()
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        held.append((len(body), sidecar.sidecar.server.budget.reserved))
+        return gate(connection, head, body)
+
+    sidecar = start(scripted(script).port, reference, batch_wait_ms=0)
+    _, first = in_background(1, lambda _: sidecar.ask(body=people(12)))
+    eventually(lambda: gate.waiting == 1, "one is under way")
+    body = json.dumps(json.loads(people(20).replace("Oslo", "\u00e9" * 20_000)), ensure_ascii=False)
+    replies, others = in_background(9, lambda _: sidecar.ask(body=body))
+    eventually(lambda: sidecar.value("sidecar_queue_requests") == 9, "nine wait")
+    gate.opened.set()
+    for thread in first + others:
+        thread.join()
+    assert {reply.status for reply in replies} == {200}
+    joined, reserved = held[1]
+    assert joined > 9 * 100_000
+    assert reserved > 3 * joined
+    eventually(lambda: sidecar.sidecar.server.budget.reserved == 0, "all is given back")
 
 
 ALIKE = people(20)

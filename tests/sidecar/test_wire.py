@@ -5,12 +5,14 @@ escapes as in Python, and without the ends of the lines.
 """
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.made_up.sidecars import Scripted, Start, headers_of, say
+from monitoring.sidecar import server
+from tests.made_up.sidecars import PATIENCE, Scripted, Start, headers_of, say
 
 Begin = Callable[..., Scripted]
 FOLDER = Path(__file__).with_name("wire")
@@ -58,6 +60,35 @@ def test_odd_but_valid_http_reaches_the_container_as_one_plain_request(
     fields = headers_of(head)
     assert fields["content-length"] == "5"
     assert not fields.keys() & {"transfer-encoding", "trailer", "expect", "content_length"}
+
+
+def test_a_caller_of_http_1_0_is_not_told_to_go_on(start: Start, scripted: Begin) -> None:
+    """It would take a 100 (Continue) for the answer (RFC 9110, 10.1.1)."""
+    fields = b"Expect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 5\r\n"
+    with socket.create_connection(("127.0.0.1", start(scripted().port).port), timeout=PATIENCE) as client:
+        client.sendall(b"POST /invocations HTTP/1.0\r\n" + fields + b"\r\n")
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(PATIENCE)
+        client.sendall(b"abcde")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "share"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:0db8:0001:0002"),
+        ("2001:db8:1:2::9", "2001:0db8:0001:0002"),
+        ("fe80::1%eth0", "fe80:0000:0000:0000"),
+        ("", ""),
+    ],
+)
+def test_a_share_of_connections_is_a_subscribers(address: str, share: str) -> None:
+    """Who has one address of IPv6 has 2 ** 64 of them."""
+    assert server.subscriber(address) == share
 
 
 @pytest.mark.parametrize("long", [b"X: " + b"y" * 70_000, b"X: y\r\n" * 10_000], ids=["one", "many"])
