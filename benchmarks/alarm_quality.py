@@ -4,7 +4,8 @@
 
 A system of all the schema's features and a model's score, its rows drawn from the bundled cohort and binned
 as the sidecar bins them, is looked at every hour with the formulas of the recording rules
-(steps/measures/evidence.py). Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year has
+(steps/measures/evidence.py), their end included: a newer window that holds evidence of 1000 to 1 that all is
+well silences a longer one. Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year has
 a reference of its own, itself a sample. The bound of one false alarm a year holds for independent rows; a
 table apart counts alarms where they are not (`MIXES`). Writes benchmarks/results/alarm_quality.json and
 prints the tables.
@@ -43,13 +44,31 @@ HALF_YEAR = 24 * 365 // 2
 ROWS_AN_HOUR = 1000 / 24
 LABELS_AN_HOUR = 200 / 24
 DAY = WINDOWS.index(24)
+# Newer windows and the longer ones that they can silence, as (index, index): those of a day and more.
+NEWER = tuple((n, o) for n in range(DAY, len(WINDOWS)) for o in range(n + 1, len(WINDOWS)))
+LABEL_NEWER = tuple((n, o) for n in range(len(LABEL_WINDOWS)) for o in range(n + 1, len(LABEL_WINDOWS)))
+# Looks before the first that counts: what a newer window said then may still hold.
+HELD = WINDOWS[-1]
+LABEL_HELD = LABEL_WINDOWS[-1]
+WARM_UP = WINDOWS[-1] + HELD
+# A fault of labels that was mended lasts so many days; its alarm is kept so many hours without evidence.
+FAULTY_LABEL_DAYS = 30
+LABELS_KEEP = 24
+# Hours from a fault's end until its alarm has ended.
+END_HOURS = 26
 SHIFTS = (0.25, 0.10, 0.05)
 RATIOS = (1.42, 1.24, 1.16)
 # Median and 95th percentile of rows that a shift may go unseen, with a large reference.
 TARGETS = {0.25: (700, 900), 0.10: (1200, 2400), 0.05: (3000, 3700)}
 NEVER = np.inf
+# Enough for how an alarm of labels ends: half a year each.
+ENDING_SEEDS = 60
 # Enough where an alarm rings several times a year.
 DEPENDENT_HALF_YEARS = 4
+# Rows after a shift within which counting by lots is compared.
+LOT_HORIZON = 5000
+# What lots may cost: a share of the rows, and as many rows as a lot holds.
+LOT_SHARE = 0.10
 # Seeds simulated at once, for memory.
 CHUNK = 25
 
@@ -95,14 +114,43 @@ def alarm_rules(signals: int) -> tuple[Rule, ...]:
     )
 
 
-def values_of(counts: Floats, reference: Floats) -> list[Floats]:
-    """Each rule's value at each look.
+def silence(
+    alarm: Floats, said: NDArray[np.bool_], window: int, limit: float, held: int
+) -> NDArray[np.bool_]:
+    """Where a window is silent: a newer one said "mended" while it rang, within as long as it reaches back.
 
-    Counts (..., windows, looks, bins) and reference (..., bins) -> (..., looks).
+    alarm, said: (..., held + looks); window: in looks -> (..., looks).
+    """
+    spoken = (said & (alarm >= limit))[..., held - window :]
+    return np.lib.stride_tricks.sliding_window_view(spoken, window + 1, axis=-1).any(-1)
+
+
+def drift_alarm(
+    counts: Floats, reference: Floats, limit: float, spans: Sequence[int] = WINDOWS, held: int = HELD
+) -> Floats:
+    """The project's rule: the most evidence of a window that no newer one has silenced.
+
+    Counts (..., windows, held + looks, bins), reference (..., bins), spans: the windows in looks
+    -> (..., looks).
     """
     around = reference[..., None, None, :]
-    alarm = evidence.drift_alarm(counts, around).max(-2)
-    day = counts[..., DAY, :, :]
+    alarm = evidence.drift_alarm(counts, around)
+    result = alarm[..., held:].copy()
+    for new, long in NEWER:
+        newer, longer = counts[..., new, :, :], counts[..., long, :, :]
+        said = evidence.mended_evidence(newer, longer - newer, around[..., 0, :]) >= evidence.MENDED_LOG10
+        result[..., long, :] *= ~silence(alarm[..., long, :], said, spans[long], limit, held)
+    most: Floats = result.max(-2)
+    return most
+
+
+def values_of(counts: Floats, reference: Floats, limit: float) -> list[Floats]:
+    """Each rule's value at each look.
+
+    Counts (..., windows, HELD + looks, bins) and reference (..., bins) -> (..., looks).
+    """
+    alarm = drift_alarm(counts, reference, limit)
+    day = counts[..., DAY, HELD:, :]
     psi = evidence.psi(day, reference[..., None, :])
     rows, reference_rows = day.sum(-1), reference.sum(-1)[..., None]
     critical = evidence.psi_critical(rows, reference_rows, counts.shape[-1])
@@ -224,14 +272,14 @@ def false_alarms(
     found = dict.fromkeys((rule.name for rule in rules), 0)
     for half_year in range(half_years):
         rng = np.random.default_rng([seed, half_year])
-        length = hours + WINDOWS[-1]
+        length = hours + WARM_UP
         people, when, sample = mix(rng, signals, length, reference_rows)
         for signal in signals:
             reference = np.bincount(signal.codes[sample], minlength=signal.bins).astype(float)
             cell = when * signal.bins + signal.codes[people]
             hourly = np.bincount(cell, minlength=length * signal.bins).reshape(length, signal.bins)
             counts = in_windows(hourly, WINDOWS, WINDOWS[-1])
-            for rule, value in zip(rules, values_of(counts, reference), strict=True):
+            for rule, value in zip(rules, values_of(counts, reference, rules[0].limit), strict=True):
                 found[rule.name] += episodes(value >= rule.limit)
     return found
 
@@ -275,17 +323,68 @@ def rows_until_alarm(
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     rules = alarm_rules(signals)
     after = 24 * days
-    hourly = np.zeros((seeds, WINDOWS[-1] + after, len(shares)))
+    hourly = np.zeros((seeds, WARM_UP + after, len(shares)))
     reference = np.zeros((seeds, len(shares)))
     for seed in range(seeds):
         rng = np.random.default_rng([1, first_seed + seed])
         reference[seed] = rng.multinomial(reference_rows, shares)
         rows = rng.poisson(ROWS_AN_HOUR, hourly.shape[1])
-        hourly[seed, : WINDOWS[-1]] = rng.multinomial(rows[: WINDOWS[-1]], shares)
-        hourly[seed, WINDOWS[-1] :] = rng.multinomial(rows[WINDOWS[-1] :], shifted(shares, psi, rng))
-    passed = hourly[:, WINDOWS[-1] :].sum(-1).cumsum(-1)
-    values = values_of(in_windows(hourly, WINDOWS, WINDOWS[-1]), reference)
+        hourly[seed, :WARM_UP] = rng.multinomial(rows[:WARM_UP], shares)
+        hourly[seed, WARM_UP:] = rng.multinomial(rows[WARM_UP:], shifted(shares, psi, rng))
+    passed = hourly[:, WARM_UP:].sum(-1).cumsum(-1)
+    values = values_of(in_windows(hourly, WINDOWS, WINDOWS[-1]), reference, rules[0].limit)
     return {rule.name: _first(value >= rule.limit, passed) for rule, value in zip(rules, values, strict=True)}
+
+
+def rows_counted_in_lots(
+    shares: Floats, psi: float, reference_rows: int, seeds: int, signals: int
+) -> tuple[Floats, Floats]:
+    """Rows after a shift until the alarm rings: counted one by one, and in lots as the sidecar does.
+
+    Both look after every row, at rows that come evenly; each seed has the same rows for both. (seeds,) each;
+    inf if it did not ring within `LOT_HORIZON` rows.
+    """
+    limit, spans = evidence.evidence_limit(signals), [round(w * ROWS_AN_HOUR) for w in WINDOWS]
+    held = spans[-1]
+    ends = np.arange(spans[-1] + 1, spans[-1] + held + LOT_HORIZON + 1)
+    found = np.full((2, seeds), NEVER)
+    for seed in range(seeds):
+        rng = np.random.default_rng([3, seed])
+        reference = rng.multinomial(reference_rows, shares).astype(float)
+        before = rng.choice(len(shares), spans[-1] + held, p=shares)
+        after = rng.choice(len(shares), LOT_HORIZON, p=shifted(shares, psi, rng))
+        rows = np.eye(len(shares), dtype=np.float32)[np.concatenate([before, after])]
+        total = np.concatenate([np.zeros_like(rows[:1]), rows.cumsum(0, dtype=np.float64)])
+        for place, size in enumerate((1, LOT_ROWS)):
+            counted = [total[at // size * size] for at in (ends, *(ends - span for span in spans))]
+            counts = np.stack([counted[0] - earlier for earlier in counted[1:]])
+            ringing = drift_alarm(counts, reference, limit, spans, held) >= limit
+            if ringing.any():
+                found[place, seed] = ringing.argmax() + 1
+    return found[0], found[1]
+
+
+def hours_until_the_end(
+    shares: Floats, psi: float, reference_rows: int, seeds: int, signals: int, days: int = 14
+) -> tuple[int, Floats]:
+    """How many seeds ring in a fault of one day, and how many hours after it each of those rings last.
+
+    The fault comes after as much quiet traffic as the longest window holds, and leaves it `days` later.
+    """
+    limit = evidence.evidence_limit(signals)
+    last = []
+    for seed in range(seeds):
+        rng = np.random.default_rng([4, seed])
+        reference = rng.multinomial(reference_rows, shares).astype(float)
+        rows = rng.poisson(ROWS_AN_HOUR, WARM_UP + 24 * (1 + days))
+        hourly = rng.multinomial(rows, shares).astype(float)
+        fault = slice(WARM_UP, WARM_UP + 24)
+        hourly[fault] = rng.multinomial(rows[fault], shifted(shares, psi, rng))
+        ringing = drift_alarm(in_windows(hourly, WINDOWS, WINDOWS[-1]), reference, limit) >= limit
+        if ringing[:24].any():
+            after = np.flatnonzero(ringing[24:])
+            last.append(float(after[-1] + 1) if len(after) else 0.0)
+    return len(last), np.array(last)
 
 
 def _first(ringing: NDArray[np.bool_], passed: Floats) -> Floats:
@@ -317,40 +416,55 @@ def _label_sums(risk: Floats, edges: Floats, outcome: Floats, when: Ints, hours:
     return [total.reshape(hours, bins).astype(float) for total in sums]
 
 
-def calibration_alarm(labels: Floats, positives: Floats, risks: Floats) -> Floats:
-    """The rule's value: evidence where the calibration error reaches its floor, largest over windows."""
+def calibration_alarm(labels: Floats, positives: Floats, risks: Floats, limit: float) -> Floats:
+    """The rule's value: the most evidence of a window whose calibration error reaches its floor.
+
+    (windows, LABEL_HELD + looks, bins) each -> (looks,); a longer window is silent where a newer one said
+    mended.
+    """
     found = evidence.calibration_evidence(positives, labels, risks).larger
     error = np.abs(positives - risks).sum(-1) / np.maximum(labels.sum(-1), 1)
-    value: Floats = (found * (error >= evidence.CALIBRATION_FLOOR)).max(-2)
-    return value
+    alarm = found * (error >= evidence.CALIBRATION_FLOOR)
+    result = alarm[:, LABEL_HELD:].copy()
+    sums = np.stack([positives, labels, risks])
+    for new, long in LABEL_NEWER:
+        newer, longer = sums[:, new], sums[:, long]
+        said = evidence.calibration_mended_evidence(newer, longer - newer) >= evidence.MENDED_LOG10
+        result[long] *= ~silence(alarm[long], said, LABEL_WINDOWS[long], limit, LABEL_HELD)
+    most: Floats = result.max(0)
+    return most
 
 
 def calibration_looks(
-    risk: Floats, chance_before: Floats, chance_after: Floats, seed: int, hours: int
+    risk: Floats, after: Floats, seed: int, hours: int, limit: float, faulty: int | None = None
 ) -> tuple[Floats, Floats]:
-    """Alarm value and labels so far at each of `hours` looks; the chances change after the warm-up."""
+    """Alarm value and labels so far at each of `hours` looks.
+
+    The chances of the outcome are the risks, and `after` from the first look on, for `faulty` hours if given.
+    """
     rng = np.random.default_rng([2, seed])
-    warm_up = LABEL_WINDOWS[-1]
+    warm_up = LABEL_WINDOWS[-1] + LABEL_HELD
     labels = rng.poisson(LABELS_AN_HOUR, warm_up + hours)
     when = np.repeat(np.arange(len(labels)), labels)
     people = rng.integers(len(risk), size=labels.sum())
-    chance = np.where(when < warm_up, chance_before[people], chance_after[people])
+    is_faulty = (when >= warm_up) & (when < warm_up + (hours if faulty is None else faulty))
+    chance = np.where(is_faulty, after[people], risk[people])
     outcome = (rng.random(len(people)) < chance).astype(float)
     # A token carries the risk in two bytes.
     carried = np.round(risk[people] * 65535) / 65535
     edges = np.quantile(risk, np.arange(1, 20) / 20)
     sums = (
-        in_windows(hourly, LABEL_WINDOWS, warm_up)
+        in_windows(hourly, LABEL_WINDOWS, LABEL_WINDOWS[-1])
         for hourly in _label_sums(carried, edges, outcome, when, len(labels))
     )
-    return calibration_alarm(*sums), labels[warm_up:].cumsum()
+    return calibration_alarm(*sums, limit), labels[warm_up:].cumsum()
 
 
 def calibration_false_alarms(risk: Floats, half_years: int, signals: int, hours: int = HALF_YEAR) -> int:
     """Alarms of a perfectly calibrated model."""
     limit = evidence.evidence_limit(signals)
     return sum(
-        episodes(calibration_looks(risk, risk, risk, half_year, hours)[0] >= limit)
+        episodes(calibration_looks(risk, risk, half_year, hours, limit)[0] >= limit)
         for half_year in range(half_years)
     )
 
@@ -361,9 +475,31 @@ def labels_until_alarm(risk: Floats, ratio: float, seeds: int, signals: int, day
     after = outcome_chance(risk, ratio)
     found = []
     for seed in range(seeds):
-        value, passed = calibration_looks(risk, risk, after, 1000 + seed, 24 * days)
+        value, passed = calibration_looks(risk, after, 1000 + seed, 24 * days, limit)
         found.append(_first((value >= limit)[None], passed[None].astype(float))[0])
     return np.array(found)
+
+
+def labels_until_the_end(
+    risk: Floats, ratio: float, seeds: int, signals: int, days: int = FAULTY_LABEL_DAYS
+) -> tuple[Floats, Floats]:
+    """Labels from the end of a fault of so many days until the alarm is over, and how often it began.
+
+    As Grafana shows it: once it rings it goes on for a day after the last evidence (`keepFiringFor`), so that
+    a value around the limit is one alarm. Of the seeds that rang, (seeds that rang,) each.
+    """
+    limit, keep = evidence.evidence_limit(signals), LABELS_KEEP
+    after, hours = outcome_chance(risk, ratio), 24 * days + LABEL_WINDOWS[-1] + 24
+    ends, starts = [], []
+    for seed in range(seeds):
+        value, passed = calibration_looks(risk, after, 2000 + seed, hours, limit, 24 * days)
+        rings = np.concatenate([np.zeros(keep, dtype=bool), value >= limit])
+        shown = np.lib.stride_tricks.sliding_window_view(rings, keep + 1).any(-1)
+        if shown[: 24 * days].any():
+            last = np.flatnonzero(shown)[-1]
+            ends.append(max(float(passed[last] - passed[24 * days - 1]), 0.0))
+            starts.append(float(episodes(shown[None])))
+    return np.array(ends), np.array(starts)
 
 
 def summary(passed: Floats) -> dict[str, float | None]:
@@ -459,6 +595,15 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
                     }
                 )
     result["detection"] = detection
+    result |= {"lots": [], "ends": []}
+    for signal in one_of_each_size(signals):
+        for psi in SHIFTS:
+            one_by_one, in_lots_of = rows_counted_in_lots(signal.shares, psi, LARGE, seeds, count)
+            rang, hours = hours_until_the_end(signal.shares, psi, LARGE, seeds, count)
+            case = {"signal": signal.name, "bins": signal.bins, "psi": psi}
+            pair = {"one by one": summary(one_by_one), "in lots": summary(in_lots_of)}
+            result["lots"].append(case | {"rows": pair})
+            result["ends"].append(case | {"rang": rang, "hours": summary(hours) if rang else None})
     result["dependence"] = {
         "half_years": DEPENDENT_HALF_YEARS,
         "alarms": {
@@ -468,7 +613,13 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
     result["calibration"] = {
         "false_alarms": calibration_false_alarms(risk, half_years, count),
         "labels": {str(ratio): summary(labels_until_alarm(risk, ratio, seeds, count)) for ratio in RATIOS},
+        "ends": {},
     }
+    for ratio in RATIOS:
+        ends, starts = labels_until_the_end(risk, ratio, min(seeds, ENDING_SEEDS), count)
+        if len(ends):
+            case = {"rang": len(ends), "labels": summary(ends), "times": summary(starts)}
+            result["calibration"]["ends"][str(ratio)] = case
     return result
 
 
@@ -491,6 +642,18 @@ def missed(result: Mapping[str, Any]) -> list[str]:
         rows = case["rows"]["evidence"]
         if case["reference_rows"] == LARGE and any((rows[at] or NEVER) > limits[at] for at in limits):
             found.append(f"{case['signal']}, {case['bins']} bins, PSI {case['psi']}: {rows}, limits {limits}")
+    found += [
+        f"{case['signal']}, PSI {case['psi']}: {at} {lots[at]} rows in lots, {single[at]} one by one"
+        for case in result["lots"]
+        for single, lots in [(case["rows"]["one by one"], case["rows"]["in lots"])]
+        for at in ("median", "p95")
+        if single[at] is not None and (lots[at] or NEVER) > (1 + LOT_SHARE) * single[at] + LOT_ROWS
+    ]
+    found += [
+        f"{case['signal']}, PSI {case['psi']}: ends {case['hours']} hours after the fault"
+        for case in result["ends"]
+        if case["rang"] and case["hours"]["p95"] > END_HOURS
+    ]
     return found
 
 
@@ -525,6 +688,7 @@ def tables(result: Mapping[str, Any]) -> str:
             if case["reference_rows"] == reference_rows:
                 cells = " | ".join(_cell(case["rows"][rule]) for rule in rules)
                 lines.append(f"| {case['signal']} ({case['bins']}) | {case['psi']:.2f} | {cells} |")
+    lines += lots_and_ends(result)
     lines += dependence_table(result["dependence"], rules)
     calibration = result["calibration"]
     lines += [
@@ -534,8 +698,39 @@ def tables(result: Mapping[str, Any]) -> str:
         "| observed / expected | labels until the alarm |",
         "|---|---|",
         *(f"| {ratio} | {_cell(labels)} |" for ratio, labels in calibration["labels"].items()),
+        "",
+        f"A miscalibration of {FAULTY_LABEL_DAYS} days that was mended (labels until its alarm is over)",
+        "",
+        "| observed / expected | seeds that rang | labels until the end | alarms |",
+        "|---|---|---|---|",
+        *(
+            f"| {ratio} | {case['rang']} | {_cell(case['labels'])} | {_cell(case['times'])} |"
+            for ratio, case in calibration["ends"].items()
+        ),
     ]
     return "\n".join(lines)
+
+
+def lots_and_ends(result: Mapping[str, Any]) -> list[str]:
+    """What counting by lots costs, and how long an alarm outlives a fault of a day, in Markdown."""
+    lines = [
+        "",
+        (
+            f"Rows until the alarm, looked at after every row, counted one by one and in lots of {LOT_ROWS};"
+            " hours from the end of a fault of one day until its alarm has ended"
+            " (median / 95th percentile / worst of the seeds that rang)"
+        ),
+        "",
+        "| signal (bins) | PSI | one by one | in lots | seeds that rang in a day | hours until the end |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case, end in zip(result["lots"], result["ends"], strict=True):
+        rows, hours = case["rows"], "-" if end["hours"] is None else _cell(end["hours"])
+        lines.append(
+            f"| {case['signal']} ({case['bins']}) | {case['psi']:.2f} | {_cell(rows['one by one'])}"
+            f" | {_cell(rows['in lots'])} | {end['rang']} | {hours} |"
+        )
+    return lines
 
 
 def dependence_table(dependence: Mapping[str, Any], rules: Sequence[str]) -> list[str]:

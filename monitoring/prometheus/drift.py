@@ -3,11 +3,12 @@
 `steps/measures/evidence.py` is the numpy reference of every statistic, with its sources. A window is a label,
 so everything after the counts is one rule for all windows.
 
-**When an alarm ends.** A long window holds the faulty rows for days after the fault was mended. It is mute as
-soon as a newer window of at least a day says with evidence of 1000 to 1 that rows are as in training rather
-than as in that long window: a likelihood ratio of two given distributions, the training one p and the long
-window's own shares q, sum of c ln(p / q) over the newer window's counts c. A drift that goes on makes that
-ratio negative.
+**When an alarm ends.** A long window holds the faulty rows for days after the fault was mended. One that
+rings is silenced as soon as a newer window of at least a day says with evidence of 1000 to 1 that rows are as
+in training rather than as in the rest of the long window: a likelihood ratio of two given distributions, the
+training one p and the shares q of the rows before the newer window, sum of c ln(p / q) over the newer counts
+c. A drift that goes on makes that ratio negative. The long window stays silent for its own length, by when
+the fault has left it: with fewer faulty rows in it the same could not be said again.
 """
 
 from __future__ import annotations
@@ -101,6 +102,15 @@ FEATURES = Signal(
 )
 
 
+def silenced(mended: str, newer_windows: Sequence[tuple[str, str]]) -> str:
+    """The windows that a newer one has silenced, for as long as they hold what was before it."""
+    held = (
+        f'max_over_time({mended}{{window="{window}"}}[{window}])'
+        for window in dict.fromkeys(longer for _, longer in newer_windows)
+    )
+    return block("\nor ".join(held))
+
+
 def day_rules(signal: Signal) -> list[Rule]:
     """Counts in windows of days."""
     return day_windows(signal.counted, signal.days)
@@ -124,6 +134,17 @@ def rules(signal: Signal) -> list[Rule]:
         return block(
             f"({counts}{window} + {SMOOTHING})\n"
             f"/ {per_window} ({rows}{window} + {per_signal} ({SMOOTHING} * {bins}))"
+        )
+
+    def share_before(newer: str, longer: str) -> str:
+        """Of the rows of the longer window that are not in the newer one."""
+
+        def before(series: str, labels: str) -> str:
+            return f'({series}{{window="{longer}"}} - on ({labels}) {series}{{window="{newer}"}})'
+
+        return block(
+            f"(clamp_min({before(counts, f'{of}bin, {MODEL}')}, 0) + {SMOOTHING})\n"
+            f"/ {per_signal} ({before(rows, f'{of}{MODEL}')} + {SMOOTHING} * {bins})"
         )
 
     def log_likelihood(prior: str) -> str:
@@ -167,8 +188,11 @@ def rules(signal: Signal) -> list[Rule]:
             rule(
                 mended,
                 f'sum by ({of}{MODEL}) ({counts}{{window="{newer}"}} * on ({of}bin, {MODEL})\n'
-                f"  ln({p} / on ({of}bin, {MODEL}) {share(f'{{window=~{chr(34)}{longer}{chr(34)}}}')}))\n"
-                f"/ {LN_10}",
+                f"  ln({p} / on ({of}bin, {MODEL}) {share_before(newer, longer)}))\n"
+                f"/ {LN_10} >= {MENDED_LOG10}\n"
+                f'and on ({of}{MODEL}) ({psi}{{window="{longer}"}} >= {PSI_FLOOR})\n'
+                f'and on ({of}{MODEL}) ({evidence}{{window="{longer}"}}'
+                f" >= on ({MODEL}) group_left () {LIMIT})",
                 newer=newer,
                 window=longer,
             )
@@ -179,7 +203,7 @@ def rules(signal: Signal) -> list[Rule]:
             f"{one}:{noun}:drift_alarm",
             f"max by ({of}{MODEL}) (\n"
             f"  {evidence} * ({psi} >= bool {PSI_FLOOR})\n"
-            f"  * (max by ({of}window, {MODEL}) ({mended}) < bool {MENDED_LOG10} or 1 + 0 * {psi})\n"
+            f"  unless on ({of}window, {MODEL}) {silenced(mended, NEWER)}\n"
             f"  or 0 * {rows}\n)",
         ),
     ]
@@ -211,13 +235,11 @@ def feature_rules() -> list[Rule]:
     values = "feature_window:model_feature_values:total"
     per_value = f"on (feature, window, {MODEL}) group_left ()"
     z2 = Z_999**2
+    features = f"group by (feature, {MODEL}) (last_over_time({FEATURES.reference}[1h]))"
     return [
-        *rules(FEATURES),
         # Features, score and calibration share one false alarm a year.
-        rule(
-            LIMIT,
-            f"log10({LOOKS_A_YEAR} * (2 + count by ({MODEL}) (feature:model_feature_values_reference:bins)))",
-        ),
+        rule(LIMIT, f"log10({LOOKS_A_YEAR} * (2 + count by ({MODEL}) ({features})))"),
+        *rules(FEATURES),
         *(one for name in FATES for one in _with_fate(name, short_windows(_fate(name), ("1h",)))),
         rule(
             values,

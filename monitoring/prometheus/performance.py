@@ -323,12 +323,30 @@ def calibration_rules() -> list[Rule]:
         pooled = f'label_replace(sum by ({by}) ({series}), "bin", "all", "", "")'
         return f"sum by (bin, {by}) ({series})\nor {pooled}"
 
-    def rates(window: str) -> tuple[str, str]:
-        """Risks of the newer window's labels, and rates of outcomes in the longer one, drawn to its risks."""
-        chosen = f'{{window="{window}",bin!="all"}}'
-        risk = f"({expected}{chosen} / {per_bin} ({rows}{chosen} > 0))"
-        rate = f"(({observed}{chosen} + {risk}) / {per_bin} ({rows}{chosen} + 1))"
-        return risk, rate
+    def rates(newer: str, longer: str) -> tuple[str, str]:
+        """Risks of the newer window's labels, and rates of the outcomes before, drawn to their risks."""
+        now, all_ = (f'{{window="{window}",bin!="all"}}' for window in (newer, longer))
+
+        def before(series: str, labels: str) -> str:
+            return f"({series}{all_} - on ({labels}) {series}{now})"
+
+        outcomes, before_rows = f"bin, outcome, {MODEL}", before(rows, f"bin, {MODEL}")
+        per_label = f"on (bin, {MODEL}) group_left ()"
+        risk = f"({before(expected, outcomes)} / {per_label} ({before_rows} > 0))"
+        rate = f"(({before(observed, outcomes)} + {risk}) / {per_label} ({before_rows} + 1))"
+        return f"({expected}{now} / {per_bin} ({rows}{now} > 0))", rate
+
+    def said(newer: str, longer: str) -> str:
+        """Evidence that outcomes follow the risks again, where the longer window rings: as for drift."""
+        well, ill = rates(newer, longer)
+        return (
+            f'sum by ({MODEL}) ({observed}{{window="{newer}",bin!="all"}} * on (bin, outcome, {MODEL})\n'
+            f"  ln(clamp_min({well}, {SMALLEST_PRIOR})"
+            f" / on (bin, outcome, {MODEL}) clamp_min({ill}, {SMALLEST_PRIOR})))\n"
+            f"/ {LN_10} >= {drift.MENDED_LOG10}\n"
+            f'and on ({MODEL}) ({error}{{window="{longer}"}} >= {CALIBRATION_FLOOR})\n'
+            f'and on ({MODEL}) ({evidence}{{window="{longer}"}} >= on ({MODEL}) {drift.LIMIT})'
+        )
 
     return [
         rule(observed, with_all(LABELS.name, f"outcome, window, {MODEL}")),
@@ -357,23 +375,12 @@ def calibration_rules() -> list[Rule]:
             f'  or label_replace({_BY_WINDOW} ({by_bin}{{bin="all"}}), "aspect", "pooled", "", "")\n'
             f") - {math.log10(2)}\nor 0 * {everyone}",
         ),
-        *(
-            rule(
-                mended,
-                f'sum by ({MODEL}) ({observed}{{window="{newer}",bin!="all"}}'
-                f" * on (bin, outcome, {MODEL})\n"
-                f"  ln(clamp_min({rates(newer)[0]}, {SMALLEST_PRIOR})"
-                f" / on (bin, outcome, {MODEL}) clamp_min({rates(longer)[1]}, {SMALLEST_PRIOR})))\n/ {LN_10}",
-                newer=newer,
-                window=longer,
-            )
-            for newer, longer in NEWER
-        ),
+        *(rule(mended, said(newer, longer), newer=newer, window=longer) for newer, longer in NEWER),
         rule(
             "version:model_calibration:alarm",
             f"max by ({MODEL}) (\n"
             f"  {evidence} * ({error} >= bool {CALIBRATION_FLOOR})\n"
-            f"  * (max by (window, {MODEL}) ({mended}) < bool {drift.MENDED_LOG10} or 1 + 0 * {evidence})\n"
+            f"  unless {_AT_WINDOW} {drift.silenced(mended, NEWER)}\n"
             f"  or 0 * {everyone}\n)",
         ),
     ]

@@ -152,12 +152,15 @@ class _Counts:
 
 
 def _drift_alarm(rows: Mapping[str, Floats], reference: Sequence[float]) -> float:
-    """The most evidence of a window in which the effect is large enough and no newer window says mended."""
+    """The most evidence of a window in which the effect is large enough and no newer window says mended.
+
+    A rule stays silent for the length of its window once that was said; here only what is said now counts.
+    """
     known = np.asarray(reference, dtype=np.float64)
     mended = {
         longer
         for newer, longer in drift.NEWER
-        if _mended_evidence(rows[newer], rows[longer], known) >= drift.MENDED_LOG10
+        if evidence.mended_evidence(rows[newer], rows[longer] - rows[newer], known) >= evidence.MENDED_LOG10
     }
     return max(
         (
@@ -167,11 +170,6 @@ def _drift_alarm(rows: Mapping[str, Floats], reference: Sequence[float]) -> floa
         ),
         default=0.0,
     )
-
-
-def _mended_evidence(newer: Floats, longer: Floats, reference: Floats) -> float:
-    """log10 of how much better training explains the newer rows than the longer window's own shares do."""
-    return float((newer * np.log(evidence.shares(reference) / evidence.shares(longer))).sum() / np.log(10))
 
 
 def _share(counts: _Counts, feature: Feature, title: str) -> float:
@@ -223,10 +221,16 @@ def _best(newer: Estimate | None, longer: Estimate | None, floor: float) -> floa
 def _miscalibration(counts: _Counts) -> float:
     """The most evidence of a window with enough error, unless a newer window says mended."""
     seen = {window: counts.labels(window) for window in performance.LABEL_WINDOWS}
+
+    def sums(window: str) -> Floats:
+        labels, risks = seen[window]
+        return np.array([labels[:, 1], labels.sum(-1), risks.sum(-1)])
+
     mended = {
         longer
         for newer, longer in performance.NEWER
-        if _calibration_mended(*seen[newer], *seen[longer]) >= drift.MENDED_LOG10
+        if evidence.calibration_mended_evidence(sums(newer), sums(longer) - sums(newer))
+        >= evidence.MENDED_LOG10
     }
     most = 0.0
     for window, (labels, risks) in seen.items():
@@ -241,20 +245,6 @@ def _miscalibration(counts: _Counts) -> float:
             found = evidence.calibration_evidence(labels[:, 1], known, risks.sum(-1)).larger
             most = max(most, float(found) if error >= evidence.CALIBRATION_FLOOR else 0.0)
     return most
-
-
-def _calibration_mended(labels: Floats, risks: Floats, long_labels: Floats, long_risks: Floats) -> float:
-    """log10 of how much better the risks explain the newer labels than the longer window's rates do."""
-    known = labels.sum(-1) > 0
-    rows, long_rows = labels.sum(-1)[known], long_labels.sum(-1)[known]
-    risk, long_risk = risks.sum(-1)[known] / rows, long_risks.sum(-1)[known] / long_rows
-    rate = (long_labels[known, 1] + long_risk) / (long_rows + 1)
-    floor = performance.SMALLEST_PRIOR
-    ratios = (
-        labels[known, 1] * np.log(np.maximum(risk, floor) / np.maximum(rate, floor)),
-        labels[known, 0] * np.log(np.maximum(1 - risk, floor) / np.maximum(1 - rate, floor)),
-    )
-    return float(sum(ratio.sum() for ratio in ratios) / np.log(10))
 
 
 def _availability(counts: _Counts, window: str) -> float:

@@ -33,6 +33,8 @@ SMALLEST_PRIOR = 1e-9
 PSI_FLOOR = 0.02
 # Below this calibration error a miscalibration, however certain, is harmless.
 CALIBRATION_FLOOR = 0.015
+# log10 of how much likelier a newer window must be under "all is well" to silence a longer window.
+MENDED_LOG10 = 3.0
 # Once a minute for a year.
 LOOKS_A_YEAR = 525_600
 # Normal quantile of 0.999.
@@ -153,6 +155,18 @@ def drift_alarm(counts: ArrayLike, reference: ArrayLike, floor: float = PSI_FLOO
     return _floats(drift_evidence(counts, reference) * (psi(counts, reference) >= floor))
 
 
+def mended_evidence(newer: ArrayLike, older: ArrayLike, reference: ArrayLike) -> Array:
+    """log10 of how much better training explains the newer rows than the shares of the rows before them do.
+
+    A likelihood ratio of two given distributions, (..., B) each -> (...): sum of c log10(p / q) over the
+    newer window's counts c, p the reference's smoothed shares and q those of the rest of a longer window.
+    From `MENDED_LOG10` on a fault of the longer window was mended since. A drift that goes on makes it
+    negative.
+    """
+    c = _floats(newer)
+    return _floats((c * np.log10(shares(reference) / shares(older))).sum(-1))
+
+
 def evidence_limit(signals: int) -> float:
     """log10 evidence from which to ring: at most about one false alarm a year for all `signals` together.
 
@@ -195,6 +209,25 @@ def calibration_evidence(
     return CalibrationEvidence(
         by_bin, pooled, np.where(filled, np.maximum(by_bin, pooled) - np.log10(2), 0.0).astype(np.float64)
     )
+
+
+def calibration_mended_evidence(newer: ArrayLike, older: ArrayLike) -> Array:
+    """log10 of how much better the risks explain newer labels than the rates of the labels before them do.
+
+    Each argument is (3, ..., B): positives, labels and sums of risk by score bin -> (...). The older rate of
+    outcomes is drawn to its mean risk with the weight of one label. A bin without older labels says nothing.
+    """
+    (k, n, s), (old_k, old_n, old_s) = _floats(newer), _floats(older)
+    told = (n > 0) & (old_n > 0)
+    risk = np.where(told, s, 0.5) / np.where(told, n, 1.0)
+    old_risk = np.where(told, old_s, 0.5) / np.where(told, old_n, 1.0)
+    rate = (old_k + old_risk) / (old_n + 1)
+    pairs = ((k, risk, rate), (n - k, 1 - risk, 1 - rate))
+    ratios = [
+        count * np.log10(np.maximum(well, SMALLEST_PRIOR) / np.maximum(ill, SMALLEST_PRIOR))
+        for count, well, ill in pairs
+    ]
+    return _floats((sum(ratios) * told).sum(-1))
 
 
 def roc_auc(positives: ArrayLike, negatives: ArrayLike) -> Array:

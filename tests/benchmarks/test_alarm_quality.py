@@ -113,8 +113,38 @@ def test_summary_says_never_where_a_seed_never_rang():
     }
 
 
+def test_lots_cost_a_tenth_of_the_rows_and_ten_more_at_most():
+    one_by_one, in_lots = alarm_quality.rows_counted_in_lots(
+        np.array(SHARES["income"]), 0.25, 150_000, 8, SIGNALS
+    )
+    assert np.isfinite(one_by_one).all()
+    assert (in_lots >= one_by_one - 10).all()
+    assert np.median(in_lots) <= 1.1 * np.median(one_by_one) + 10
+
+
+def test_the_alarm_of_a_fault_of_one_day_ends_within_26_hours():
+    rang, hours = alarm_quality.hours_until_the_end(np.array(SHARES["age"]), 0.25, 150_000, 8, SIGNALS)
+    assert rang == 8
+    assert hours.max() <= alarm_quality.END_HOURS
+
+
+def test_the_alarm_of_labels_comes_about_once_and_ends_although_the_long_windows_hold_the_fault(risk):
+    ends, starts = alarm_quality.labels_until_the_end(risk, 1.42, 6, SIGNALS)
+    assert len(ends) == 6
+    assert np.median(starts) <= 2
+    assert np.median(ends) < 3000
+
+
 def test_missed_targets_are_named():
     result = {
+        "lots": [
+            {
+                "signal": "sex",
+                "psi": 0.1,
+                "rows": {"one by one": {"median": 100, "p95": 200}, "in lots": {"median": 121, "p95": 230}},
+            }
+        ],
+        "ends": [{"signal": "bmi", "psi": 0.25, "rang": 5, "hours": {"p95": 27.0}}],
         "false_alarms": {"150000": {"evidence": 2}, "768": {"evidence": 0}},
         "calibration": {"false_alarms": 0},
         "detection": [
@@ -128,6 +158,6 @@ def test_missed_targets_are_named():
         ],
     }
     found = alarm_quality.missed(result)
-    assert len(found) == 2
-    assert "age" in found[1]
+    assert len(found) == 4
+    assert [problem.partition(",")[0] for problem in found[1:]] == ["age", "sex", "bmi"]
     assert evidence.evidence_limit(SIGNALS) > 7

@@ -100,6 +100,8 @@ class Scenario:
         document = {
             "rule_files": ["rules.yml"],
             "evaluation_interval": evaluation,
+            # Without it promtool takes groups in any order, and a rule may read what is not there yet.
+            "group_eval_order": [one.name for one in chosen],
             "tests": [
                 {
                     "interval": f"{self.step}m",
@@ -131,7 +133,7 @@ def test_generator_says_so_when_the_file_is_out_of_date(tmp_path, monkeypatch, c
 
 def test_generator_and_numpy_use_the_same_constants():
     for ours, theirs, names in (
-        (drift, evidence, ("SMOOTHING", "TYPICAL_PSI", "PSI_FLOOR", "LOOKS_A_YEAR", "Z_999")),
+        (drift, evidence, ("SMOOTHING", "TYPICAL_PSI", "PSI_FLOOR", "LOOKS_A_YEAR", "Z_999", "MENDED_LOG10")),
         (performance, evidence, ("CALIBRATION_CONCENTRATION", "CALIBRATION_FLOOR", "SMALLEST_PRIOR")),
         (performance, selection, ("POPULATED_ROWS", "FEWEST_EFFECTIVE")),
     ):
@@ -551,6 +553,8 @@ def test_a_calibration_that_was_mended_ends_after_600_labels(promtool, tmp_path)
         scenario.counter("model_scores_total", model, [200 / 12 * shares[index]], 12 * (bad_days + good_days))
         scenario.gauge("model_score_reference_rows", model, 100, 12 * (bad_days + good_days))
     limit = evidence.evidence_limit(23)
+    version = {"model_name": "risk", "model_version": "3"}
+    scenario.gauge("version:model_evidence:limit", version, limit, 12 * (bad_days + good_days))
     scenario.holds(f"version:model_calibration:alarm >= {limit}", f"{24 * bad_days}h")
     scenario.holds(f"version:model_calibration:alarm < {limit}", f"{24 * (bad_days + 3) + 4}h")
     scenario.holds(
