@@ -419,7 +419,7 @@ _LOSS = (
         values={"B": queries.LABELLED_OBSERVED_EXPECTED},
         description="A risk of 20 % is not 20 of 100 people any more.",
         panel=("model", "Evidence against the model"),
-        keep="1h",
+        keep="1d",
     ),
     Alert(
         title="Labels stopped",
