@@ -80,10 +80,11 @@ def backfill(
 
 
 def _may_be_empty(rule: Rule, labelled: bool) -> bool:
-    """Rules on labels without labels, on what needs more of them than came, and on days that are to come."""
+    """Rules on labels without labels, on what needs more of them, on what was mended, on days to come."""
     on_labels = "feedback" in rule.record or "calibration" in rule.record
     needs_many = rule.record.startswith("window:model_feedback:") or "influence" in rule.record
-    return (on_labels and not labelled) or needs_many or rule.labels.get("window") == "90d"
+    mended = rule.record.endswith("mended_evidence")
+    return (on_labels and not labelled) or needs_many or mended or rule.labels.get("window") == "90d"
 
 
 def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expected.Alerts:
