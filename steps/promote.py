@@ -15,10 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from monitoring import reference as references
-from steps.chain import attempts, keep_model, prevalence, registry, tracking, verdict
+from steps.chain import approval, attempts, champion, prevalence, recalibrate, rollback, tracking, verdict
 from steps.chain.attempts import Attempt
 from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result, StepRun
 from steps.chain.verdict import Approval, Reason, Requirement, Verdict
@@ -26,14 +26,13 @@ from steps.data import prepared
 from steps.data.errors import UserError
 from steps.data.files import TARGET_COLUMN
 from steps.data.release_facts import TERMS_FILES
-from steps.data.schema import registered_name, registered_names
+from steps.data.schema import registered_name
 from steps.measures import evaluation, evaluation_document, promotion
 from steps.measures.comparison import Change, compare
 from steps.measures.evaluation_document import Evaluation
 from steps.measures.promotion import Finding, Judgement
 from steps.measures.scored_rows import scored_rows
-from steps.models import candidate, families, recalibration, saved
-from steps.models.candidate import Rival
+from steps.models import candidate, families, saved
 from steps.reports import evaluation as report
 from steps.reports import promotion as table
 
@@ -41,64 +40,50 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
 
+    from steps.chain.champion import Incumbents
     from steps.chain.context import Context
     from steps.chain.values import Promote
     from steps.models.recalibration import Recalibrated
 
-ROLLED_BACK = "rolled_back"
-
 
 @dataclass(frozen=True)
 class Case:
-    """A candidate, what it was made of, and the versions that it is judged against.
+    """A candidate, the runs that made it, and the versions that it is judged against.
 
     `judging_rows`: features and outcome of the rows that judge it; None for the test part of `data`.
     """
 
-    name: str
     data: StepRun
     fitted: StepRun
     evaluated: StepRun
-    champion: ModelVersion | None
-    anchor: ModelVersion | None
-    accepted_prevalence: Approval | None
+    incumbents: Incumbents
+    accepted_prevalence: Approval | None = None
     judging_rows: pd.DataFrame | None = None
 
     @property
-    def rivals(self) -> list[tuple[candidate.Role, ModelVersion]]:
-        """The versions to compare with, by role."""
-        found: list[tuple[candidate.Role, ModelVersion]] = []
-        if self.champion is not None:
-            found.append(("champion", self.champion))
-        if self.anchor is not None:
-            found.append(("anchor", self.anchor))
-        return found
+    def name(self) -> str:
+        """The registered model."""
+        return self.incumbents.name
 
     @property
     def behaves_like_champion(self) -> bool:
         """Whether answers, threshold and data are the champion's, whatever packages serve it."""
+        version = self.incumbents.champion
         behaviour = self.fitted.tags["behaviour_digest"]
-        return self.champion is not None and self.champion.tags.get("behaviour_digest") == behaviour
-
-    @property
-    def champion_number(self) -> str | None:
-        return None if self.champion is None else str(self.champion.version)
-
-    @property
-    def anchor_number(self) -> str | None:
-        return None if self.anchor is None else str(self.anchor.version)
+        return version is not None and version.tags.get("behaviour_digest") == behaviour
 
     def verdict(self, word: verdict.Decision, step: Context[Promote], **more: Any) -> Verdict:
         """A verdict on this candidate; the champion stays unless `more` names another."""
-        told = {
-            "champion": self.champion_number,
-            "anchor": self.anchor_number,
+        champion_before = self.incumbents.champion_number
+        fields = {
+            "champion": champion_before,
+            "anchor": self.incumbents.anchor_number,
             "candidate_run_id": self.fitted.run_id,
             "evaluate_run_id": self.evaluated.run_id,
             "report_run_id": step.run_id,
             **more,
         }
-        return Verdict(word, self.name, step.run_id, champion_before=self.champion_number, **told)
+        return Verdict(word, self.name, step.run_id, champion_before=champion_before, **fields)
 
 
 def work(step: Context[Promote]) -> Result:
@@ -108,9 +93,9 @@ def work(step: Context[Promote]) -> Result:
     if bool(values.why.strip()) != bool(values.approve or values.accept_prevalence):
         raise UserError("a decision has a reason: approve or accept_prevalence=true, and why, together")
     if values.rollback != "false":
-        return _roll_back(step)
+        return rollback.roll_back(step)
     if values.approve:
-        return _approve(step)
+        return approval.approve(step, partial(_describe, step))
     for sentence in step.schema.gates.ignored:
         step.log.warning(sentence)
     data = step.chain.results_above("train", values)["preprocess"]
@@ -123,13 +108,14 @@ def work(step: Context[Promote]) -> Result:
 
 
 def _settle(step: Context[Promote], case: Case, share: Finding | None) -> Result:
-    """What comes of a candidate: nothing new, refused before, judged before, or judged now."""
-    champion_tags = case.champion.tags if case.champion is not None else {}
+    """Decide a candidate: it is champion already, was rolled back, was judged before, or is judged now."""
+    version = case.incumbents.champion
+    champion_tags = version.tags if version is not None else {}
     if champion_tags.get("model_digest") == case.fitted.result_digest:
         return _unchanged(step, case, champion_tags)
-    left = _left(step, case.name, case.fitted.tags["behaviour_digest"])
-    if left is not None:
-        return _stays_left(step, case, left)
+    rolled_back = rollback.rolled_back_version(step, case.name, case.fitted.tags["behaviour_digest"])
+    if rolled_back is not None:
+        return _refuse_rolled_back(step, case, rolled_back)
     earlier = _judged_before(step, case)
     if earlier is not None:
         return _conclude(step, case, earlier, [f"promote: judged before, in run {earlier.run_id[:8]}"])
@@ -150,74 +136,19 @@ def _prevalence(step: Context[Promote], data: StepRun) -> Finding | None:
 
 
 def _recalibrate(step: Context[Promote], data: StepRun) -> Result:
-    """The champion with intercept and slope fitted on one half of the data; the other half judges it.
+    """Judge the recalibrated champion.
 
-    Another share of outcomes is what it is for, so that is no reason to stop.
+    Another share of outcomes is a reason to recalibrate, so it does not stop this as it stops training.
     """
-    name, champion, anchor = _versions(step, data)
-    if champion is None:
-        raise UserError(f"{name} has no champion to recalibrate: train one first (mlflow run .)")
-    if champion.tags.get("schema_data_digest") != step.schema.data_digest:
-        raise UserError(
-            f"version {champion.version} of {name} was trained on other columns, kinds or missing codes: "
-            "it cannot be recalibrated on these rows, so train (mlflow run .)"
-        )
-    kept = _fitted_tags(step, champion) or {}
-    if kept.get("recalibrated_on") == data.result_digest:
-        return _stays(step, name, champion, anchor, "was recalibrated on these rows already")
-    made = _recalibrated(step, champion, data)
-    if not made.changes_something:
-        return _stays(
-            step, name, champion, anchor, f"has the right risks for {made.fitted_rows:,} new labels"
-        )
-    fitted = keep_model.package_recalibrated(step, made, champion, data)
-    _measure(step, made, fitted, data)
-    evaluated = StepRun("evaluate", step.run_id, fitted.result_digest, {})
-    return _settle(step, Case(name, data, fitted, evaluated, champion, anchor, None, made.judge), None)
+    incumbents = champion.incumbents(step, data)
 
+    def judge(recalibrated: Recalibrated, fitted: StepRun) -> Result:
+        _measure(step, recalibrated, fitted, data)
+        evaluated = StepRun("evaluate", step.run_id, fitted.result_digest, {})
+        case = Case(data, fitted, evaluated, incumbents, judging_rows=recalibrated.judge)
+        return _settle(step, case, None)
 
-def _stays(
-    step: Context[Promote], name: str, champion: ModelVersion, anchor: ModelVersion | None, why: str
-) -> Result:
-    """There is nothing to recalibrate."""
-    number = str(champion.version)
-    report_run = champion.tags.get("promote_run_id")
-    told = Verdict(
-        "unchanged",
-        name,
-        step.run_id,
-        number,
-        number,
-        anchor=None if anchor is None else str(anchor.version),
-        evaluate_run_id=champion.tags.get("evaluate_run_id"),
-        report_run_id=report_run,
-    )
-    return _end(step, told, [f"promote: version {number} of {name} {why}; nothing to change"])
-
-
-def _recalibrated(step: Context[Promote], champion: ModelVersion, data: StepRun) -> Recalibrated:
-    """The champion's model recalibrated on rows that it was not trained on, as far as this machine knows."""
-    import pandas as pd
-
-    rival = _rival(step, "champion", champion)
-    assert rival.reference is not None
-    trained_on = str(rival.reference.data["digest"])
-    made = recalibration.on_new_labels(
-        rival.model,
-        pd.concat(list(prepared.load(step.cache, data.result_digest).values()), ignore_index=True),
-        step.schema,
-        rival.reference.score.threshold,
-        prepared.load(step.cache, trained_on, ("train",))["train"]
-        if prepared.is_complete(step.cache, trained_on)
-        else None,
-    )
-    step.log.info(
-        "promote: intercept %.3f and slope %.3f from %s labels; %s others judge; %s were left out, since the "
-        "model was trained on them",
-        *(made.by.intercept, made.by.slope),
-        *(f"{count:,}" for count in (made.fitted_rows, len(made.judge), made.known_rows)),
-    )
-    return made
+    return recalibrate.recalibrate(step, data, incumbents, judge)
 
 
 def _measure(step: Context[Promote], made: Recalibrated, fitted: StepRun, data: StepRun) -> None:
@@ -254,48 +185,19 @@ def _measure(step: Context[Promote], made: Recalibrated, fitted: StepRun, data: 
 def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
     """The candidate, trained now if need be."""
     above = step.chain.results_above("promote", step.values)
-    name, champion, anchor = _versions(step, data)
     fitted = above[FITTED_BY[step.values.model]]
     accepted = None
     if share is not None and share.outcome == "undecided":
-        accepted = Approval(_person(step), step.values.why)
-    return Case(name, data, fitted, above["evaluate"], champion, anchor, accepted)
-
-
-def _versions(step: Context[Promote], data: StepRun) -> tuple[str, ModelVersion | None, ModelVersion | None]:
-    """The registered model of these data, its champion and its anchor.
-
-    A store that has a champion and no anchor gets one. An anchor without a champion is left from a promotion
-    that was cut off: the next one sets it anew.
-    """
-    name = registered_name(step.schema, data.tags["data_kind"])
-    versions = [registry.alias_version(step.client, name, a) for a in (registry.CHAMPION, registry.ANCHOR)]
-    if versions[0] is not None and versions[1] is None:
-        step.client.set_registered_model_alias(name, registry.ANCHOR, versions[0])
-        step.log.info("no anchor yet: version %s of %s, the champion, is it from now on", versions[0], name)
-        versions[1] = versions[0]
-    champion, anchor = (None if v is None else step.client.get_model_version(name, v) for v in versions)
-    return name, champion, anchor if champion is not None else None
-
-
-def _person(step: Context[Promote]) -> str:
-    """Who calls, as GitHub or MLflow say; neither proves it."""
-    known: Mapping[str, str] = step.client.get_run(step.run_id).data.tags
-    return os.environ.get("GITHUB_ACTOR") or known.get("mlflow.user") or "somebody"
-
-
-def _left(step: Context[Promote], name: str, behaviour: str) -> ModelVersion | None:
-    """The version that behaves like this model, whatever serves it, and was rolled back, or None."""
-    versions = step.client.search_model_versions(f"name = {tracking.quoted(name)}")
-    left = (version for version in versions if ROLLED_BACK in version.tags)
-    return next((version for version in left if version.tags.get("behaviour_digest") == behaviour), None)
+        accepted = Approval(approval.user(step), step.values.why)
+    return Case(data, fitted, above["evaluate"], champion.incumbents(step, data), accepted)
 
 
 def _judged_before(step: Context[Promote], case: Case) -> Attempt | None:
     """The attempt that judged this candidate by the same champion, anchor and limits."""
     pair = attempts.pair_of(case.fitted.result_digest, case.data.result_digest)
     limits = asdict(step.schema.gates)
-    judged = attempts.judged_by(pair, case.champion_number, case.anchor_number, limits)
+    incumbents = case.incumbents
+    judged = attempts.judged_by(pair, incumbents.champion_number, incumbents.anchor_number, limits)
     run = attempts.same(step.client, judged)
     return None if run is None else attempts.read(step.client, run.info.run_id, step.scratch)
 
@@ -307,7 +209,7 @@ def _judge(step: Context[Promote], case: Case, share: Finding | None) -> tuple[A
     """What the figures say of a candidate, as an attempt that is not written yet, and lines for a person."""
     measured = _evaluation(step, case.evaluated.run_id)
     pair = attempts.pair_of(case.fitted.result_digest, case.data.result_digest)
-    compared = case.champion is not None and not case.behaves_like_champion
+    compared = case.incumbents.champion is not None and not case.behaves_like_champion
     number = attempts.number_of(step.client, case.name, pair, datetime.now(UTC)) if compared else 0
     decision = _decide(step, case, measured, number)
     findings = [*decision.findings, *_share_line(share, case.accepted_prevalence)]
@@ -319,14 +221,14 @@ def _judge(step: Context[Promote], case: Case, share: Finding | None) -> tuple[A
         reason=decision.reason,
         explanation=decision.explanation,
         number=number,
-        kinds=attempts.kinds_of(case.fitted.tags, _fitted_tags(step, case.champion)),
-        champion=case.champion_number,
-        anchor=case.anchor_number,
+        kinds=attempts.kinds_of(case.fitted.tags, champion.run_tags(step, case.incumbents.champion)),
+        champion=case.incumbents.champion_number,
+        anchor=case.incumbents.anchor_number,
         candidate=case.fitted.result_digest,
         test_rows=case.data.result_digest,
         candidate_run_id=case.fitted.run_id,
         evaluate_run_id=case.evaluated.run_id,
-        moves_anchor=case.champion is None or decision.moves_anchor,
+        moves_anchor=case.incumbents.champion is None or decision.moves_anchor,
         anchor_change=_value(findings, "change of ROC AUC against the anchor"),
         events=decision.events,
         limits=asdict(step.schema.gates),
@@ -356,14 +258,14 @@ class Decision:
 def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: int) -> Decision:
     """Judge by figures; a model that answers as the champion does needs none."""
     if case.behaves_like_champion:
-        same = f"it answers as version {case.champion_number} does, only packages changed"
+        same = f"it answers as version {case.incumbents.champion_number} does, only packages changed"
         return Decision("promoted", None, same)
     rows = prepared.load(step.cache, case.data.result_digest)
     if case.judging_rows is not None:
         rows = {"test": case.judging_rows}
     judged = candidate.judge(
         saved.load(step.fetch(case.fitted.run_id, "model")),
-        [_rival(step, role, version) for role, version in case.rivals],
+        [champion.load(step, role, version) for role, version in case.incumbents.by_role],
         rows["test"],
         step.schema,
         {group.name for group in measured.subgroups},
@@ -371,7 +273,7 @@ def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: in
     )
     found = judged.judgement
     findings = found.findings
-    if case.champion is None and found.reason == "events":
+    if case.incumbents.champion is None and found.reason == "events":
         findings = (*findings, _cross_validated(step, case, rows))
     moves_anchor = found.beats_anchor or "anchor" in judged.not_compared
     if judged.not_compared and found.verdict != "refused":
@@ -379,22 +281,6 @@ def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: in
         return Decision("undecided", role, why, findings, moves_anchor=moves_anchor)
     explanation = "" if found.verdict == "promoted" else _explained(found)
     return Decision(found.verdict, found.reason, explanation, findings, found.events, moves_anchor)
-
-
-def _rival(step: Context[Promote], role: candidate.Role, version: ModelVersion) -> Rival:
-    """A registered version, loaded. Raises UserError where the champion's model is gone."""
-    run_id = str(version.run_id)
-    if tracking.has_artifacts(step.client, run_id, ("model/MLmodel", "reference.json")):
-        model = saved.load(step.fetch(run_id, "model"))
-        reference = references.parse(step.fetch_json(run_id, "reference.json"))
-        return Rival(role, str(version.version), model, reference)
-    if role == "champion":
-        raise UserError(
-            f"the model of version {version.version} of {version.name}, the champion, is gone from run "
-            f"{run_id[:8]}; none can be compared with it. Bring its artifacts back, or go back with -P "
-            f"rollback={version.name}"
-        )
-    return Rival(role, str(version.version), None, None)
 
 
 def _cross_validated(step: Context[Promote], case: Case, rows: Mapping[str, pd.DataFrame]) -> Finding:
@@ -442,13 +328,6 @@ def _requirement(finding: Finding) -> Requirement:
     return Requirement(**asdict(finding))
 
 
-def _fitted_tags(step: Context[Promote], version: ModelVersion | None) -> Mapping[str, str] | None:
-    if version is None:
-        return None
-    tags: Mapping[str, str] = step.client.get_run(str(version.run_id)).data.tags
-    return tags
-
-
 def _version_tags(step: Context[Promote], case: Case, measured: Evaluation) -> dict[str, str]:
     return {
         "model_digest": case.fitted.result_digest,
@@ -475,33 +354,34 @@ def _floors(step: Context[Promote]) -> dict[str, str]:
 
 
 def _unchanged(step: Context[Promote], case: Case, tags: Mapping[str, str]) -> Result:
-    """The champion is this model already; its floors are renewed."""
+    """Conclude that the champion is this model already, and renew the floors that it is monitored by."""
+    number = case.incumbents.champion_number
     for tag, floor in _floors(step).items():
-        step.client.set_model_version_tag(case.name, case.champion_number, tag, floor)
-    told = case.verdict("unchanged", step, report_run_id=tags.get("promote_run_id", case.evaluated.run_id))
-    line = f"promote: version {case.champion_number} of {case.name} is @champion already; nothing to change"
-    return _end(step, told, [line])
+        step.client.set_model_version_tag(case.name, number, tag, floor)
+    report_run = tags.get("promote_run_id", case.evaluated.run_id)
+    line = f"promote: version {number} of {case.name} is @champion already; nothing to change"
+    return verdict.conclude(step, case.verdict("unchanged", step, report_run_id=report_run), [line])
 
 
-def _stays_left(step: Context[Promote], case: Case, left: ModelVersion) -> Result:
-    """A model that was rolled back stays so."""
+def _refuse_rolled_back(step: Context[Promote], case: Case, version: ModelVersion) -> Result:
+    """Refuse a model that a person rolled back as this version."""
     explanation = (
-        f"version {left.version} of {case.name} is this model, and somebody rolled it back; to promote it "
-        f"nevertheless, remove that version's tag {ROLLED_BACK} in the registry (`make ui`)"
+        f"version {version.version} of {case.name} is this model, and somebody rolled it back; to promote it "
+        f"nevertheless, remove that version's tag {rollback.ROLLED_BACK} in the registry (`make ui`)"
     )
-    told = case.verdict(
+    refusal = case.verdict(
         "refused",
         step,
         reason="rolled_back",
         explanation=explanation,
-        report_run_id=left.tags.get("promote_run_id", case.evaluated.run_id),
+        report_run_id=version.tags.get("promote_run_id", case.evaluated.run_id),
     )
-    return _end(step, told, [f"promote: refused. {explanation}"])
+    return verdict.conclude(step, refusal, [f"promote: refused. {explanation}"])
 
 
 def _conclude(step: Context[Promote], case: Case, attempt: Attempt, lines: Sequence[str]) -> Result:
-    """Do what an attempt came to. One that was cut off after its record was written is completed here."""
-    more: dict[str, Any] = {
+    """Carry out the verdict of an attempt, also of one that was recorded and then interrupted."""
+    fields: dict[str, Any] = {
         "reason": attempt.reason,
         "explanation": attempt.explanation,
         "attempt": attempt.number,
@@ -510,47 +390,25 @@ def _conclude(step: Context[Promote], case: Case, attempt: Attempt, lines: Seque
         "approval": attempt.approval,
         "report_run_id": attempt.run_id,
     }
-    if attempt.verdict != "promoted":
-        keeps = (
-            f"version {case.champion_number} stays @champion of {case.name}"
-            if case.champion
-            else f"{case.name} has no champion yet"
-        )
-        remedy = None
-        if attempt.verdict == "undecided":
-            remedy = f'mlflow run . -e promote -P approve={attempt.candidate_run_id} -P why="..."'
-            keeps += f". A person can decide: {remedy}"
-        told = case.verdict(attempt.verdict, step, remedy=remedy, **more)
-        return _end(step, told, [*lines, f"promote: {attempt.verdict}. {attempt.explanation}. {keeps}"])
-    version = _promote(step, attempt)
-    told = case.verdict("promoted", step, champion=version, **more)
-    if attempt.moves_anchor:
-        told = replace(told, anchor=version)
-    return _end(step, told, [*lines, _promoted_line(case.name, version, case.champion_number, attempt)])
-
-
-def _promote(step: Context[Promote], attempt: Attempt) -> str:
-    """Register the candidate, move the anchor where it should move, then the champion; the version.
-
-    In this order: a process that is killed in between leaves a champion, and the same command goes on.
-    """
-    tags = {**attempt.version_tags, "promote_run_id": attempt.run_id}
-    if attempt.approval is not None:
-        tags |= {"approved_by": attempt.approval.user, "approved_because": attempt.approval.why[:500]}
-    version = registry.register(step.client, attempt.model, str(attempt.candidate_run_id), tags)
-    registry.wait_ready(step.client, attempt.model, version)
-    if attempt.moves_anchor:
-        step.client.set_registered_model_alias(attempt.model, registry.ANCHOR, version)
-    registry.move_champion(step.client, attempt.model, version)
-    return version
-
-
-def _promoted_line(name: str, version: str, before: str | None, attempt: Attempt) -> str:
-    return (
-        f"promote: version {version} of {name} is @champion now"
-        + (f", version {before} @previous" if before else "")
-        + (", and the @anchor of later comparisons" if attempt.moves_anchor else "")
+    champion_before = case.incumbents.champion_number
+    if attempt.verdict == "promoted":
+        version = champion.install(step, attempt)
+        anchor = version if attempt.moves_anchor else case.incumbents.anchor_number
+        decision = case.verdict("promoted", step, champion=version, anchor=anchor, **fields)
+        line = champion.promoted_line(version, champion_before, attempt)
+        return verdict.conclude(step, decision, [*lines, line])
+    outcome = (
+        f"version {champion_before} stays @champion of {case.name}"
+        if champion_before
+        else f"{case.name} has no champion yet"
     )
+    remedy = None
+    if attempt.verdict == "undecided":
+        remedy = f'mlflow run . -e promote -P approve={attempt.candidate_run_id} -P why="..."'
+        outcome += f". A person can decide: {remedy}"
+    decision = case.verdict(attempt.verdict, step, remedy=remedy, **fields)
+    line = f"promote: {attempt.verdict}. {attempt.explanation}. {outcome}"
+    return verdict.conclude(step, decision, [*lines, line])
 
 
 def _describe(step: Context[Promote], attempt: Attempt) -> None:
@@ -585,95 +443,6 @@ def _paired(step: Context[Promote], attempt: Attempt, other: Evaluation) -> Chan
 
 def _evaluation(step: Context[Promote], run_id: str) -> Evaluation:
     return evaluation_document.from_json(step.fetch_json(run_id, "evaluation.json"))
-
-
-def _end(step: Context[Promote], told: Verdict, lines: Sequence[str]) -> Result:
-    verdict.write(step, told)
-    return Result(lines=lines, exit_code=told.exit_code)
-
-
-# ---------------------------------------------------------------- a person decides
-
-
-def _approve(step: Context[Promote]) -> Result:
-    """Promote one undecided candidate on a person's word; all else is read from its record."""
-    run = attempts.of_candidate(step.client, step.values.approve)
-    if run is None:
-        raise UserError(f"no attempt with the candidate {step.values.approve}: `make changes` lists them")
-    record = attempts.read(step.client, run.info.run_id, step.scratch)
-    champion = registry.alias_version(step.client, record.model, registry.CHAMPION)
-    version = champion and step.client.get_model_version(record.model, champion)
-    if record.verdict == "promoted" and version and version.run_id == record.candidate_run_id:
-        raise UserError(f"this candidate is version {champion} of {record.model}, the champion, already")
-    if record.verdict != "undecided" and not (record.verdict == "promoted" and record.approval):
-        raise UserError(
-            f"this candidate was {record.verdict}, not undecided: a person decides only what figures cannot"
-        )
-    if champion != record.champion:
-        raise UserError(
-            f"this candidate was judged against {_version_or_none(record.champion)}, and the champion is "
-            f"{_version_or_none(champion)} now: run promote on it again, then approve what that comes to"
-        )
-    approval = Approval(_person(step), step.values.why.strip())
-    approved = replace(
-        record,
-        at=attempts.now(),
-        run_id=step.run_id,
-        verdict="promoted",
-        approval=approval,
-    )
-    attempts.keep(step, approved)
-    _describe(step, approved)
-    number = _promote(step, approved)
-    told = Verdict(
-        "promoted",
-        record.model,
-        step.run_id,
-        number,
-        champion,
-        anchor=number if approved.moves_anchor else record.anchor,
-        reason=record.reason,
-        explanation=record.explanation,
-        candidate_run_id=record.candidate_run_id,
-        evaluate_run_id=record.evaluate_run_id,
-        report_run_id=step.run_id,
-        attempt=record.number,
-        requirements=record.requirements,
-        approval=approval,
-    )
-    line = _promoted_line(record.model, number, champion, approved)
-    return _end(step, told, [f"{line}. {approval.user} approved it: {approval.why}"])
-
-
-def _version_or_none(number: str | None) -> str:
-    return "no champion" if number is None else f"version {number}"
-
-
-def _roll_back(step: Context[Promote]) -> Result:
-    """@champion and @previous change places. Tags first: a crash in between is mended by the same command."""
-    wanted = step.values.rollback
-    names = registered_names(step.schema) if wanted == "true" else (wanted,)
-    found = {name: previous for name in names if (previous := _previous(step, name)) is not None}
-    if not found:
-        raise UserError(f"there is no @previous version of {' or '.join(names)} to go back to")
-    if len(found) > 1:
-        raise UserError(f"say which model goes back: {' or '.join(f'-P rollback={name}' for name in found)}")
-    ((name, previous),) = found.items()
-    champion = registry.alias_version(step.client, name, registry.CHAMPION)
-    if champion is not None:
-        step.client.set_model_version_tag(name, champion, ROLLED_BACK, f"to version {previous}")
-    if ROLLED_BACK in step.client.get_model_version(name, previous).tags:
-        step.client.delete_model_version_tag(name, previous, ROLLED_BACK)
-    registry.move_champion(step.client, name, previous)
-    line = f"promote: version {previous} of {name} is @champion again, version {champion} @previous"
-    anchor = registry.alias_version(step.client, name, registry.ANCHOR)
-    return _end(step, Verdict("rolled_back", name, step.run_id, previous, champion, anchor=anchor), [line])
-
-
-def _previous(step: Context[Promote], name: str) -> str | None:
-    """The version that a model can go back to."""
-    previous = registry.alias_version(step.client, name, registry.PREVIOUS)
-    return None if previous == registry.alias_version(step.client, name, registry.CHAMPION) else previous
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ fingerprint     what a result depends on
 keep_model      a fitted model as a run keeps it
 chosen_model    the model that scores rows or is compared with
 tracking        the tracking store: reaching it, finding runs and their artifacts
+champion        the champion and the anchor of a registered model: finding, loading, replacing them
+approval        a person promotes an undecided candidate
+recalibrate     the champion with intercept and slope fitted on new labels
+rollback        back to @previous, and the models that a person rolled back
 attempts        every attempt to replace a champion, a document each in the store
 verdict         what came of a candidate, in verdict.json
 prevalence      whether the share of outcomes is that of the champion's data

@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from steps.chain import attempts, registry, tracking, verdict
-from steps.chain.context import Result
 from steps.chain.verdict import Verdict
 from steps.data import prepared
 from steps.data.files import TARGET_COLUMN
 from steps.data.schema import registered_name
 
 if TYPE_CHECKING:
-    from steps.chain.context import Context, StepRun
+    from steps.chain.context import Context, Result, StepRun
     from steps.chain.values import Judged
     from steps.chain.verdict import Requirement
 
@@ -80,7 +79,7 @@ def stop(step: Context[Judged], data: StepRun, found: Requirement) -> Result:
             requirements=(found,),
         ),
     )
-    told = Verdict(
+    decision = Verdict(
         "undecided",
         name,
         step.run_id,
@@ -92,6 +91,5 @@ def stop(step: Context[Judged], data: StepRun, found: Requirement) -> Result:
         remedy=_REMEDY,
         requirements=(found,),
     )
-    verdict.write(step, told)
     lines = [f"{step.name}: undecided, nothing was trained: {explanation}.", f"If it is meant: {_REMEDY}"]
-    return Result(lines=lines, exit_code=told.exit_code)
+    return verdict.conclude(step, decision, lines)

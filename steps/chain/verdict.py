@@ -10,10 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from steps.chain.context import VERDICT
+from steps.chain.context import VERDICT, Result
 from steps.data import atomic, documents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from steps.chain.context import Context
@@ -88,12 +89,13 @@ class Verdict:
         return int(self.verdict in _FAILURES)
 
 
-def write(step: Context[Values], verdict: Verdict) -> None:
-    """Leave a verdict in the run, in its tag and, last, beside MLProject."""
+def conclude(step: Context[Values], verdict: Verdict, lines: Sequence[str]) -> Result:
+    """End a step with a verdict: write it into the run, into its tag and, last, beside MLProject."""
     text = json.dumps(documents.to_json(verdict), indent=1) + "\n"
     step.log_text(VERDICT, text)
     step.tag({"verdict": verdict.verdict})
     atomic.write_text(step.project / VERDICT, text)
+    return Result(lines=lines, exit_code=verdict.exit_code)
 
 
 def read(project: Path) -> Verdict | None:
