@@ -36,7 +36,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement, and why a role cannot be compared with, for each that cannot."""
+    """The judgement, and for each role without a comparison the reason."""
 
     judgement: Judgement
     not_compared: Mapping[Role, str]
@@ -50,27 +50,28 @@ def judge(
     shown_groups: Collection[str],
     attempt: int,
 ) -> Judged:
-    """Compare and decide; `test` holds features and outcome, `attempt` counts those of the last 365 days.
+    """Compare the candidate with its rivals, and decide.
 
-    Only `shown_groups` of the schema's subgroups are judged: the others are too small to be told.
+    `test` holds features and outcome; `attempt` counts the promotion attempts of the last 365 days. Of the
+    schema's subgroups only `shown_groups` are judged: the others are too small to be published.
     """
     outcome = test[TARGET_COLUMN].to_numpy()
     groups = {group.name: group.mask(test) for group in schema.subgroups if group.name in shown_groups}
     risk = families.predict_risk(model, test[list(schema.feature_names)])
-    found: dict[Role, Against] = {}
+    comparisons: dict[Role, Against] = {}
     not_compared: dict[Role, str] = {}
     for rival in rivals:
-        twin = next((other for other in rivals if other.version == rival.version), rival)
-        if twin.role in found:
-            found[rival.role] = replace(found[twin.role], label=f"the {rival.role}")
+        twin = next((earlier for earlier in rivals if earlier.version == rival.version), rival)
+        if twin.role in comparisons:
+            comparisons[rival.role] = replace(comparisons[twin.role], label=f"the {rival.role}")
             continue
         try:
-            found[rival.role] = _against(rival, test, risk, schema, groups)
+            comparisons[rival.role] = _against(rival, test, risk, schema, groups)
         except other_schema.CannotAskError as error:
-            why = f"version {rival.version}, the {rival.role}, cannot be compared with: {error}"
-            not_compared[rival.role] = why
+            reason = f"version {rival.version}, the {rival.role}, cannot be compared with: {error}"
+            not_compared[rival.role] = reason
     figures = comparison.measure(outcome, risk, groups)
-    champion, anchor = found.get("champion"), found.get("anchor")
+    champion, anchor = comparisons.get("champion"), comparisons.get("anchor")
     judgement = promotion.judge(figures, champion, anchor, schema.gates, max(attempt, 1))
     return Judged(judgement, not_compared)
 
@@ -82,34 +83,34 @@ def _against(
     schema: Schema,
     groups: Mapping[str, NDArray[np.bool_]],
 ) -> Against:
-    """The candidate against another version on the same rows. Raises CannotAskError."""
+    """Compare the candidate with another version on the same rows. Raises CannotAskError."""
     if rival.model is None or rival.reference is None:
         raise other_schema.CannotAskError("its model is gone from the store")
-    asked = other_schema.ask(rival.model, rival.reference, test, schema.target.name)
-    outcome, known = test[TARGET_COLUMN].to_numpy(), ~asked.unknown
+    answers = other_schema.ask(rival.model, rival.reference, test, schema.target.name)
+    outcome, is_known = test[TARGET_COLUMN].to_numpy(), ~answers.unknown
     threshold = rival.reference.score.threshold
     change = comparison.compare(
-        outcome[known],
-        risk[known],
-        asked.risk[known],
+        outcome[is_known],
+        risk[is_known],
+        answers.risk[is_known],
         threshold,
-        {name: mask[known] for name, mask in groups.items()},
+        {name: mask[is_known] for name, mask in groups.items()},
     )
     label = f"the {rival.role}"
-    if known.all():
+    if is_known.all():
         return Against(label, change)
-    everybody = comparison.compare(outcome, risk, asked.risk, threshold, groups)
-    return Against(label, change, everybody, int(asked.unknown.sum()))
+    on_all_rows = comparison.compare(outcome, risk, answers.risk, threshold, groups)
+    return Against(label, change, on_all_rows, int(answers.unknown.sum()))
 
 
 def cross_validated(
     family: str, settings: Mapping[str, Any], rows: pd.DataFrame, schema: Schema, seed: int
 ) -> Finding:
-    """ROC AUC of a candidate's settings where test rows are few: each row predicted by a model without it."""
+    """Cross-validated ROC AUC of a candidate's settings, for data with few test rows."""
     sample = cross_validation.sample(rows, schema, cross_validation.TRIAL_ROWS)
     folds = cross_validation.folds(sample, schema, _FOLDS)
-    found = cross_validation.cross_validate(cast(Family, family), settings, sample, schema, folds, seed)
-    mean, spread = found["roc_auc_mean"], found["roc_auc_spread"]
+    measured = cross_validation.cross_validate(cast(Family, family), settings, sample, schema, folds, seed)
+    mean, spread = measured["roc_auc_mean"], measured["roc_auc_spread"]
     detail = f"on all {len(sample):,} rows; the interval is one standard deviation over the folds"
     name = f"ROC AUC in {_FOLDS}-fold cross-validation"
     return Finding(name, mean, mean - spread, mean + spread, "", "shown", detail)

@@ -1,7 +1,7 @@
-"""What a trial of the tuning measures: k-fold cross-validation on the training rows.
+"""K-fold cross-validation on the training rows: what a trial of the tuning measures.
 
-Folds are made of the keys that the split goes by: all rows of a person stand in one fold where the schema
-names a column for the person, exact repeats of a row elsewhere.
+Folds use the same keys as the split into parts. All rows of a person are in one fold if the schema names a
+column for the person; otherwise exact repeats of a row are in one fold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from steps.data.schema import Schema
 
-# A trial sees about so many training rows at most: beyond, more rows cost time and hardly change which
+# A trial sees at most about this many training rows: more rows cost time and hardly change which
 # hyperparameters win. The refit of the winner uses all rows.
 TRIAL_ROWS = 150_000
 
@@ -37,8 +37,10 @@ def folds(frame: pd.DataFrame, schema: Schema, count: int) -> NDArray[np.int64]:
 
 
 def sample(frame: pd.DataFrame, schema: Schema, rows: int) -> pd.DataFrame:
-    """At most about `rows` rows, chosen by their keys: repeats, or all rows of a person, stay together; the
-    same rows every time."""
+    """Sample at most about `rows` rows by their keys: the same rows every time.
+
+    Repeats of a row, or all rows of a person, stay together.
+    """
     if len(frame) <= rows:
         return frame
     keys = split.mix(split.mix(split.group_keys(frame, schema)))
@@ -55,8 +57,8 @@ def cross_validate(
 ) -> dict[str, float]:
     """Mean and spread over the folds of log loss, ROC AUC, average precision and Brier score.
 
-    frame: features and target. The spread is the standard deviation over folds. `loss` is the mean log loss;
-    `fit_seconds` are of one fold, `rows_per_second` of prediction.
+    frame: features and target. The spread is the standard deviation over folds. `loss` is the mean log loss,
+    `fit_seconds` the mean time of one fold's fit, `rows_per_second` the speed of prediction.
     """
     scores = {
         "log_loss": metrics.log_loss,
@@ -65,7 +67,7 @@ def cross_validate(
         "brier": metrics.brier,
     }
     X, y = frame[list(schema.feature_names)], frame[TARGET_COLUMN].to_numpy()
-    found: dict[str, list[float]] = {name: [] for name in scores}
+    by_fold: dict[str, list[float]] = {name: [] for name in scores}
     fit_seconds, predict_seconds = 0.0, 0.0
     numbers = np.unique(fold)
     for number in numbers:
@@ -78,9 +80,9 @@ def cross_validate(
         predict_seconds += time.perf_counter() - fitted
         fit_seconds += fitted - started
         for name, score in scores.items():
-            found[name].append(score(y[inside], risk))
-    result = {"loss": float(np.mean(found["log_loss"]))}
-    for name, values in found.items():
+            by_fold[name].append(score(y[inside], risk))
+    result = {"loss": float(np.mean(by_fold["log_loss"]))}
+    for name, values in by_fold.items():
         result[f"{name}_mean"] = float(np.mean(values))
         result[f"{name}_spread"] = float(np.std(values, ddof=1))
     result["fit_seconds"] = fit_seconds / len(numbers)
@@ -93,7 +95,7 @@ def make_objective(
 ) -> Callable[[Family, Mapping[str, Value]], dict[str, float]]:
     """An objective for `steps.models.search.search`: reads the training table once, then cross-validates.
 
-    rows: a trial sees about so many training rows at most (see `sample`).
+    rows: the most training rows, about, that a trial sees (see `sample`).
     """
     import pandas as pd
     from pyarrow import parquet
@@ -101,9 +103,9 @@ def make_objective(
     from steps.data.schema_file import load
 
     schema = load(schema_path)
-    wanted = [*schema.feature_names, TARGET_COLUMN, PERSON_COLUMN]
+    columns = [*schema.feature_names, TARGET_COLUMN, PERSON_COLUMN]
     stored = set(parquet.read_schema(table).names)
-    frame = pd.read_parquet(table, columns=[name for name in wanted if name in stored])
+    frame = pd.read_parquet(table, columns=[name for name in columns if name in stored])
     frame = sample(frame, schema, rows)
     fold = folds(frame, schema, fold_count)
 

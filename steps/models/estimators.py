@@ -1,4 +1,4 @@
-"""One fit of one model of any family."""
+"""One fit of a model of any family."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def fit(
 ) -> Model:
     """A model fitted on weighted rows, without calibration.
 
-    params: any of the family's hyperparameters; the others take their defaults. bags: of the glass box, whose
-    tables are their mean. Raises UserError for parameters that will not do.
+    params: any of the family's hyperparameters; the others take their defaults. bags: number of bags of a
+    glass box; its tables are the mean over them. Raises UserError for unknown parameters and for values out
+    of range.
     """
     from threadpoolctl import threadpool_limits
 
     values = families.check_params(family, params)
-    # Histogram boosting gives the same bits with any number of threads; sums of BLAS do not, and gain no time
-    # here. OpenMP's threads spin while they wait: more of them than cores would stand still.
+    # Histogram boosting gives the same bits with any number of threads. BLAS does not, and more threads gain
+    # it no time here. OpenMP threads spin while they wait, so more threads than cores slow each other down.
     with threadpool_limits({"openmp": threads, "blas": 1}):
         if family == families.GLASS_BOX:
             from steps.models import explainable_boosting

@@ -1,4 +1,4 @@
-"""The model families, what each can be told, and what all their models can be asked.
+"""The model families: their hyperparameters, and what every model offers.
 
 `explainable_boosting` is the glass box: an additive model whose terms are tables (`explainable_boosting.py`).
 The others are scikit-learn pipelines (`pipelines.py`). All take frames of the schema's raw features.
@@ -35,7 +35,7 @@ Model: TypeAlias = "Terms | Pipeline"
 class Hyperparameter:
     """One hyperparameter of a family: from `low` to `high` inclusive, searched evenly or in its logarithm.
 
-    `default` is what a model that was not tuned uses, and the first trial of a search.
+    An untuned model and the first trial of a search use `default`.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Hyperparameter:
         return (value - self.low) / (self.high - self.low)
 
 
-# What each family can be told. The ranges hold what works on survey-sized tables of health indicators, and
-# bound the cost of a model: no family can be made to take minutes for a hundred thousand rows.
+# The ranges cover what works on survey-sized tables of health indicators, and bound the cost of a model: no
+# family can be made to take minutes for a hundred thousand rows.
 SPACE: Mapping[Family, tuple[Hyperparameter, ...]] = {
     "explainable_boosting": (
         Hyperparameter("interactions", 10, 50, default=30, integer=True),
@@ -96,23 +96,27 @@ def check_params(family: str, params: Mapping[str, Any]) -> dict[str, Value]:
     """
     if family not in SPACE:
         raise UserError(f"there is no family {family!r}; there are: {', '.join(FAMILIES)}")
-    known = {hyperparameter.name: hyperparameter for hyperparameter in SPACE[cast(Family, family)]}
+    by_name = {hyperparameter.name: hyperparameter for hyperparameter in SPACE[cast(Family, family)]}
     problems = []
     for name, value in params.items():
-        if name not in known:
-            problems.append(f"{family} has no hyperparameter {name!r}; it has {', '.join(known)}")
+        if name not in by_name:
+            problems.append(f"{family} has no hyperparameter {name!r}; it has {', '.join(by_name)}")
             continue
-        one = known[name]
+        limits = by_name[name]
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or not one.low <= value <= one.high or (one.integer and value != round(value)):
-            what = "a whole number" if one.integer else "a number"
-            problems.append(f"{name} should be {what} from {one.low:g} to {one.high:g}")
+        if (
+            not numeric
+            or not limits.low <= value <= limits.high
+            or (limits.integer and value != round(value))
+        ):
+            kind = "a whole number" if limits.integer else "a number"
+            problems.append(f"{name} should be {kind} from {limits.low:g} to {limits.high:g}")
     if problems:
         raise UserError("; ".join(problems))
     return {
-        name: (int(given) if one.integer else float(given))
-        for name, one in known.items()
-        for given in [params.get(name, one.default)]
+        name: (int(value) if hyperparameter.integer else float(value))
+        for name, hyperparameter in by_name.items()
+        for value in [params.get(name, hyperparameter.default)]
     }
 
 
@@ -126,17 +130,17 @@ def predict_risk(model: Model, frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def prediction_digest(model: Model, frame: pd.DataFrame) -> str:
-    """16 hex digits of the predicted risks to the last bit: equal for models that answer equally."""
+    """16 hex digits that are equal for models whose predicted risks are equal to the last bit."""
     import hashlib
 
     return hashlib.sha256(predict_risk(model, frame).astype("<f8").tobytes()).hexdigest()[:16]
 
 
 def example_rows(schema: Schema, count: int, *, nulls: bool = False) -> pd.DataFrame:
-    """Rows made from the schema alone, so that no person stands in an example; shape (count, features).
+    """Rows made from the schema alone, so that no example shows a person; shape (count, features).
 
-    The first holds every column's middle; the others walk through ranges and levels, as many of them as there
-    are rows. With `nulls`, the last row lacks every third value.
+    The first row holds the middle of every column; the others step through the ranges and levels. With
+    `nulls`, every third value of the last row is missing.
     """
     import pandas as pd
 

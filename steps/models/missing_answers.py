@@ -1,10 +1,9 @@
-"""Training for missing answers: each person stands twice in the rows that a model is fitted on.
+"""Training for missing answers: each person is twice in the rows that a model is fitted on.
 
-A survey that holds complete rows only teaches nothing of a missing answer, and a model then answers it with
-a risk that is 15 to 50 % too low. So every family is fitted on each row as it is, at weight 1, and on a copy
-with answers hidden at random (probability 0.15 each), at weight 0.3. A risk with an answer or a few missing
-is then calibrated on average, for answers that are missing at random; docs/training.md has figures and
-limits.
+A survey of complete rows teaches a model nothing about missing answers: its risks for incomplete rows are 15
+to 50 % too low. So every family is fitted on each row as it is, at weight 1, and on a copy with answers
+hidden at random (probability 0.15 each), at weight 0.3. Risks of rows with a few missing answers are then
+calibrated on average, for answers that are missing at random; docs/training.md has figures and limits.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ COPY_WEIGHT = 0.3
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What a model is fitted on.
+    """The rows that a model is fitted on.
 
-    `X` holds raw features, `y` outcomes of 0 and 1, `weight` the weight of each row and `person` which rows
-    belong to the same person: the first `people` rows are the persons themselves, 0 to `people` - 1.
+    `X` holds raw features, `y` outcomes of 0 and 1, `weight` the weight and `person` the number of the person
+    of each row. The first `people` rows are the complete rows of the persons 0 to `people` - 1, in order.
     """
 
     X: pd.DataFrame

@@ -1,4 +1,4 @@
-"""Ask a model about rows of a schema that is not its own: what it does not know counts as missing."""
+"""Ask a model about rows of another schema: levels and numbers that it does not know count as missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CannotAskError(UserError):
-    """The model needs something that the rows do not have; the message says what."""
+    """The model cannot answer for these rows; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Asked:
 
 
 def ask(model: Any, reference: Reference, frame: pd.DataFrame, target: str) -> Asked:
-    """A model's risks of canonical rows; columns that it does not take are left out.
+    """Predict the risks of canonical rows; columns that the model does not take are ignored.
 
     `reference` is the model's own, `target` the name of the rows' outcome. Raises CannotAskError where the
     rows lack a column that the model needs, hold text for its numbers or numbers for its text, or have
@@ -39,9 +39,9 @@ def ask(model: Any, reference: Reference, frame: pd.DataFrame, target: str) -> A
     """
     if str(reference.target["name"]) != target:
         raise CannotAskError(f"it answers for the outcome {reference.target['name']}, not {target}")
-    lacking = [feature.name for feature in reference.features if feature.name not in frame]
-    if lacking:
-        raise CannotAskError(f"it needs {', '.join(lacking)}, which these rows do not have")
+    missing = [feature.name for feature in reference.features if feature.name not in frame]
+    if missing:
+        raise CannotAskError(f"it needs {', '.join(missing)}, which these rows do not have")
     rows = frame[[feature.name for feature in reference.features]].copy()
     unknown = np.zeros(len(rows), dtype=np.bool_)
     for feature in reference.features:
@@ -50,8 +50,8 @@ def ask(model: Any, reference: Reference, frame: pd.DataFrame, target: str) -> A
             kinds = ("text", "numbers") if feature.is_text else ("numbers", "text")
             raise CannotAskError(f"it takes {feature.name} as {kinds[0]}, and these rows hold {kinds[1]}")
         values = rows[feature.name].to_numpy(dtype=object if feature.is_text else np.float64)
-        strange = feature.bin(values) <= OUT_OF_RANGE
-        if strange.any():
-            rows[feature.name] = rows[feature.name].mask(strange)
-            unknown |= strange
+        is_unknown = feature.bin(values) <= OUT_OF_RANGE
+        if is_unknown.any():
+            rows[feature.name] = rows[feature.name].mask(is_unknown)
+            unknown |= is_unknown
     return Asked(families.predict_risk(model, rows), unknown)

@@ -1,7 +1,7 @@
 """Families of scikit-learn: pipelines from raw indicators to a risk, derived from the schema.
 
-Missing codes, nulls, unseen categories and scaling are handled inside the pipeline, with scikit-learn's own
-classes only, so that the container needs nothing but scikit-learn and skops to load one.
+Each pipeline handles missing codes, nulls, unseen categories and scaling with scikit-learn's own classes, so
+a container needs only scikit-learn and skops to load it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from steps.data.schema import Column, Schema
     from steps.models.families import Family, Value
 
-# A histogram boosting model cannot tell more categories than bins apart; beyond, levels are ordered codes.
+# Histogram boosting takes at most this many categories; a column with more is passed as ordered codes.
 _MOST_CATEGORIES = 255
 _TREES = 100
 _QUANTILES = 50
@@ -41,7 +41,7 @@ def build(family: Family, values: Mapping[str, Value], schema: Schema, seed: int
 
 
 def _logistic_regression(values: Mapping[str, Value], schema: Schema, seed: int) -> list[tuple[str, Any]]:
-    """One indicator a level, a cubic spline a number: log odds need not be straight in age or weight."""
+    """One indicator per level, a cubic spline per number: log odds need not be linear in age or weight."""
     import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import MissingIndicator, SimpleImputer
@@ -51,8 +51,8 @@ def _logistic_regression(values: Mapping[str, Value], schema: Schema, seed: int)
 
     columns = _number_transformers(schema, known_levels_only=True)
     order = _order(columns)
-    numbers = [place for place, name in enumerate(order) if schema.column(name).kind == "numeric"]
-    levels = [place for place in range(len(order)) if place not in numbers]
+    numbers = [index for index, name in enumerate(order) if schema.column(name).kind == "numeric"]
+    levels = [index for index in range(len(order)) if index not in numbers]
     indicator = MissingIndicator(features="missing-only", error_on_new=False)
     features: list[tuple[str, Any, list[int]]] = [("missing", indicator, list(range(len(order))))]
     if levels:
@@ -72,24 +72,24 @@ def _logistic_regression(values: Mapping[str, Value], schema: Schema, seed: int)
 
 
 def forget_extremes(model: Pipeline, schema: Schema) -> None:
-    """Put the schema's range in the place of the smallest and largest value that a fitted model remembers.
+    """Replace the smallest and largest training value in a fitted model by the schema's range.
 
-    The ranks of a logistic regression end at the extreme training values, and those are somebody's.
+    The ranks of a logistic regression end at the extreme training values, and each belongs to a person.
     """
     features = model.named_steps.get("features")
     if features is None or "numbers" not in features.named_transformers_:
         return
     order = _order(model.named_steps["columns"].transformers)
-    (places,) = (places for name, _, places in features.transformers if name == "numbers")
-    by_place = [schema.column(order[place]) for place in places]
-    numbers = [column for column in by_place if isinstance(column, NumericColumn)]
+    (indices,) = (indices for name, _, indices in features.transformers if name == "numbers")
+    columns = [schema.column(order[index]) for index in indices]
+    numbers = [column for column in columns if isinstance(column, NumericColumn)]
     ranks = features.named_transformers_["numbers"].named_steps["quantiletransformer"]
     ranks.quantiles_[0] = [column.minimum for column in numbers]
     ranks.quantiles_[-1] = [column.maximum for column in numbers]
 
 
 def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> list[tuple[str, Any]]:
-    """Trees on numbers, ordered levels and one indicator a nominal level; leaves of at least 20 rows."""
+    """Trees on numbers, ordered levels and one indicator per nominal level; leaves of at least 20 rows."""
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
@@ -98,8 +98,8 @@ def _random_forest(values: Mapping[str, Value], schema: Schema, seed: int) -> li
         column for column in schema.columns if isinstance(column, LevelledColumn) and column.kind == "nominal"
     ]
     transformers = _number_transformers(schema, encoded_elsewhere=nominal)
-    for name, encoder, those in _encoders("nominal", nominal):
-        transformers.append((name, make_pipeline(encoder, _one_hot()), _names(those)))
+    for name, encoder, encoded in _encoders("nominal", nominal):
+        transformers.append((name, make_pipeline(encoder, _one_hot()), _names(encoded)))
     model = RandomForestClassifier(
         n_estimators=_TREES,
         max_depth=_DEPTH,
@@ -144,9 +144,9 @@ def _histogram_gradient_boosting(
 def _number_transformers(
     schema: Schema, encoded_elsewhere: Sequence[Column] = (), known_levels_only: bool = False
 ) -> list[tuple[str, Any, list[str]]]:
-    """Every column as one number or NaN: as it is where that says it all, else as the place of its level.
+    """Every column as one number or NaN: the value itself where that is enough, else the index of its level.
 
-    known_levels_only: a number that is none of its column's levels is NaN too.
+    known_levels_only: a number that is not a level of its column is NaN too.
     """
     from sklearn.pipeline import make_pipeline
 
@@ -160,7 +160,9 @@ def _number_transformers(
     transformers: list[tuple[str, Any, list[str]]] = []
     if plain:
         transformers.append(("plain", "passthrough", _names(plain)))
-    transformers += [(name, encoder, _names(those)) for name, encoder, those in _encoders("levels", levelled)]
+    transformers += [
+        (name, encoder, _names(encoded)) for name, encoder, encoded in _encoders("levels", levelled)
+    ]
     for codes, numeric in _by_missing_codes(schema):
         if codes:
             names = "_".join(["numbers", *map(str, codes)])
@@ -169,7 +171,7 @@ def _number_transformers(
 
 
 def _order(transformers: Sequence[tuple[str, Any, list[str]]]) -> list[str]:
-    """Names of the columns that come out of transformers which give one column for each."""
+    """Names of the output columns of transformers that give one column for each input."""
     return [name for _, _, names in transformers for name in names]
 
 
@@ -179,10 +181,10 @@ def _is_plain(column: Column) -> bool:
 
 
 def _encoders(name: str, columns: Sequence[LevelledColumn]) -> list[tuple[str, Any, list[LevelledColumn]]]:
-    """Place of each level from 0; NaN for whatever is no level, missing codes among it.
+    """Index of each level from 0; NaN for a value that is not a level, such as a missing code.
 
-    Texts stand in the schema's order, numbers in ascending order, as scikit-learn insists. Numbers become an
-    array first: a frame is taken apart column by column, which costs a single row a third more.
+    Texts are in the schema's order, numbers in ascending order, which scikit-learn requires. Numbers become
+    an array first: scikit-learn splits a frame into columns, which takes a third longer for a single row.
     """
     import numpy as np
     from sklearn.impute import SimpleImputer
@@ -195,21 +197,21 @@ def _encoders(name: str, columns: Sequence[LevelledColumn]) -> list[tuple[str, A
 
     texts = [column for column in columns if column.is_text]
     numbers = [column for column in columns if not column.is_text]
-    found: list[tuple[str, Any, list[LevelledColumn]]] = []
+    encoders: list[tuple[str, Any, list[LevelledColumn]]] = []
     if texts:
-        of_texts = encoder([np.array(column.codes, dtype=object) for column in texts])
-        found.append((f"text_{name}", of_texts, texts))
+        text_encoder = encoder([np.array(column.codes, dtype=object) for column in texts])
+        encoders.append((f"text_{name}", text_encoder, texts))
     if numbers:
-        of_numbers = encoder([np.sort(np.array(column.codes, dtype=float)) for column in numbers])
+        number_encoder = encoder([np.sort(np.array(column.codes, dtype=float)) for column in numbers])
         as_array = SimpleImputer(strategy="constant", fill_value=math.nan, keep_empty_features=True)
-        found.append((name, make_pipeline(as_array, of_numbers), numbers))
-    return found
+        encoders.append((name, make_pipeline(as_array, number_encoder), numbers))
+    return encoders
 
 
 def _one_hot() -> Any:
-    """One indicator for each level seen in training; who gives none counts as having the commonest.
+    """One indicator for each level seen in training; a missing answer counts as the commonest level.
 
-    Without that, a missing answer would count as the plain mean of all levels, rare and grave ones included.
+    Otherwise a missing answer would count as the plain mean of all levels, rare and grave ones included.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -230,8 +232,8 @@ def _null_makers(codes: Sequence[float]) -> list[Any]:
 
     if not codes:
         return []
-    first, *others = codes
-    fills = [(math.nan, first), *((code, first) for code in others), (first, math.nan)]
+    first, *further = codes
+    fills = [(math.nan, first), *((code, first) for code in further), (first, math.nan)]
     return [
         SimpleImputer(missing_values=code, strategy="constant", fill_value=fill, keep_empty_features=True)
         for code, fill in fills

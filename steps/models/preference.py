@@ -1,4 +1,4 @@
-"""Which of the best models of each family is kept: the glass box, unless another is proven better."""
+"""Choose between the best models of the families: the glass box, unless another is proven better."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from steps.models.fitting import Fitted
 
-# Another family is kept only if its log loss is proven smaller by more than this: one that is smaller by less
-# buys nothing that is worth giving up exact reasons for.
+# Another family is kept only if its log loss is proven smaller by more than this: a smaller gain is not worth
+# giving up exact reasons.
 MARGIN = 0.0005
 _STANDARD_ERRORS = 1.96
 
 
 @dataclass(frozen=True)
 class Preference:
-    """The family that is kept, and what the preference for a glass box cost.
+    """The family that is kept, and the cost of preferring a glass box.
 
     `cost` is the log loss of the kept model minus that of the best other family, with a 95 % interval, on
-    validation rows; negative where the kept one is better. Without another family they are None.
+    validation rows; negative where the kept model is better. Without another family they are None.
     """
 
     kept: Family
@@ -37,7 +37,7 @@ class Preference:
 
     @property
     def sentence(self) -> str:
-        """What was kept, and why, in a sentence."""
+        """The kept family and the reason, in a sentence."""
         kept, other = self.kept.replace("_", " "), (self.other or "").replace("_", " ")
         if self.other is None:
             return f"{kept} is kept; no other family was searched"
@@ -49,24 +49,24 @@ class Preference:
 
 
 def prefer(fitted: Mapping[Family, Fitted]) -> Preference:
-    """The glass box unless the log loss of another is smaller by more than the margin beyond doubt.
+    """Prefer the glass box, unless the log loss of another family is proven smaller by more than the margin.
 
-    Without a glass box among them, the model of least log loss. All were fitted and judged on the same rows.
+    Without a glass box, prefer the model of least log loss. All were fitted and judged on the same rows.
     """
-    losses = {family: one.validation_losses for family, one in fitted.items()}
+    losses = {family: model.validation_losses for family, model in fitted.items()}
     ranked = sorted(losses, key=lambda family: float(losses[family].mean()))
     kept = ranked[0]
     if GLASS_BOX in losses:
         proven = [f for f in ranked if f != GLASS_BOX and _interval(losses[GLASS_BOX], losses[f])[1] > MARGIN]
         kept = proven[0] if proven else GLASS_BOX
-    others = [family for family in ranked if family != kept]
-    if not others:
+    losing = [family for family in ranked if family != kept]
+    if not losing:
         return Preference(kept)
-    return Preference(kept, others[0], *_interval(losses[kept], losses[others[0]]))
+    return Preference(kept, losing[0], *_interval(losses[kept], losses[losing[0]]))
 
 
 def _interval(losses: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean of the paired difference and its 95 % limits; the standard error is that over rows."""
+    """Mean of the paired difference and its 95 % limits, from the standard error over rows."""
     difference = losses - others
     mean = float(difference.mean())
     error = _STANDARD_ERRORS * float(difference.std(ddof=1)) / math.sqrt(len(difference))

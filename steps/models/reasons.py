@@ -1,4 +1,4 @@
-"""Reasons of many risks at once, as columns of a table."""
+"""Reasons for many risks at once, as columns of a table."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ class Explained:
 
 
 class Explainer:
-    """The `count` largest effects of each row of a glass box; see `Terms.answers` for one row's as JSON."""
+    """The `count` largest effects of each row of a glass box; `Terms.answers` gives them as JSON."""
 
     def __init__(self, terms: Terms, count: int) -> None:
         self._terms, self._count = terms, min(count, len(terms.terms))
         self._asked = count
         columns = terms.columns
-        self._names = [AND.join(columns[place].name for place in term.columns) for term in terms.terms]
+        self._names = [AND.join(columns[index].name for index in term.columns) for term in terms.terms]
         self._levels = [label for term in terms.terms for label in _levels(terms, term)]
 
     def fields(self) -> list[pa.Field[Any]]:
-        """The columns that a call gives beside the risk: terms with levels and effects, then the rest."""
+        """The columns that a call adds to the risk: terms, levels and effects, then columns of the row."""
         import pyarrow as pa
 
         parts = (("term", pa.string()), ("level", pa.string()), ("log_odds", pa.float64()))
-        each = [
+        term_fields = [
             pa.field(f"{part}_{number + 1}", kind) for number in range(self._asked) for part, kind in parts
         ]
-        rest = (
+        row_fields = (
             ("other_log_odds", pa.float64()),
             ("baseline_log_odds", pa.float64()),
             ("missing", pa.string()),
         )
-        return [*each, *(pa.field(name, kind) for name, kind in rest)]
+        return [*term_fields, *(pa.field(name, kind) for name, kind in row_fields)]
 
     def __call__(self, frame: pd.DataFrame) -> Explained:
         """Explain valid rows of raw features."""
@@ -62,13 +62,13 @@ class Explainer:
         log_odds = terms.baseline + effects.sum(axis=1)
         order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, : self._count]
         largest = np.take_along_axis(effects, order, axis=1)
-        places = np.take_along_axis(entries, order, axis=1)
+        largest_entries = np.take_along_axis(entries, order, axis=1)
         result: dict[str, pa.Array] = {}
         for number in range(self._asked):
             if number < self._count:
                 parts = (
-                    _words(order[:, number], self._names),
-                    _words(places[:, number], self._levels),
+                    _texts_at(order[:, number], self._names),
+                    _texts_at(largest_entries[:, number], self._levels),
                     pa.array(largest[:, number]),
                 )
             else:
@@ -82,19 +82,22 @@ class Explainer:
 
     def _missing(self, bins: NDArray[np.intp]) -> pa.Array:
         """Names of the columns without an answer; null where there is none."""
-        patterns, which = np.unique(bins == 0, axis=0, return_inverse=True)
+        patterns, pattern_of_row = np.unique(bins == 0, axis=0, return_inverse=True)
         columns = [column.name for column in self._terms.columns]
-        texts = [", ".join(columns[place] for place in np.flatnonzero(row)) or None for row in patterns]
-        return _words(which.ravel(), texts)
+        texts = [", ".join(columns[index] for index in np.flatnonzero(row)) or None for row in patterns]
+        return _texts_at(pattern_of_row.ravel(), texts)
 
 
-def _words(places: NDArray[np.intp], texts: list[str] | list[str | None]) -> pa.Array:
+def _texts_at(indices: NDArray[np.intp], texts: list[str] | list[str | None]) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(texts, pa.string()).take(pa.array(places))
+    return pa.array(texts, pa.string()).take(pa.array(indices))
 
 
 def _levels(terms: Terms, term: Term) -> list[str]:
     """The label of each entry of a term, in their order."""
-    axes = [[terms.columns[p].label(place) for place in range(terms.columns[p].size)] for p in term.columns]
+    axes = [
+        [terms.columns[index].label(bin_index) for bin_index in range(terms.columns[index].size)]
+        for index in term.columns
+    ]
     return [AND.join(labels) for labels in product(*axes)]

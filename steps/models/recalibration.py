@@ -1,7 +1,6 @@
-"""A model whose risks were recalibrated by intercept and slope: the same model, and two numbers around it.
+"""A model whose risks were recalibrated by intercept and slope: the same model with two more numbers.
 
-From a standing start it takes some 15,000 labels to bring observed / expected to 1 +- 0.03; 5,000 do it three
-times in four.
+About 15,000 labels bring observed / expected to within 0.03 of 1; 5,000 labels do so in three of four cases.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from steps.data.schema import Schema
     from steps.models.families import Model
 
-# Knots of the curve that stands for the two numbers where a model has no log odds of its own, evenly spaced
-# on the logit from -14 to 14: linear between them, it errs by less than 1e-5.
+# A model that gives no log odds is recalibrated by a curve with this many knots, evenly spaced on the logit
+# from -14 to 14. Linear interpolation between them errs by less than 1e-5.
 _KNOTS = 2801
 _LARGEST_LOGIT = 14.0
 
@@ -40,8 +39,8 @@ _CHI_SQUARE_95 = 5.991
 class Recalibrated:
     """A recalibrated model, and the rows that judge it: `judge` holds features and outcome.
 
-    `by` was fitted on `fitted_rows` others; `known_rows` were left out, since the model was trained on them.
-    `likelihood_ratio` is twice the log likelihood that the two numbers gain on the rows they were fitted on.
+    `by` was fitted on `fitted_rows` other rows; `known_rows` are left out, since the model was trained on
+    them. `likelihood_ratio` is twice the gain in log likelihood on the rows that `by` was fitted on.
     """
 
     model: Model
@@ -54,7 +53,7 @@ class Recalibrated:
 
     @property
     def changes_something(self) -> bool:
-        """Whether the two numbers are better than 0 and 1 beyond doubt (95 % of a chi-square of two)."""
+        """Whether intercept and slope differ significantly from 0 and 1 (95 % point of chi-square, 2 df)."""
         return self.likelihood_ratio > _CHI_SQUARE_95
 
 
@@ -67,20 +66,20 @@ def on_new_labels(
 ) -> Recalibrated:
     """Fit intercept and slope on one half of the rows (features and outcome), and keep the other to judge.
 
-    The halves are parted by a hash of the answers, so that repeats of a row stay together. Rows of
-    `trained_on` are left out. The threshold moves with the risks: the same people are flagged.
+    A hash of the answers decides the half, so that repeats of a row stay together. Rows of `trained_on` are
+    left out. The threshold is recalibrated with the risks, so that the same people are flagged.
 
-    Raises UserError where nothing can be fitted, or the risks are of no use.
+    Raises UserError where nothing can be fitted, or where the risks do not rise with the outcome.
     """
     from pandas.util import hash_pandas_object
 
     names = list(schema.feature_names)
-    sheet = hash_pandas_object(rows[names], index=False).to_numpy()
-    known = np.zeros(len(rows), dtype=np.bool_)
+    row_hash = hash_pandas_object(rows[names], index=False).to_numpy()
+    is_known = np.zeros(len(rows), dtype=np.bool_)
     if trained_on is not None:
-        known = np.isin(sheet, hash_pandas_object(trained_on[names], index=False).to_numpy())
-    fits = (sheet >> np.uint64(17)) % np.uint64(2) == 0
-    fit, judge = rows[~known & fits], rows[~known & ~fits].reset_index(drop=True)
+        is_known = np.isin(row_hash, hash_pandas_object(trained_on[names], index=False).to_numpy())
+    is_fitted = (row_hash >> np.uint64(17)) % np.uint64(2) == 0
+    fit, judge = rows[~is_known & is_fitted], rows[~is_known & ~is_fitted].reset_index(drop=True)
     y = fit[TARGET_COLUMN].to_numpy()
     risk = families.predict_risk(model, fit[names]) if len(fit) else np.empty(0)
     by = recalibration.fit(y, risk) if len(fit) else recalibration.UNDEFINED
@@ -95,26 +94,26 @@ def on_new_labels(
             "that. Look at the data, or train"
         )
     scale = 10.0**_THRESHOLD_DIGITS
-    moved = math.floor(float(by.apply([threshold])[0]) * scale) / scale
+    new_threshold = math.floor(float(by.apply([threshold])[0]) * scale) / scale
     gain = metrics.log_losses(y, risk) - metrics.log_losses(y, by.apply(risk))
     return Recalibrated(
         model=recalibrate(model, by, fit[names], y),
         by=by,
-        threshold=min(max(moved, 1 / scale), 1 - 1 / scale),
+        threshold=min(max(new_threshold, 1 / scale), 1 - 1 / scale),
         judge=judge,
         fitted_rows=len(fit),
-        known_rows=int(known.sum()),
+        known_rows=int(is_known.sum()),
         likelihood_ratio=2 * float(gain.sum()),
     )
 
 
 def recalibrate(model: Model, by: Recalibration, X: pd.DataFrame, y: NDArray[np.int8]) -> Model:
-    """The model with the risks that `by.apply` makes of its own; features X and outcomes y of a few rows.
+    """The model with its risks changed by `by.apply`.
 
-    Of a glass box two numbers of the document change. Any other model is put into scikit-learn's
+    Two numbers change in the document of a glass box. Any other model is wrapped in scikit-learn's
     `CalibratedClassifierCV`, which the stock image serves and skops can save: as a sigmoid of the log odds,
-    or, for a model that gives probabilities alone, as a monotone curve. The rows are only what scikit-learn
-    needs to set it up, one of each class at least.
+    or as a monotone curve for a model that gives only probabilities. X and y are features and outcomes of a
+    few rows, at least one of each class: scikit-learn needs them to set the wrapper up.
     """
     if isinstance(model, Terms):
         return recalibrated(model, by.slope, by.intercept)

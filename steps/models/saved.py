@@ -1,10 +1,10 @@
 """A fitted model as a folder: an MLflow model that any MLflow serves, read back here without running it.
 
-What a model may load is decided here and in `served_model`, never by the model: a folder is read only if its
-MLmodel names the loaders, the files and the code that this project writes, or wrote before this edition (a
+This module and `served_model` decide what may be loaded, never the model. A folder is read only if its
+MLmodel names the loaders, the files and the code that this project writes, or wrote before release 3 (a
 pipeline in a skops file, loaded by `mlflow.sklearn`). The steps then read the data file themselves and never
-load through `mlflow.pyfunc`, which would run the code file beside it. A container does run that file, so
-whatever builds or publishes one calls `check` first.
+load through `mlflow.pyfunc`, which would run the code file beside it. A container does run that file, so code
+that builds or publishes a container calls `check` first.
 """
 
 from __future__ import annotations
@@ -26,23 +26,22 @@ _CODE = Path(served_model.__file__)
 # One line for each released version of `served_model.py`: its sha256, then when and why it changed.
 _CODE_DIGESTS = _CODE.with_name("served_model.sha256")
 
-# Packages that the serving container needs beside the interpreter; what they pull in, MLflow pins or they do.
-# uvicorn, MLflow's server, takes uvloop and httptools in the place of slower parts of its own when they are
-# there.
+# Packages of the serving container. uvicorn, which is MLflow's server, uses uvloop and httptools where they
+# are installed, in place of slower parts of its own.
 _SERVER_PACKAGES = ("httptools", "mlflow", "numpy", "pandas", "uvloop")
 _PIPELINE_PACKAGES = ("scikit-learn", "scipy", "skops")
 
 
 class RefusedModelError(UserError):
-    """A model folder that this project did not write; the message names what it would load."""
+    """A model folder that this project did not write; the message names the foreign part."""
 
 
 def pip_requirements(model: Model) -> list[str]:
-    """What a container needs to serve the model, pinned to the versions installed here."""
+    """The packages that a container needs to serve the model, pinned to the installed versions."""
     from importlib.metadata import version
 
-    others = () if isinstance(model, Terms) else _PIPELINE_PACKAGES
-    return [f"{package}=={version(package)}" for package in sorted((*_SERVER_PACKAGES, *others))]
+    model_packages = () if isinstance(model, Terms) else _PIPELINE_PACKAGES
+    return [f"{package}=={version(package)}" for package in sorted((*_SERVER_PACKAGES, *model_packages))]
 
 
 def serving_code() -> str:
@@ -54,15 +53,15 @@ def save(model: Model, folder: Path, schema: Schema, metadata: Mapping[str, Any]
     """Write the model as an MLflow model ("models from code") into a folder that does not exist yet.
 
     Its `predict` answers with the probabilities of both classes, shape (rows, 2), or with reasons where the
-    parameter `reasons` asks for some. metadata: JSON-able, shown by whoever reads the MLmodel file. Nothing
-    of the training rows is saved but what the estimator learned.
+    parameter `reasons` is more than 0. metadata: values that JSON can hold, for the MLmodel file. No training
+    row is saved, only what the estimator learned.
     """
     import logging
     import tempfile
 
     import mlflow.pyfunc
 
-    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tells that it looks at the example
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it logs that it checks the example
     with tempfile.TemporaryDirectory() as scratch:
         mlflow.pyfunc.save_model(
             str(folder),
@@ -81,7 +80,7 @@ def save(model: Model, folder: Path, schema: Schema, metadata: Mapping[str, Any]
 
 
 def _write_data(model: Model, folder: Path) -> dict[str, str]:
-    """The one file that holds the model, by the name under which `served_model` looks for it."""
+    """Write the file that holds the model; returns its path under the name that `served_model` looks up."""
     if isinstance(model, Terms):
         from steps.models import terms
 
@@ -94,10 +93,10 @@ def _write_data(model: Model, folder: Path) -> dict[str, str]:
 
 
 def _signature(schema: Schema) -> Any:
-    """Doubles and texts, as MLflow's server reads a CSV body by them, and the parameter `reasons`.
+    """Doubles and texts, by which MLflow's server parses a CSV body, and the parameter `reasons`.
 
-    MLflow's own `predict` refuses whole numbers for a double; the model card says in one line what makes them
-    so. Columns of any type, which it would take, cannot be read from CSV by its server.
+    MLflow's `predict` refuses whole numbers for a double; the model card shows the line that converts them.
+    Its server cannot parse CSV into columns of any type, which `predict` would accept.
     """
     import numpy as np
     from mlflow.models import ModelSignature
@@ -114,7 +113,7 @@ def _signature(schema: Schema) -> Any:
 
 
 def _forget_this_machine(folder: Path) -> None:
-    """Take paths of this machine out of the MLmodel: MLflow writes them and reads their last part alone."""
+    """Remove this machine's paths from the MLmodel: MLflow writes them, and reads only their last part."""
     from mlflow.models import Model as MlflowModel
 
     document = MlflowModel.load(str(folder))
@@ -126,7 +125,7 @@ def _forget_this_machine(folder: Path) -> None:
 
 
 def load(folder: Path) -> Model:
-    """The model that `save` wrote, from its data file alone. Raises RefusedModelError for any other."""
+    """Load a model that `save` wrote, from its data file alone. Raises RefusedModelError for any other."""
     path = check(folder)
     try:
         if path.name == TERMS_FILE:
@@ -137,10 +136,10 @@ def load(folder: Path) -> Model:
 
 
 def check(folder: Path) -> Path:
-    """The file that holds the model, after a look at everything that loading it would run or import.
+    """Check everything that loading the model would run or import; returns the file that holds the model.
 
-    Raises RefusedModelError naming what is not this project's: a loader, a pickle, a code file with a digest
-    that no release has, a type that a skops file may not load.
+    Raises RefusedModelError naming a foreign part: a loader, a pickle, a code file with a digest that no
+    release has, a type that a skops file may not load.
     """
     import yaml
 
@@ -191,7 +190,7 @@ def _check_code_model(folder: Path, function: Mapping[str, Any]) -> Path:
 
 
 def _check_pipeline_model(folder: Path, function: Mapping[str, Any], sklearn: Mapping[str, Any]) -> Path:
-    """A model of releases before 3: in the container MLflow itself loads it, with the list in its MLmodel."""
+    """Check a model of a release before 3: its container loads it with the list of types in its MLmodel."""
     if sklearn.get("serialization_format") != "skops":
         raise _refused(
             folder, f"it is kept as {sklearn.get('serialization_format')}, which runs code when it is loaded"

@@ -1,9 +1,8 @@
-"""Risk for every row of files of any size: read, checked, scored and written in chunks, in the order of the
-rows.
+"""Risk for every row of files of any size: read, checked, scored and written in chunks, in order.
 
 Chunks are scored by as many threads as there are cores, one OpenMP thread each, while the calling thread
-reads and writes; only a few chunks are in memory at once. A row that breaks the schema keeps its place,
-with an empty risk and its reason.
+reads and writes; only a few chunks are in memory at once. A row that breaks the schema is written in its
+place, with an empty risk and the reason.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ CHUNK_ROWS = 65_536
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for besides the risks.
+    """Options of a scoring.
 
-    `beside`: what stands beside each risk, the columns that are neither feature nor outcome, or all.
+    `beside`: the input columns to write beside each risk, those that are neither feature nor outcome, or all.
     `max_rejected`: the largest share of rows without a risk. `unseen`: levels by column whose rows are
-    counted, as `levels_never_seen` gives them.
+    counted, from `levels_never_seen`.
     """
 
     beside: Beside = "identifiers"
@@ -61,7 +60,7 @@ class Request:
 
 @dataclass
 class Scored:
-    """What a scoring came to; `rows` are those written, `broken` of them without a risk.
+    """The result of a scoring: `rows` were written, `broken` of them without a risk.
 
     `unseen` counts, by column, the rows with a risk that have a level of `Request.unseen`.
     """
@@ -76,19 +75,23 @@ class Scored:
 
 def levels_never_seen(reference: Reference, schema: Schema) -> dict[str, tuple[Code, ...]]:
     """Levels of the schema that no training row of a model had, by column, where there are any."""
-    found: dict[str, tuple[Code, ...]] = {}
+    never_seen: dict[str, tuple[Code, ...]] = {}
     trained = {feature.name: feature for feature in reference.features}
     for column in schema.columns:
         if isinstance(column, LevelledColumn) and column.name in trained:
             feature = trained[column.name]
-            seen = {level for level, rows in zip(feature.levels, feature.counts, strict=True) if rows}
-            levels = tuple(code for code in column.codes if code not in seen and code not in column.missing)
-            found |= {column.name: levels} if levels else {}
-    return found
+            trained_levels = {
+                level for level, rows in zip(feature.levels, feature.counts, strict=True) if rows
+            }
+            levels = tuple(
+                code for code in column.codes if code not in trained_levels and code not in column.missing
+            )
+            never_seen |= {column.name: levels} if levels else {}
+    return never_seen
 
 
 def check_target(out: str, base: Path, located: Located | None = None) -> Path:
-    """The file to write, checked before anything is read. Raises UserError that says what to name instead."""
+    """Check the file to write before anything is read. Raises UserError that says what to name instead."""
     if not out:
         raise UserError(
             f"name the file to write: -P out=/full/path/risks.parquet (or {' or '.join(FORMATS[1:])})"
@@ -117,9 +120,9 @@ def score(
 ) -> Scored:
     """Write the risk of every row to `out`, whole or not at all.
 
-    `predict` takes valid features and gives risks, an Explainer their reasons too; it is called by several
-    threads at once. Raises UserError, and leaves no file: a column lacks, a file is damaged, the disk is
-    full, or a larger share of the rows than `request.max_rejected` would get no risk.
+    `predict` takes valid features and gives risks, an Explainer their reasons too; several threads call it at
+    once. Raises UserError, and leaves no file, where a column is missing, a file is damaged, the disk is
+    full, or more than `request.max_rejected` of the rows would get no risk.
     """
     started = time.monotonic()
     request, scored = request or Request(), Scored()
@@ -148,7 +151,7 @@ def score(
 
 
 def refuse_too_many(scored: Scored, max_rejected: float, schema: Schema) -> None:
-    """Raise UserError where more rows than a share of them have no risk."""
+    """Raise UserError where more than the share `max_rejected` of the rows has no risk."""
     if scored.broken > max_rejected * scored.rows:
         raise UserError(
             f"{scored.broken:,} of {scored.rows:,} rows would get no risk, more than max_rejected allows "
@@ -159,7 +162,7 @@ def refuse_too_many(scored: Scored, max_rejected: float, schema: Schema) -> None
 
 @dataclass(frozen=True)
 class _Layout:
-    """Columns of the output: those kept of the input, with their types, then those of its own."""
+    """Columns of the output: those kept from the input, then those that scoring adds, with their types."""
 
     kept: tuple[str, ...]
     schema: pa.Schema
@@ -193,50 +196,52 @@ def _layout(
     features = set(schema.feature_names)
     types: dict[str, list[Any]] = {}
     for file in located.files:
-        found = readers.column_types(file)
-        names = reading.plan(file, schema, located.target_column).renamed(list(found))
-        known = [*schema.feature_names, located.target_column, *located.ignore]
-        validation.check_columns(names, schema.feature_names, known, file.name)
-        for (name, kind), meant in zip(found.items(), names, strict=False):  # what lacks stands at the end
-            if beside == "all" or meant not in (*features, located.target_column):
+        stored_types = readers.column_types(file)
+        names = reading.plan(file, schema, located.target_column).renamed(list(stored_types))
+        expected = [*schema.feature_names, located.target_column, *located.ignore]
+        validation.check_columns(names, schema.feature_names, expected, file.name)
+        for (name, kind), schema_name in zip(
+            stored_types.items(), names, strict=False
+        ):  # missing columns are last
+            if beside == "all" or schema_name not in (*features, located.target_column):
                 types.setdefault(name, []).append(kind)
-    refuse_own_names(list(types), [RISK, REASON, FILE, *(one.name for one in reasons)])
+    refuse_name_clashes(list(types), [RISK, REASON, FILE, *(reason.name for reason in reasons)])
     with_file = len(located.files) > 1
-    kept = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
-    own = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string()), *reasons]
-    first = [pa.field(FILE, pa.string())] if with_file else []
-    return _Layout(tuple(types), pa.schema([*first, *kept, *own]), with_file)
+    kept_fields = [pa.field(name, _kept_type(name, kinds, out)) for name, kinds in types.items()]
+    added_fields = [pa.field(RISK, pa.float64()), pa.field(REASON, pa.string()), *reasons]
+    file_fields = [pa.field(FILE, pa.string())] if with_file else []
+    return _Layout(tuple(types), pa.schema([*file_fields, *kept_fields, *added_fields]), with_file)
 
 
-def refuse_own_names(kept: Sequence[str], own: Sequence[str]) -> None:
-    """Raise UserError where a kept column has a name that the output needs for a column of its own."""
-    taken = [name for name in own if name in kept]
+def refuse_name_clashes(kept: Sequence[str], added: Sequence[str]) -> None:
+    """Raise UserError where a kept column has the name of a column that scoring adds."""
+    taken = [name for name in added if name in kept]
     if taken:
         raise UserError(f"the data have a column {taken[0]}, which the output needs for itself: rename it")
 
 
 def _kept_type(name: str, kinds: list[pa.DataType], out: Path) -> pa.DataType:
-    """Type of a kept column in the output: its own, or text where files differ or CSV has no such type."""
+    """Type of a kept column in the output: text where files differ or CSV has no such type."""
     import pyarrow as pa
 
-    own = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
-    raw = [kind for kind in own if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
-    nested = [kind for kind in own if pa.types.is_nested(kind)]
+    plain_types = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    binary = [kind for kind in plain_types if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+    nested = [kind for kind in plain_types if pa.types.is_nested(kind)]
     into_csv = not out.name.endswith(".parquet")
-    newer = [kind for kind in own if not _is_writable(kind)]
-    if len(set(kinds)) == 1 and not newer and not (into_csv and (raw or nested)):
+    not_writable = [kind for kind in plain_types if not _is_writable(kind)]
+    if len(set(kinds)) == 1 and not not_writable and not (into_csv and (binary or nested)):
         return kinds[0]
     if nested:
-        why = "CSV cannot hold" if into_csv else "another file has otherwise"
+        reason = "CSV cannot hold" if into_csv else "another file has otherwise"
         raise UserError(
-            f"the column {name} holds {nested[0]}, which {why}: leave it out of the data, or convert it"
+            f"the column {name} holds {nested[0]}, which {reason}: leave it out of the data, or convert it"
             + (", or write Parquet (-P out=risks.parquet)" if into_csv and len(set(kinds)) == 1 else "")
         )
     return pa.string()
 
 
 def _is_writable(kind: pa.DataType) -> bool:
-    """Whether every writer knows a kind of values; UUIDs, views of text and the like become text."""
+    """Whether every writer knows a type; UUIDs, views of text and the like become text."""
     import pyarrow as pa
 
     tests = (
@@ -264,7 +269,7 @@ def _score_table(
     layout: _Layout,
     unseen: Mapping[str, tuple[Code, ...]],
 ) -> _Part:
-    """One chunk with its risks; its rows stay in order."""
+    """One chunk with its risks, in the order of its rows."""
     import pyarrow as pa
 
     names = list(schema.feature_names)
@@ -276,10 +281,10 @@ def _score_table(
     valid = np.asarray(checked.valid.index)
     explained = _explained(predict, checked.valid[names])
     risk[valid] = explained.risk
-    # Row of the explained ones that belongs to each row of the table, null for a row without a risk.
+    # Index into the explained rows for each row of the table, null for a row without a risk.
     order = np.full(len(frame), -1)
     order[valid] = np.arange(len(valid))
-    places = pa.array(order, mask=order < 0)
+    explained_index = pa.array(order, mask=order < 0)
     reasons: pa.Array = pa.nulls(len(frame), pa.string())
     if len(checked.rejected):
         texts = np.full(len(frame), None, dtype=object)
@@ -287,12 +292,12 @@ def _score_table(
         reasons = pa.array(texts, pa.string())
     columns: list[Any] = [pa.repeat(file.name, len(frame))] if layout.with_file else []
     for name in layout.kept:
-        wanted = layout.schema.field(name).type
+        output_type = layout.schema.field(name).type
         try:
             columns.append(
-                _kept(table.column(name), wanted)
+                _kept(table.column(name), output_type)
                 if name in table.column_names
-                else pa.nulls(len(frame), wanted)
+                else pa.nulls(len(frame), output_type)
             )
         except pa.ArrowException:
             raise UserError(
@@ -300,7 +305,7 @@ def _score_table(
                 "leave it out of the data, or convert it"
             ) from None
     columns += [pa.array(risk, pa.float64(), from_pandas=True), reasons]
-    columns += [values.take(places) for values in explained.columns.values()]
+    columns += [values.take(explained_index) for values in explained.columns.values()]
     return _Part(
         pa.Table.from_arrays(columns, schema=layout.schema),
         len(checked.rejected),
@@ -316,10 +321,10 @@ def _explained(predict: Predict | Explainer, valid: pd.DataFrame) -> Explained:
     return Explained(predict(valid) if len(valid) else np.zeros(0), {})
 
 
-def _kept(values: Any, wanted: pa.DataType) -> Any:
+def _kept(values: Any, output_type: pa.DataType) -> Any:
     import pyarrow as pa
 
-    return sources.as_text(values) if wanted == pa.string() else values.cast(wanted)
+    return sources.as_text(values) if output_type == pa.string() else values.cast(output_type)
 
 
 @contextlib.contextmanager
@@ -340,16 +345,14 @@ def _writer(name: str, out: Path, layout: _Layout) -> Iterator[Callable[[pa.Tabl
 
 
 def _one_thread_each() -> None:
-    """Called in each thread of the pool: OpenMP's and BLAS' thread counts belong to the thread that sets
-    them.
-    """
+    """Limit OpenMP and BLAS in this thread of the pool: their limits belong to the thread that sets them."""
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(1)
 
 
 def _bar(located: Located) -> Any:
-    """Rows written so far, on a terminal alone."""
+    """A progress bar of the rows written, shown only on a terminal."""
     from tqdm import tqdm
 
     counts = [readers.row_count(file) for file in located.files]

@@ -1,11 +1,11 @@
 """Search over families and hyperparameters: hyperopt's TPE with parallel, reproducible, resumable trials.
 
 hyperopt proposes, this module schedules. Suggestion i is made from exactly trials 0..i-2p, where p is the
-parallelism, whatever else has finished by then: the same seed, parallelism and number of trials give the same
-trials, and while p trials run up to p - 1 more may be waiting, so that a slow one rarely idles a core. Trials
-between (i-2p+1..i-1) enter as if they had failed, known or not, so that TPE does not propose the same place
-again before it has heard from it (the "constant liar": Ginsbourger et al. 2010, Kriging is well-suited to
-parallelize optimization). Whether to stop for lack of progress is decided from trials 0..i-2p too.
+parallelism, whatever else has finished: the same seed, parallelism and number of trials give the same trials,
+and while p trials run up to p - 1 more may be waiting, so that a slow trial rarely idles a core. The trials
+in between (i-2p+1..i-1) count as failed, finished or not, so that TPE does not propose the same point again
+before its result is used (the "constant liar": Ginsbourger et al. 2010, Kriging is well-suited to parallelize
+optimization). Whether to stop for lack of progress is decided from trials 0..i-2p too.
 
 Trials run in the processes of `steps.models.search_workers`. A trial that raises is a failed trial with its
 reason; a process that dies costs its trial one retry, then fails it.
@@ -24,11 +24,11 @@ from steps.models.families import Family, Hyperparameter, Value
 from steps.models.search_workers import Assignment, Objective, Pool, SearchError
 from steps.models.trials import Space, Trial
 
-# Of each family, so many trials come before TPE has anything to model: its defaults, then random ones.
+# The first trials of each family, before TPE has enough to model: its defaults, then random parameters.
 _FIRST_TRIALS = 4
 # A smaller gain in log loss than this is not progress.
 _MINIMUM_GAIN = 1e-5
-# So many processes dying one after the other, with no trial finished between, is a sick machine, not a bad
+# This many processes that die in a row, with no trial finished in between, mean a sick machine, not a bad
 # trial.
 _DEATHS_IN_A_ROW = 6
 
@@ -38,10 +38,10 @@ StoppedBy = Literal["max_evals", "no progress", "timeout"]
 
 @dataclass(frozen=True)
 class Limits:
-    """How many trials, how many at once, from which seed, and what else ends a search.
+    """Size, parallelism and seed of a search, and its other ends.
 
-    patience: stop when so many trials in a row brought no gain of 1e-5; None never does. timeout_minutes: of
-    one call; running trials are given up, finished ones count.
+    patience: stop after so many trials in a row without a gain of 1e-5; None never stops. timeout_minutes:
+    limit of one call; running trials are dropped, finished trials count.
     """
 
     max_evals: int
@@ -84,11 +84,11 @@ def search(
     """Look for the family and hyperparameters of least loss, and return every trial.
 
     make_objective: picklable; called once in each worker process. The objective takes a family and its
-        parameters and returns metrics, "loss" among them; whatever it raises fails that trial only.
-    done: trials finished earlier; they are taken as they are and not run again.
+        parameters and returns metrics, "loss" among them; an exception fails that trial only.
+    done: trials finished earlier; they are used as they are and not run again.
     on_trial: called in this process as soon as a trial has finished or failed.
-    Ctrl-C ends the workers and comes out as KeyboardInterrupt; what finished has been handed to `on_trial`.
-    Raises SearchError where no trial at all finished, or workers keep dying.
+    Ctrl-C ends the workers and raises KeyboardInterrupt; `on_trial` has been called for finished trials.
+    Raises SearchError where no trial finished, or where workers keep dying.
     """
     if limits.max_evals < 1 or limits.parallelism < 1:
         raise SearchError(
@@ -99,32 +99,32 @@ def search(
     schedule = _Schedule(space, limits, done)
     with (
         Pool(make_objective, min(limits.parallelism, schedule.remaining)) as pool,
-        bar(limits.max_evals, progress) as shown,
+        bar(limits.max_evals, progress) as progress_bar,
     ):
         for trial in schedule.trials:
-            shown.show(trial)
+            progress_bar.show(trial)
         while True:
             while pool.idle and (assignment := schedule.next()) is not None:
                 pool.submit(assignment)
             if not pool.busy:
                 break
-            left = None if deadline is None else deadline - clock()
-            if left is not None and left <= 0:
+            seconds_left = None if deadline is None else deadline - clock()
+            if seconds_left is not None and seconds_left <= 0:
                 schedule.stopped_by = "timeout"
                 break
-            for assignment, answer in pool.answers(left):
-                over = schedule.take(assignment, answer)
-                if over is None:
+            for assignment, answer in pool.answers(seconds_left):
+                ended = schedule.take(assignment, answer)
+                if ended is None:
                     continue
                 if on_trial is not None:
-                    on_trial(over)
-                shown.show(over)
+                    on_trial(ended)
+                progress_bar.show(ended)
     trials = schedule.trials
     return SearchResult(trials, best(trials, schedule.stopped_by), schedule.stopped_by, clock() - started)
 
 
 class _Schedule:
-    """Which trial comes next and what became of those that were given, whoever runs them."""
+    """The order of the trials and their results, apart from the processes that run them."""
 
     def __init__(self, space: Space, limits: Limits, done: Iterable[Trial]) -> None:
         self._limits = limits
@@ -140,37 +140,37 @@ class _Schedule:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Those that are over, by number."""
+        """The trials that are over, by number."""
         return tuple(self._results[number] for number in sorted(self._results) if number < self._end)
 
     @property
     def remaining(self) -> int:
-        """How many trials there may still be."""
+        """The most trials that may still run."""
         return self._limits.max_evals - len(self._results)
 
     def next(self) -> Assignment | None:
-        """The next trial to run; None while a result is awaited, and when the search is at its end."""
+        """The next trial to run; None while a result is awaited, and at the end of the search."""
         if self._retries:
             return self._retries.pop()
         while self._upcoming in self._results:
             self._upcoming += 1
-        known = max(self._upcoming - 2 * self._limits.parallelism + 1, 0)
-        if self._upcoming >= self._end or any(number not in self._results for number in range(known)):
+        prefix_length = max(self._upcoming - 2 * self._limits.parallelism + 1, 0)
+        if self._upcoming >= self._end or any(number not in self._results for number in range(prefix_length)):
             return None
-        prefix = [self._results[number] for number in range(known)]
+        prefix = [self._results[number] for number in range(prefix_length)]
         if self._limits.patience is not None and is_stalled(prefix, self._limits.patience):
             self._end, self.stopped_by = self._upcoming, "no progress"
             return None
-        pending = [self._results.get(n) or self._given[n] for n in range(known, self._upcoming)]
+        pending = [self._results.get(n) or self._given[n] for n in range(prefix_length, self._upcoming)]
         assignment = Assignment(self._upcoming, *self._suggester.suggest(self._upcoming, prefix, pending))
         self._given[self._upcoming] = assignment
         self._upcoming += 1
         return assignment
 
     def take(self, assignment: Assignment, answer: Mapping[str, float] | str | None) -> Trial | None:
-        """The trial that is now over; None where its process died and it is tried once more.
+        """Record an answer; returns the trial, or None where its process died and it is tried once more.
 
-        Raises SearchError where processes die one after the other.
+        Raises SearchError where too many processes die in a row.
         """
         if answer is None:
             self._deaths += 1
@@ -192,17 +192,17 @@ class _Schedule:
 
 
 def finished(assignment: Assignment, answer: Mapping[str, float] | str) -> Trial:
-    """The trial that an assignment became: with metrics, or failed for a reason."""
-    what = (assignment.number, assignment.family, assignment.params)
+    """The trial of a completed assignment: with metrics, or failed with a reason."""
+    identity = (assignment.number, assignment.family, assignment.params)
     if isinstance(answer, str):
-        return Trial(*what, None, {}, answer)
+        return Trial(*identity, None, {}, answer)
     loss = float(answer.get("loss", math.nan))
     if not math.isfinite(loss):
-        return Trial(*what, None, {}, "the loss is not a finite number")
+        return Trial(*identity, None, {}, "the loss is not a finite number")
     metrics = {
         name: float(value) for name, value in answer.items() if name != "loss" and math.isfinite(value)
     }
-    return Trial(*what, loss, metrics)
+    return Trial(*identity, loss, metrics)
 
 
 def best(trials: Sequence[Trial], stopped_by: str) -> Trial:
@@ -230,10 +230,10 @@ def is_stalled(prefix: Sequence[Trial], patience: int) -> bool:
 
 
 class Suggester:
-    """hyperopt's TPE as a function of a trial's number and of the trials it may know.
+    """hyperopt's TPE as a function of a trial's number and of the trials that it may use.
 
-    Families take turns and each is searched by itself, since the best of each family is wanted: a glass box
-    is kept unless another family is proven better.
+    Families take turns and each is searched separately, since `preference.prefer` compares the best model of
+    each family.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -252,7 +252,7 @@ class Suggester:
     ) -> tuple[Family, dict[str, Value]]:
         """Family and parameters of a trial. The first trials are each family's defaults.
 
-        prefix: the trials whose losses it may know; pending: those of which it only knows where they are.
+        prefix: trials whose losses it may use; pending: trials of which it may use only the parameters.
         """
         import numpy as np
         from hyperopt import tpe
@@ -276,7 +276,7 @@ class Suggester:
 
 
 def _document(trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
-    """The trial as hyperopt keeps those of its family; without a loss it counts among the worst."""
+    """The trial in hyperopt's format, within its family; without a loss it counts as failed."""
     from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
     values = {name: [value] for name, value in trial.params.items()}
@@ -287,7 +287,7 @@ def _document(trial: Trial | Assignment, loss: float | None) -> dict[str, Any]:
 
 
 def hyperopt_document(identity: int, values: dict[str, list[Value]], command: Any) -> dict[str, Any]:
-    """A trial as hyperopt takes it, without state and result."""
+    """A trial in hyperopt's format, without state and result."""
     misc = {
         "tid": identity,
         "cmd": command,
@@ -301,22 +301,22 @@ def hyperopt_document(identity: int, values: dict[str, list[Value]], command: An
     }  # fmt: skip
 
 
-def expression(hp: Any, label: str, one: Hyperparameter) -> Any:
-    """hyperopt's range of a hyperparameter."""
-    if one.log:
-        return hp.loguniform(label, math.log(one.low), math.log(one.high))
-    return hp.uniform(label, one.low, one.high)
+def expression(hp: Any, label: str, hyperparameter: Hyperparameter) -> Any:
+    """A hyperparameter's range as a hyperopt expression."""
+    if hyperparameter.log:
+        return hp.loguniform(label, math.log(hyperparameter.low), math.log(hyperparameter.high))
+    return hp.uniform(label, hyperparameter.low, hyperparameter.high)
 
 
 class Bar:
-    """Trials done, and the best so far."""
+    """A progress bar: trials done, and the best so far."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
         self._best: Trial | None = None
 
     def show(self, trial: Trial) -> None:
-        """Count one more."""
+        """Count a trial, and show it if it is the best so far."""
         if trial.loss is not None and (self._best is None or trial.loss < (self._best.loss or math.inf)):
             self._best = trial
             auc = trial.metrics.get("roc_auc_mean")
@@ -327,7 +327,7 @@ class Bar:
 
 @contextlib.contextmanager
 def bar(total: int, shown: bool) -> Iterator[Bar]:
-    """A progress bar over so many trials."""
+    """A progress bar over `total` trials."""
     from tqdm import tqdm
 
     with tqdm(

@@ -1,7 +1,7 @@
 """Worker processes of a search, one thread each: they build an objective once, then answer assignments.
 
-OpenMP threads times processes must never exceed the cores. A process that dies (out of memory, say) is
-replaced, and none outlives the search, whether that ends by Ctrl-C or by kill -9.
+OpenMP threads times processes must never exceed the cores. A process that dies (out of memory, for example)
+is replaced. No process outlives the search, even if that ends by Ctrl-C or kill -9.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SINGLE_THREAD = dict.fromkeys(
 
 
 class SearchError(UserError):
-    """No trial could be finished, or the worker processes cannot live on this machine."""
+    """No trial finished, or worker processes keep dying on this machine."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Assignment:
 
 @dataclass
 class Worker:
-    """One process, the parent's end of its pipe, and what it works on."""
+    """A process, the parent's end of its pipe, and its present assignment."""
 
     process: SpawnProcess
     connection: Connection
@@ -53,7 +53,7 @@ class Worker:
 
 
 class Pool:
-    """Single-threaded worker processes with one assignment each; one that dies is replaced."""
+    """Single-threaded worker processes with one assignment each; a dead process is replaced."""
 
     def __init__(self, make_objective: Callable[[], Objective], size: int) -> None:
         self._make_objective = make_objective
@@ -87,17 +87,17 @@ class Pool:
         return [worker for worker in self._workers if worker.assignment is not None]
 
     def submit(self, assignment: Assignment) -> None:
-        """Give the assignment to an idle worker; should that one have died, its answer says so."""
+        """Give the assignment to an idle worker; if that worker has died, `answers` reports it."""
         worker = self.idle[0]
         worker.assignment = assignment
         with contextlib.suppress(OSError):
             worker.connection.send(assignment)
 
     def answers(self, timeout: float | None) -> Iterator[tuple[Assignment, Mapping[str, float] | str | None]]:
-        """What arrives next: an assignment with its metrics, why it failed, or None if its process died.
+        """Each answered assignment with its metrics, its failure, or None if its process died.
 
-        Yields nothing when the timeout (seconds) passes first. Raises SearchError where no objective can
-        be made.
+        Yields nothing if the timeout (seconds) passes first. Raises SearchError where a worker cannot make
+        its objective.
         """
         from multiprocessing.connection import wait
 
@@ -123,16 +123,16 @@ class Pool:
         from multiprocessing import get_context
 
         context = get_context("spawn")
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, self._make_objective), daemon=True)
+        parent_end, worker_end = context.Pipe()
+        process = context.Process(target=_work, args=(worker_end, self._make_objective), daemon=True)
         with _without_interrupts(), _environment(_SINGLE_THREAD):
             process.start()
-        there.close()
-        return Worker(process, here)
+        worker_end.close()
+        return Worker(process, parent_end)
 
 
 def _work(connection: Connection, make_objective: Callable[[], Objective]) -> None:
-    """Body of a worker process: build the objective, then answer one assignment after the other."""
+    """Body of a worker process: build the objective, then answer assignments in turn."""
     from multiprocessing import parent_process
 
     parent = parent_process()
@@ -163,14 +163,14 @@ def _work(connection: Connection, make_objective: Callable[[], Objective]) -> No
 
 
 def _end_with(wait_for_parent: Callable[[], None]) -> None:
-    """Leave no orphan: when the parent is gone (kill -9), so is this process, even in the middle of a fit."""
+    """End this process when its parent is gone (kill -9), even in the middle of a fit."""
     wait_for_parent()
     os._exit(1)
 
 
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, not even at their start; this one sees it afterwards."""
+    """Start processes that never receive Ctrl-C, not even at their start; this process receives it later."""
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must be running already

@@ -1,8 +1,8 @@
-"""Scoring on a Spark cluster: for rows that one machine cannot get through in time.
+"""Scoring on a Spark cluster, for data too large for one machine.
 
-Optional: `requirements-spark.txt` has the version that works beside this project's pandas, and nothing else
+Optional: `requirements-spark.txt` has the version that works with this project's pandas, and nothing else
 needs it. Executors get this project's code from the session, and the model as the driver read it; files and
-output must be on storage that all of them see.
+output must be on storage that every executor sees.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROW = "row"
 
 
 def check_target(out: str, base: Path) -> Path:
-    """The folder to write, checked before anything is read. Raises UserError."""
+    """Check the folder to write before anything is read. Raises UserError."""
     if not out:
         raise UserError("name the folder to write: -P out=/full/path/risks")
     path = files.path_of(out, base)
@@ -48,8 +48,8 @@ def score(
 ) -> Scored:
     """Write a folder of Parquet files with the risk of every row; complete or absent.
 
-    Rows carry `file` and `row` (its number in the file, from 0), as a folder of files has no order. Raises
-    UserError for input that is not Parquet: only there rows have numbers that a cluster can read apart.
+    Each row has `file` and `row` (its number in the file, from 0), as a folder of files has no order. Raises
+    UserError for input that is not Parquet: Spark gives row numbers for Parquet only.
     """
     from pyspark.sql import functions as f
     from pyspark.sql import types as t
@@ -64,32 +64,35 @@ def score(
     stored = plans[0].names([*schema.feature_names, located.target_column])
     rows = spark.read.option("mergeSchema", "true").parquet(*(str(file.path) for file in located.files))
     carried = [name for name in rows.columns if beside == "all" or name not in stored]
-    scoring.refuse_own_names(carried, (scoring.RISK, scoring.REASON, scoring.FILE, ROW))
+    scoring.refuse_name_clashes(carried, (scoring.RISK, scoring.REASON, scoring.FILE, ROW))
     rows = rows.select(
         f.col("_metadata.file_name").alias(scoring.FILE),
         f.col("_metadata.row_index").alias(ROW),
         *rows.columns,
     )
-    kept = [
+    kept_fields = [
         field
         for field in rows.schema.fields
         if field.name in (scoring.FILE, ROW) or beside == "all" or field.name not in stored
     ]
-    own = [t.StructField(scoring.RISK, t.DoubleType()), t.StructField(scoring.REASON, t.StringType())]
-    names = [field.name for field in kept]
+    added_fields = [
+        t.StructField(scoring.RISK, t.DoubleType()),
+        t.StructField(scoring.REASON, t.StringType()),
+    ]
+    names = [field.name for field in kept_fields]
     target, positive = located.target_column, located.positive
-    sent = spark.sparkContext.broadcast(loaded)
+    broadcast_model = spark.sparkContext.broadcast(loaded)
 
     def score_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            meant = reading.meant(batch.reset_index(drop=True), plans[0])
-            found = validation.check(meant, schema, target, positive, require_target=False)
-            yield scored_batch(batch, found, sent.value, schema.feature_names, names)
+            frame = reading.meant(batch.reset_index(drop=True), plans[0])
+            checked = validation.check(frame, schema, target, positive, require_target=False)
+            yield scored_batch(batch, checked, broadcast_model.value, schema.feature_names, names)
 
-    scored = rows.mapInPandas(score_batches, t.StructType([*kept, *own]))
-    with atomic.filling(out) as fresh:
-        scored.write.mode("overwrite").parquet(str(fresh))
-        written = spark.read.parquet(str(fresh))
+    scored = rows.mapInPandas(score_batches, t.StructType([*kept_fields, *added_fields]))
+    with atomic.filling(out) as new_folder:
+        scored.write.mode("overwrite").parquet(str(new_folder))
+        written = spark.read.parquet(str(new_folder))
         total, broken, risk_sum = written.agg(
             f.count("*"), f.count(scoring.REASON), f.coalesce(f.sum(scoring.RISK), f.lit(0.0))
         ).first()
@@ -102,15 +105,15 @@ def _plan(file: LocalFile, located: Located, schema: Schema) -> Plan:
             f"{file.name} is not Parquet: engine=spark reads Parquet only (engine=local reads CSV)"
         )
     plan = reading.plan(file, schema, located.target_column)
-    known = [*schema.feature_names, located.target_column, *located.ignore]
-    validation.check_columns(plan.renamed(readers.header(file)), schema.feature_names, known, file.name)
+    expected = [*schema.feature_names, located.target_column, *located.ignore]
+    validation.check_columns(plan.renamed(readers.header(file)), schema.feature_names, expected, file.name)
     return plan
 
 
 def scored_batch(
-    batch: pd.DataFrame, found: Checked, model: Model, features: Sequence[str], kept: list[str]
+    batch: pd.DataFrame, checked: Checked, model: Model, features: Sequence[str], kept: list[str]
 ) -> pd.DataFrame:
-    """The kept columns with each row's risk, or the reason why it gets none; runs on executors."""
+    """The kept columns with each row's risk, or the reason why it has none; runs on executors."""
     import numpy as np
     import pandas as pd
     from threadpoolctl import threadpool_limits
@@ -118,12 +121,12 @@ def scored_batch(
     batch = batch.reset_index(drop=True)
     result = batch[kept].copy()
     risk = np.full(len(batch), None, dtype=object)
-    if len(found.valid):
+    if len(checked.valid):
         with threadpool_limits(1):
-            risk[found.valid.index] = families.predict_risk(model, found.valid[list(features)])
+            risk[checked.valid.index] = families.predict_risk(model, checked.valid[list(features)])
     result[scoring.RISK] = risk
     reasons = pd.Series(None, index=batch.index, dtype=object)
-    if len(found.rejected):
-        reasons[found.rejected.index] = found.rejected[REASON_COLUMN].astype(object)
+    if len(checked.rejected):
+        reasons[checked.rejected.index] = checked.rejected[REASON_COLUMN].astype(object)
     result[scoring.REASON] = reasons
     return result

@@ -39,12 +39,12 @@ def search(
     on_trial: Callable[[Trial], None] | None = None,
     progress: bool = False,
 ) -> SearchResult:
-    """As `steps.models.search.search`, with the trials on the executors of a Spark session.
+    """Search like `steps.models.search.search`, with the trials on the executors of a Spark session.
 
-    The suggestions are those of `search` (each family's defaults, random ones, TPE), made from whatever has
-    finished by then: a cluster is not held up by its slowest trial, so which trials come after the first is
-    not reproducible. A trial whose executor dies is run again by Spark. What `make_objective` reads must be
-    on storage that all executors see.
+    Suggestions are made as in `search` (each family's defaults, random parameters, TPE), but from all trials
+    that have finished by then: a cluster does not wait for its slowest trial, so trials after the first are
+    not reproducible. Spark runs a trial again if its executor dies. `make_objective` must read from storage
+    that every executor sees.
     """
     import numpy as np
     from hyperopt import SparkTrials, fmin, hp
@@ -53,12 +53,18 @@ def search(
     minutes = limits.timeout_minutes
     seconds = None if minutes is None else max(1, math.ceil(60 * minutes))
     trials = SparkTrials(parallelism=limits.parallelism, timeout=seconds, spark_session=spark)
-    with bar(limits.max_evals, progress) as shown:
-        running = _Running(space, limits, done, on_trial, shown)
+    with bar(limits.max_evals, progress) as progress_bar:
+        running = _Running(space, limits, done, on_trial, progress_bar)
         if running.todo:
             branches = [
-                {"family": family, **{one.name: expression(hp, f"{family}.{one.name}", one) for one in own}}
-                for family, own in space.items()
+                {
+                    "family": family,
+                    **{
+                        hyperparameter.name: expression(hp, f"{family}.{hyperparameter.name}", hyperparameter)
+                        for hyperparameter in dimensions
+                    },
+                }
+                for family, dimensions in space.items()
             ]
             fmin(
                 partial(_on_executor, make_objective),
@@ -80,12 +86,14 @@ def search(
     stopped_by: StoppedBy = "max_evals"
     if trials.fmin_cancelled_reason:
         stopped_by = "timeout" if "timeout" in trials.fmin_cancelled_reason else "no progress"
-    found = running.trials
-    return SearchResult(found, best(found, stopped_by), stopped_by, time.monotonic() - started)
+    finished_trials = running.trials
+    return SearchResult(
+        finished_trials, best(finished_trials, stopped_by), stopped_by, time.monotonic() - started
+    )
 
 
 class _Running:
-    """The trials of one call: what hyperopt asks for and what comes back, by number."""
+    """The trials of one call, by number: hyperopt asks for them, and their results come back."""
 
     def __init__(
         self,
@@ -107,22 +115,22 @@ class _Running:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Those that are over, by number."""
+        """The trials that are over, by number."""
         return tuple(self._results[number] for number in sorted(self._results))
 
     def suggest(self, new_ids: Sequence[int], domain: Any, so_far: Any, _: int) -> list[dict[str, Any]]:
-        """What hyperopt's `algo` is: the next trials to run, under hyperopt's identities."""
+        """hyperopt's `algo`: the next trials to run, under hyperopt's identities."""
         documents = []
         for identity in new_ids:
             number = self.todo[identity]
-            pending = [one for other, one in self._given.items() if other not in self._results]
+            pending = [given for trial, given in self._given.items() if trial not in self._results]
             assignment = Assignment(number, *self._suggester.suggest(number, self.trials, pending))
             self._given[number] = assignment
             documents.append(_new_document(assignment, self._space, identity, domain.cmd))
         return documents
 
     def harvest(self, so_far: SparkTrials, *_: Any) -> tuple[bool, list[Any]]:
-        """Take over what has finished; whether to stop, for lack of progress or because that failed.
+        """Take over finished trials; returns whether to stop, for lack of progress or because of an error.
 
         It runs in a thread of hyperopt, where an exception would be lost and leave the search waiting.
         """
@@ -134,7 +142,7 @@ class _Running:
         return bool(self.lost) or stalled, []
 
     def take_over(self, so_far: SparkTrials) -> None:
-        """Keep what has finished since the last call."""
+        """Keep the trials that have finished since the last call."""
         for document in list(so_far.trials):
             number = self.todo[document["tid"]]
             answer = _answer(document)
@@ -148,7 +156,7 @@ class _Running:
 
 
 def _on_executor(make_objective: Callable[[], Objective], point: Mapping[str, Any]) -> dict[str, Any]:
-    """One trial on an executor of Spark, as hyperopt takes its result; an error fails this one alone."""
+    """Run a trial on an executor and return hyperopt's result; an error fails this trial only."""
     values = dict(point)
     family = values.pop("family")
     try:
@@ -162,7 +170,7 @@ def _on_executor(make_objective: Callable[[], Objective], point: Mapping[str, An
 
 
 def _answer(document: Mapping[str, Any]) -> Mapping[str, float] | str | None:
-    """Metrics of a finished trial, the reason of a failed one, None of one that is not done."""
+    """Metrics of a finished trial, the reason of a failed trial, None while it is running."""
     from hyperopt import JOB_STATE_DONE, JOB_STATE_ERROR
 
     if document["state"] == JOB_STATE_ERROR:
@@ -176,13 +184,15 @@ def _answer(document: Mapping[str, Any]) -> Mapping[str, float] | str | None:
 
 
 def _new_document(assignment: Assignment, space: Space, identity: int, command: Any) -> dict[str, Any]:
-    """A trial to run on Spark, as hyperopt queues it in the space of all families."""
+    """A trial to run on Spark, in hyperopt's format for the space of all families."""
     from hyperopt import JOB_STATE_NEW, STATUS_NEW
 
     values: dict[str, list[Value]] = {
-        f"{family}.{one.name}": [assignment.params[one.name]] if family == assignment.family else []
+        f"{family}.{hyperparameter.name}": [assignment.params[hyperparameter.name]]
+        if family == assignment.family
+        else []
         for family, dimensions in space.items()
-        for one in dimensions
+        for hyperparameter in dimensions
     }
     values["family"] = [list(space).index(assignment.family)]
     return hyperopt_document(identity, values, command) | {

@@ -19,7 +19,7 @@ _PACKAGES = ("steps", "monitoring")
 
 @contextlib.contextmanager
 def session(master: str, name: str, project: Path) -> Iterator[Any]:
-    """A Spark session on `master` (as spark-submit says where empty), ended with the block.
+    """A Spark session on `master` (spark-submit's where empty), ended with the block.
 
     Raises UserError where Spark or Java is not installed, or the master does not answer.
     """
@@ -29,7 +29,7 @@ def session(master: str, name: str, project: Path) -> Iterator[Any]:
     except ImportError:
         raise UserError(
             "engine=spark needs PySpark: `uv pip install -r requirements-spark.txt`, and Java 17. "
-            "One machine does without: engine=local"
+            "engine=local needs neither"
         ) from None
     if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
         raise UserError("engine=spark needs Java 17: install it, or set JAVA_HOME")
@@ -39,7 +39,7 @@ def session(master: str, name: str, project: Path) -> Iterator[Any]:
     builder = SparkSession.builder.appName(f"{project.name} {name}")
     if master:
         builder = builder.master(master)
-    for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one task a core: threads must not multiply
+    for key in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # one task per core, so one thread per task
         builder = builder.config(f"spark.executorEnv.{key}", "1")
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -55,7 +55,7 @@ def session(master: str, name: str, project: Path) -> Iterator[Any]:
 
 
 def _packed(project: Path, folder: Path) -> Path:
-    """The project's packages as one zip file, as executors take it."""
+    """Pack the project's packages into one zip file for the executors."""
     archive = folder / "project-code.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for package in _PACKAGES:

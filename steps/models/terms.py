@@ -1,7 +1,7 @@
-"""The writer of `terms.json`, the document that a glass box is; `served_model` says what stands in it.
+"""The writer of `terms.json`, the document of a glass box; `served_model` describes its content.
 
-It is here and not in `served_model` because no container writes one: a change of the writer gives that file
-no new digest.
+It is not in `served_model` because no container writes the document: so a change of the writer does not
+change the digest of that file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SPREAD_DIGITS = 4
 
 
 def recalibrated(terms: Terms, slope: float, intercept: float) -> Terms:
-    """The glass box whose log odds are `slope * present log odds + intercept`: two numbers change."""
+    """The glass box with log odds `slope * present log odds + intercept`; only its calibration changes."""
     before = terms.calibration
     after = Calibration(slope * before.slope, slope * before.intercept + intercept)
     return Terms(terms.columns, terms.terms, terms.intercept, terms.intercept_spread, after)

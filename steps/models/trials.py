@@ -1,4 +1,4 @@
-"""The trials of a search: what one is, and how a tracking store holds it."""
+"""The trials of a search, and how a tracking store holds them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _REASON_LENGTH = 500
 
 
 class RecordError(UserError):
-    """A recorded trial that is not one of the search space at hand."""
+    """A recorded trial that does not fit the present search space."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial that is over. `loss` is None where it failed, and `reason` then says why."""
+    """A trial that is over. `loss` is None where it failed, and `reason` then says why."""
 
     number: int
     family: Family
@@ -33,22 +33,22 @@ class Trial:
 def failure_reason(error: BaseException) -> str:
     """Why a trial failed, without any value of a row.
 
-    Messages of this project and of the operating system hold none and are kept. Those of libraries may quote
-    one ("could not convert string to float: ..."), so of other errors only type and place are told.
+    Messages of this project and of the operating system hold no value and are kept. A library's message may
+    quote one ("could not convert string to float: ..."), so other errors give only their type and function.
     """
     kind = type(error).__name__
     if isinstance(error, UserError | OSError):
         return f"{kind}: {error}"[:_REASON_LENGTH]
-    place, trace = "", error.__traceback__
+    function, trace = "", error.__traceback__
     while trace is not None:
-        place = f" in {trace.tb_frame.f_globals.get('__name__', '?')}.{trace.tb_frame.f_code.co_name}"
+        function = f" in {trace.tb_frame.f_globals.get('__name__', '?')}.{trace.tb_frame.f_code.co_name}"
         trace = trace.tb_next
-    return f"{kind}{place}"[:_REASON_LENGTH]
+    return f"{kind}{function}"[:_REASON_LENGTH]
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as a tracking store holds it: one flat dictionary each of parameters, metrics and tags."""
+    """A trial in a tracking store: a flat dictionary each of parameters, metrics and tags."""
 
     params: dict[str, str]
     metrics: dict[str, float]
@@ -68,7 +68,7 @@ def to_record(trial: Trial) -> TrialRecord:
 def from_record(
     params: Mapping[str, str], metrics: Mapping[str, float], tags: Mapping[str, str], space: Space
 ) -> Trial:
-    """The trial that `to_record` wrote down. Raises RecordError where the record is not one of this space."""
+    """The trial that `to_record` recorded. Raises RecordError where the record does not fit the space."""
     try:
         family = cast(Family, params["family"])
         values = {
@@ -81,5 +81,5 @@ def from_record(
         raise RecordError(
             f"a recorded trial does not fit the search space ({error}): start the tuning afresh"
         ) from error
-    others = {name: float(value) for name, value in metrics.items() if name != "loss"}
-    return Trial(number, family, values, loss, others, tags.get("trial_reason", ""))
+    trial_metrics = {name: float(value) for name, value in metrics.items() if name != "loss"}
+    return Trial(number, family, values, loss, trial_metrics, tags.get("trial_reason", ""))
