@@ -56,10 +56,9 @@ def ours(
         progress=True,
     )
     tables = {part: pd.read_parquet(folder / f"{part}.parquet") for part in ("train", "validation", "test")}
+    parts = fitting.Parts(tables["train"], tables["validation"])
     finalists = {
-        family: fitting.fit_model(
-            family, trial.params, tables["train"], tables["validation"], schema, recall=0.8, seed=0
-        )
+        family: fitting.fit_model(family, trial.params, parts, schema, recall=0.8, seed=0)
         for family, trial in found.best_of_each.items()
     }
     fitted = finalists[prefer(finalists).kept]

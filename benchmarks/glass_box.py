@@ -92,7 +92,7 @@ def main() -> int:
     for family in (name for name in FAMILIES if name in values.families.split(",")):
         started, used = time.perf_counter(), time.process_time()
         fitted = fitting.fit_model(
-            family, {}, tables["train"], tables["validation"], schema, recall=0.8, seed=0
+            family, {}, fitting.Parts(tables["train"], tables["validation"]), schema, recall=0.8, seed=0
         )
         cost = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
         risks[family] = families.predict_risk(fitted.model, test[list(schema.feature_names)])

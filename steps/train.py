@@ -25,18 +25,18 @@ def work(step: Context[Train]) -> Result:
     family = step.values.family
     given = families.check_params(family, step.values.hyperparameters)
     tables = prepared.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
+    parts = fitting.Parts(tables["train"], tables["validation"])
     problems: list[str] = []
     fitted = fitting.fit_model(
         family,
         given,
-        tables["train"],
-        tables["validation"],
+        parts,
         step.schema,
         recall=step.values.recall,
         seed=step.values.seed,
         while_fitting=_autologged(problems),
     )
-    result = package(step, fitted, tables["train"], tables["validation"])
+    result = package(step, fitted, parts)
     if not problems:
         return result
     step.log.warning(

@@ -70,12 +70,12 @@ def work(step: Context[Tune], draw: Draw) -> Result:
     for name, picture in draw(found.trials, space).items():
         step.log_picture(f"figures/{name}.png", picture)
     tables = prepared.load(step.cache, data.result_digest, ("train", "validation"))
+    parts = fitting.Parts(tables["train"], tables["validation"])
     finalists = {
         family: fitting.fit_model(
             family,
             trial.params,
-            tables["train"],
-            tables["validation"],
+            parts,
             step.schema,
             recall=values.recall,
             seed=values.seed,
@@ -94,7 +94,7 @@ def work(step: Context[Tune], draw: Draw) -> Result:
         },
     )
     step.log_metrics({"trials": len(found.trials), "best_log_loss": found.best.loss or float("nan")})
-    result = package(step, fitted, tables["train"], tables["validation"])
+    result = package(step, fitted, parts)
     tags = {
         "best_trial": str(trial.number),
         "stopped_by": found.stopped_by,

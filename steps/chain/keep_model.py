@@ -23,13 +23,12 @@ from steps.models.fitting import at_odds
 from steps.models.monitor_reference import build_reference, recalibrated_reference
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.entities.model_registry import ModelVersion
 
     from steps.chain.context import Context
     from steps.chain.values import Fit
     from steps.models.families import Model
-    from steps.models.fitting import Fitted
+    from steps.models.fitting import Fitted, Parts
     from steps.models.recalibration import Recalibrated
 
 # What the tags of a run say of its model, however it is packed.
@@ -39,7 +38,7 @@ _KEPT_TAGS = (
 )
 
 
-def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation: pd.DataFrame) -> Result:
+def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
     """Save and upload a model with its reference; the tag `behaviour_digest` stands for answers, threshold
     and data.
     """
@@ -48,8 +47,8 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     fitted = at_odds(fitted, odds)
     reference = build_reference(
         fitted.model,
-        train,
-        validation,
+        parts.train,
+        parts.validation,
         step.schema,
         threshold=fitted.threshold,
         info={
@@ -74,7 +73,10 @@ def package(step: Context[Fit], fitted: Fitted, train: pd.DataFrame, validation:
     validated = {f"validation_{name}": value for name, value in reference["validation"].items()}
     step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
     step.log_datasets(
-        {"train": (data.result_digest, len(train)), "validation": (data.result_digest, len(validation))}
+        {
+            "train": (data.result_digest, len(parts.train)),
+            "validation": (data.result_digest, len(parts.validation)),
+        }
     )
     chosen = f"for a recall of {step.values.recall:g}" if odds is None else f"at odds of {odds:g}"
     summary = (

@@ -41,6 +41,14 @@ _THRESHOLD_DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False)
+class Parts:
+    """Rows with features and target: those that a model is fitted to, and those that judge the fit."""
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
 class Calibrated:
     """A model after the question of calibration.
 
@@ -77,8 +85,7 @@ class Fitted:
 def fit_model(
     family: Family,
     params: Mapping[str, Any],
-    train: pd.DataFrame,
-    validation: pd.DataFrame,
+    parts: Parts,
     schema: Schema,
     *,
     recall: float,
@@ -86,7 +93,7 @@ def fit_model(
     threads: int | None = None,
     while_fitting: AbstractContextManager[object] | None = None,
 ) -> Fitted:
-    """Fit on training rows, calibrate if that helps, choose the threshold; frames hold features and target.
+    """Fit on training rows, calibrate if that helps, choose the threshold.
 
     threads: at most so many; None is one for each core that this process may use. `while_fitting` surrounds
     the fit alone, without what follows it.
@@ -96,11 +103,11 @@ def fit_model(
 
     started = time.perf_counter()
     with while_fitting or nullcontext():
-        model = fit(family, params, train, schema, seed=seed, threads=threads)
+        model = fit(family, params, parts.train, schema, seed=seed, threads=threads)
     seconds = time.perf_counter() - started
-    calibrated = calibrate_if_better(model, validation, schema)
-    y = validation[TARGET_COLUMN].to_numpy()
-    risk = families.predict_risk(calibrated.model, validation[list(schema.feature_names)])
+    calibrated = calibrate_if_better(model, parts.validation, schema)
+    y = parts.validation[TARGET_COLUMN].to_numpy()
+    risk = families.predict_risk(calibrated.model, parts.validation[list(schema.feature_names)])
     return Fitted(
         model=calibrated.model,
         family=family,

@@ -8,6 +8,7 @@ and for people who confuse red and green.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -53,9 +54,8 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
         + [1e-9]
     )
     x0 = left + bars + gap
+    axes = _LevelAxes(left, bars if rated else 330, most, x0, rates, top, 4.5 if both else 6.0)
     parts = []
-    if not rated:
-        bars = 330
     for tick in ticks(top) if rated else ():
         x = x0 + rates * tick / top
         parts.append(_line(x, 0, x, height - 20, GRID))
@@ -73,26 +73,43 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
         for k, column in enumerate(columns):
             level = column["levels"][i] if i < len(rows) else column["missing"]
             y = middle + (k - 0.5) * 11 if both else middle
-            parts += _level(level, y, left, bars, x0, rates, top, most, k, 4.5 if both else 6.0)
+            parts += _level(level, y, k, axes)
     return _svg(width, height, alt, parts)
 
 
-def _level(
-    level: Mapping[str, Any], y: float, left: float, bars: float, x0: float, rates: float, top: float,
-    most: float, place: int, half: float,
-) -> list[str]:  # fmt: skip
+@dataclass(frozen=True)
+class _LevelAxes:
+    """Where a row of `levels` puts its share and its rate, in pixels."""
+
+    shares_from: float
+    shares_width: float
+    largest_share: float
+    rates_from: float
+    rates_width: float
+    largest_rate: float
+    half_height: float
+
+    def share(self, share: float) -> float:
+        return self.shares_width * share / self.largest_share
+
+    def rate(self, rate: float) -> float:
+        return self.rates_from + self.rates_width * min(rate, self.largest_rate) / self.largest_rate
+
+
+def _level(level: Mapping[str, Any], y: float, place: int, axes: _LevelAxes) -> list[str]:
+    """One level of one data set, the first (`place` 0) or the second, at height `y`."""
+    left, half = axes.shares_from, axes.half_height
     if level["hidden"]:
         return [_text(left + 2, y + 4, "fewer than 10", MUTED, "start", 9.5)]
     share = level["share"] or 0.0
     title = f"{level['label']}: {percent(share)}" + (f", {level['rows']:,} rows" if level["rows"] else "")
     parts = [
-        _rect(left, y - half, max(0.8, bars * share / most), 2 * half, (BAR, BAR_SECOND)[place], title),
-        _text(left + bars * share / most + 4, y + 3.5, percent(share), MUTED, "start", 9.5),
+        _rect(left, y - half, max(0.8, axes.share(share)), 2 * half, (BAR, BAR_SECOND)[place], title),
+        _text(left + axes.share(share) + 4, y + 3.5, percent(share), MUTED, "start", 9.5),
     ]
     if level["rate"] is None:
         return parts
-    low, high = (x0 + rates * min(level[end], top) / top for end in ("low", "high"))
-    x = x0 + rates * min(level["rate"], top) / top
+    low, high, x = (axes.rate(level[name]) for name in ("low", "high", "rate"))
     colour = (RATE, SECOND)[place]
     title = (
         f"{level['label']}: {percent(level['rate'])} ({percent(level['low'])} to {percent(level['high'])})"
@@ -100,7 +117,9 @@ def _level(
     parts.append(_line(low, y, high, y, colour, 1.6))
     parts.append(_dot(x, y, 3.2 if half > 5 else 2.7, colour, title))
     if half > 5:
-        parts.append(_text(x0 + rates + 44, y + 4, percent(level["rate"]), INK, "end", 10))
+        parts.append(
+            _text(axes.rates_from + axes.rates_width + 44, y + 4, percent(level["rate"]), INK, "end", 10)
+        )
     return parts
 
 

@@ -326,7 +326,8 @@ def monitored(schema: Schema, published: Mapping[str, Any]) -> Mapping[str, Any]
     """The reference of a model of those people, and the drift of all of them against it, labels included."""
     tables = published["frame"].tables
     train, valid = tables["train"], tables["validation"]
-    fitted = fitting.fit_model("logistic_regression", {}, train, valid, schema, recall=0.8, seed=0, threads=1)
+    parts = fitting.Parts(train, valid)
+    fitted = fitting.fit_model("logistic_regression", {}, parts, schema, recall=0.8, seed=0, threads=1)
     info = {
         "name": schema.name, "version": None, "run_id": "none", "family": fitted.family, "trained_at": 0,
         "synthetic": False, "kind": "private", "data_digest": "none",

@@ -82,7 +82,7 @@ def trained() -> Trained:
     rows = validation.check(raw, schema, schema.target.name, schema.target.positive).valid
     train, validated, test = rows.iloc[:15_000], rows.iloc[15_000:21_000], rows.iloc[21_000:]
     fitted = fitting.fit_model(
-        "logistic_regression", {}, train, validated, schema, recall=0.8, seed=0, threads=1
+        "logistic_regression", {}, fitting.Parts(train, validated), schema, recall=0.8, seed=0, threads=1
     )
     info = {
         "name": "diabetes-risk-synthetic",

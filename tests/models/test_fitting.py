@@ -143,8 +143,7 @@ def test_a_fitted_model_knows_all_its_hyperparameters_and_reaches_its_recall(sch
     fitted = fitting.fit_model(
         "histogram_gradient_boosting",
         {"max_iter": 60},
-        train,
-        validation,
+        fitting.Parts(train, validation),
         schema,
         recall=0.8,
         seed=0,

@@ -42,7 +42,7 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def fitted(schema: Schema, frames: tuple[pd.DataFrame, pd.DataFrame]) -> Fitted:
-    return fitting.fit_model("logistic_regression", {}, *frames, schema, recall=0.8, seed=0)
+    return fitting.fit_model("logistic_regression", {}, fitting.Parts(*frames), schema, recall=0.8, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,9 @@ def test_risks_are_those_of_two_numbers_also_after_saving(
     """Saved and loaded as any other model; a glass box stays one, and so does a second recalibration."""
     train, validation, new = clinic_frame(900, 1), clinic_frame(500, 2), clinic_frame(300, 3)
     names = list(schema.feature_names)
-    fitted = fitting.fit_model(family, {}, train, validation, schema, recall=0.8, seed=0, threads=1)
+    fitted = fitting.fit_model(
+        family, {}, fitting.Parts(train, validation), schema, recall=0.8, seed=0, threads=1
+    )
     before = families.predict_risk(fitted.model, new[names])
     changed = recalibration.recalibrate(fitted.model, BY, new[names], new[TARGET_COLUMN].to_numpy())
     assert families.predict_risk(changed, new[names]) == pytest.approx(BY.apply(before), abs=2e-5)
@@ -56,7 +58,9 @@ def test_the_ranking_stays(schema: Schema) -> None:
     """Nobody overtakes anybody, whatever the slope above 0."""
     train, validation, new = clinic_frame(900, 1), clinic_frame(500, 2), clinic_frame(300, 3)
     names = list(schema.feature_names)
-    fitted = fitting.fit_model("random_forest", {}, train, validation, schema, recall=0.8, seed=0, threads=1)
+    fitted = fitting.fit_model(
+        "random_forest", {}, fitting.Parts(train, validation), schema, recall=0.8, seed=0, threads=1
+    )
     changed = recalibration.recalibrate(fitted.model, BY, new[names], new[TARGET_COLUMN].to_numpy())
     before, after = (families.predict_risk(model, new[names]) for model in (fitted.model, changed))
     order = np.argsort(before, kind="stable")
@@ -65,9 +69,8 @@ def test_the_ranking_stays(schema: Schema) -> None:
 
 @pytest.fixture(scope="module")
 def champion(schema: Schema) -> fitting.Fitted:
-    return fitting.fit_model(
-        "logistic_regression", {}, clinic_frame(2000, 1), clinic_frame(800, 2), schema, recall=0.8, seed=0
-    )
+    parts = fitting.Parts(clinic_frame(2000, 1), clinic_frame(800, 2))
+    return fitting.fit_model("logistic_regression", {}, parts, schema, recall=0.8, seed=0)
 
 
 def _changed(champion: fitting.Fitted, schema: Schema, rows: int) -> pd.DataFrame:

@@ -97,9 +97,8 @@ def test_scores_equal_those_of_one_machine(cluster: Any, tmp_path: Path, schema:
     """To 1e-12, rows that break the schema with the same reasons in the same places."""
     raw = _rows(3000).assign(__file__=pd.Categorical(["a"] * 3000))
     valid = validation.check(raw, schema, "readmitted", ("yes",)).valid
-    fitted = fitting.fit_model(
-        "logistic_regression", {}, valid[:2000], valid[2000:], schema, recall=0.8, seed=0, threads=1
-    )
+    parts = fitting.Parts(valid[:2000], valid[2000:])
+    fitted = fitting.fit_model("logistic_regression", {}, parts, schema, recall=0.8, seed=0, threads=1)
     saved.save(fitted.model, tmp_path / "model", schema, {})
     rows = _rows(2000).astype({"glucose": float})
     rows.loc[700, "glucose"] = 4000.0
