@@ -46,7 +46,7 @@ def images() -> list[str]:
     """The exported version's images and MLServer, where Docker has what `make image` builds; else nothing."""
     try:
         facts = read_facts(RELEASE)
-        stock, packed = f"{facts['name']}-stock:{facts['version']}", f"{facts['name']}:{facts['version']}"
+        stock, packed = f"{facts.name}-stock:{facts.version}", f"{facts.name}:{facts.version}"
         if has_image(stock) and has_image(packed):
             return ["--image", stock, "--packed", packed, "--mlserver"]
         print("no images of the exported version (`make image` builds them): processes are measured")

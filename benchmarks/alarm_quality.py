@@ -525,7 +525,6 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     """Signals of the bundled cohort, binned by the sidecar's own code, and the risks of a model of it."""
     import pandas as pd
 
-    from monitoring import reference as reader
     from steps.data import prepared as preparation
     from steps.data import sources
     from steps.data.files import TARGET_COLUMN
@@ -550,8 +549,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     y = validation[TARGET_COLUMN].to_numpy()
     risk = families.predict_risk(model, validation[list(schema.feature_names)])
     threshold = fitting.choose_threshold(y, risk, 0.80)
-    document = build_reference(model, train, validation, schema, threshold=threshold, info=info)
-    reference = reader.parse(document)
+    reference = build_reference(model, train, validation, schema, threshold=threshold, info=info)
     everyone = pd.concat(prepared.tables.values())
     risk = families.predict_risk(model, everyone[list(schema.feature_names)])
     signals = []

@@ -10,52 +10,50 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from monitoring.deploy.docker import docker, megabytes
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.data.release_facts import PAGE, RELEASE, project_version, read_facts
+from steps.data.release_facts import PAGE, RELEASE, ReleaseFacts, project_version, read_facts
 from steps.models import saved
 
 IMAGES = PROJECT / "monitoring" / "deploy" / "images"
 
 
-def names(told: Mapping[str, Any]) -> tuple[str, str]:
+def names(told: ReleaseFacts) -> tuple[str, str]:
     """Names of a release's two images, model's and sidecar's.
 
     They follow the registered model's name, so an image of synthetic people never has the name of another.
     """
-    return f"{told['name']}:{told['version']}", f"{told['name']}-exporter:{told['version']}"
+    return f"{told.name}:{told.version}", f"{told.name}-exporter:{told.version}"
 
 
-def labels(told: Mapping[str, Any], version: str, commit: str, created: str) -> dict[str, str]:
+def labels(told: ReleaseFacts, version: str, commit: str, created: str) -> dict[str, str]:
     """OCI labels of both images of a release.
 
     version: the project's; commit: of the checkout that builds; created: RFC 3339.
     """
-    synthetic = bool(told["synthetic"])
-    of = "synthetic people" if synthetic else f"{told['data_kind']} data"
+    synthetic = told.synthetic
+    of = "synthetic people" if synthetic else f"{told.data_kind} data"
     return {
-        "org.opencontainers.image.title": str(told["name"]),
-        "org.opencontainers.image.description": f"Version {told['version']}, trained on {of}",
-        "org.opencontainers.image.version": str(told["version"]),
+        "org.opencontainers.image.title": told.name,
+        "org.opencontainers.image.description": f"Version {told.version}, trained on {of}",
+        "org.opencontainers.image.version": told.version,
         "org.opencontainers.image.revision": commit,
         "org.opencontainers.image.created": created,
         "org.opencontainers.image.licenses": "Apache-2.0",
         "project.version": version,
-        "model.name": str(told["name"]),
-        "model.version": str(told["version"]),
-        "model.run_id": str(told["run_id"]),
-        "model.git_commit": str(told["git_commit"]),
-        "model.data_digest": str(told["data_digest"]),
-        "model.digest": str(told["model_digest"]),
-        "model.family": str(told["family"]),
+        "model.name": told.name,
+        "model.version": told.version,
+        "model.run_id": told.run_id,
+        "model.git_commit": told.git_commit,
+        "model.data_digest": told.data_digest,
+        "model.digest": told.model_digest,
+        "model.family": told.family,
         "synthetic": str(synthetic).lower(),
-        **{f"model.metric.{name}": f"{value:.4f}" for name, value in told["metrics"].items()},
+        **{f"model.metric.{name}": f"{value:.4f}" for name, value in told.metrics.items()},
     }
 
 
@@ -86,7 +84,7 @@ def build(folder: Path) -> dict[str, str]:
     told = read_facts(folder)
     saved.check(folder / "model")
     model, exporter = names(told)
-    stock = f"{told['name']}-stock:{told['version']}"
+    stock = f"{told.name}-stock:{told.version}"
     python = python_version(folder / "model")
     base = f"python:{python}-slim"
     site = f"/usr/local/lib/python{'.'.join(python.split('.')[:2])}/site-packages"
@@ -105,7 +103,7 @@ def build(folder: Path) -> dict[str, str]:
         str(IMAGES),
     )
     model_seconds = time.monotonic() - started
-    sidecar = f"{told['name']}-sidecar:{told['version']}"
+    sidecar = f"{told.name}-sidecar:{told.version}"
     monitoring = PROJECT / "monitoring"
     docker(
         *("build", "--tag", sidecar, "--build-arg", f"BASE={base}"),

@@ -22,7 +22,7 @@ from monitoring.deploy import build
 from monitoring.deploy.docker import docker, last_lines, seconds_to_health
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
-from steps.data.release_facts import RELEASE, read_facts
+from steps.data.release_facts import RELEASE, ReleaseFacts, read_facts
 
 TOLERANCE = 1e-9
 MODEL_PORT, EXPORTER_PORT, METRICS_PORT = 8080, 8000, 9101
@@ -234,8 +234,8 @@ def check(folder: Path, allowed: Limits) -> Iterator[Check]:
         text = ask(metrics)
         golden = _golden(metrics, allowed.start_seconds)
         yield Check("golden rows match", golden == 1, f"model_golden_rows_match {golden}")
-        version = f'version="{told["version"]}"' in text and f'name="{told["name"]}"' in text
-        yield Check("model_info names the version", version, f"{told['name']} {told['version']}")
+        version = f'version="{told.version}"' in text and f'name="{told.name}"' in text
+        yield Check("model_info names the version", version, f"{told.name} {told.version}")
         for container, what in ((serving, "model"), (sidecar, "exporter")):
             healthy = answered + seconds_to_health(container, allowed.start_seconds)
             yield Check(f"{what} is healthy", True, f"after {healthy:.1f} s (the engine looks every 10 s)")
@@ -248,7 +248,7 @@ def check(folder: Path, allowed: Limits) -> Iterator[Check]:
             yield _stop(container, what, allowed.stop_seconds)
 
 
-def _labels(name: str, told: Mapping[str, Any]) -> Iterator[Check]:
+def _labels(name: str, told: ReleaseFacts) -> Iterator[Check]:
     found = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", name))
     wanted = build.labels(told, "", "", "")
     carried = found.get("Labels") or {}

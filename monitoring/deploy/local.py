@@ -103,9 +103,7 @@ def main() -> int:
         ports = (port(os.environ, "PORT", 8080), port(os.environ, "MODEL_PORT", 8081))
         metrics = port(os.environ, "METRICS_PORT", 9101)
         with serving(folder, *ports, metrics) as processes:
-            print(
-                f"serve: version {told['version']} of {told['name']}: http://127.0.0.1:{ports[0]}/invocations"
-            )
+            print(f"serve: version {told.version} of {told.name}: http://127.0.0.1:{ports[0]}/invocations")
             print(f"serve: metrics on http://127.0.0.1:{metrics}/metrics; Ctrl-C stops both", flush=True)
             while all(process.poll() is None for process in processes):
                 time.sleep(0.5)

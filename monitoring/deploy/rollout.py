@@ -183,8 +183,8 @@ def chosen(action: str, version: str, environment: Mapping[str, str], settings: 
     if version and running:
         return pair(name, version, prefix)
     told = read_facts(PROJECT / RELEASE)
-    running_version = running["VERSION"] if name == told["name"] else ""
-    return pair(told["name"], version or running_version or told["version"], prefix)
+    running_version = running["VERSION"] if name == told.name else ""
+    return pair(told.name, version or running_version or told.version, prefix)
 
 
 def running_name(settings: Path) -> str:

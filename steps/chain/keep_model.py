@@ -11,8 +11,10 @@ artifacts of the run.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from monitoring import reference as references
 from steps.chain.context import Result, StepRun
 from steps.chain.fingerprint import digest
 from steps.data import documents
@@ -66,11 +68,11 @@ def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
         },
         risk=fitted.validation_risk,
     )
-    behaviour = digest([reference["model"]["digest"], fitted.threshold, data.result_digest])
+    behaviour = digest([reference.model.digest, fitted.threshold, data.result_digest])
     model_digest = _upload(step, fitted.model, behaviour, synthetic=synthetic)
-    step.log_json("reference.json", reference)
+    step.log_json("reference.json", references.document(reference))
     step.log_json("fitted.json", {"hyperparameters": fitted.params, "calibration": fitted.calibration})
-    validated = {f"validation_{name}": value for name, value in reference["validation"].items()}
+    validated = {f"validation_{name}": value for name, value in reference.validation.items()}
     step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
     step.log_datasets(
         {
@@ -82,7 +84,7 @@ def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
     summary = (
         f"{fitted.family.replace('_', ' ')}, calibration {fitted.calibration}, threshold "
         f"{fitted.threshold:.4f} {chosen}; ROC AUC "
-        f"{reference['validation']['roc_auc']:.4f} on validation rows"
+        f"{reference.validation['roc_auc']:.4f} on validation rows"
     )
     tags = {
         "synthetic": data.tags["synthetic"],
@@ -109,9 +111,9 @@ def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
             path = step.fetch(earlier.run_id, item.path)
             upload = step.client.log_artifacts if item.is_dir else step.client.log_artifact
             upload(step.run_id, str(path), item.path if item.is_dir else None)
-    reference = step.fetch_json(earlier.run_id, "reference.json")
-    reference["model"] |= {"run_id": step.run_id}
-    step.log_json("reference.json", reference)
+    reference = references.parse(step.fetch_json(earlier.run_id, "reference.json"))
+    packed = replace(reference, model=replace(reference.model, run_id=step.run_id))
+    step.log_json("reference.json", references.document(packed))
     step.log_metrics(step.client.get_run(earlier.run_id).data.metrics)
     summary = f"the model of run {earlier.run_id[:8]} packed again; nothing was fitted"
     return Result(model_digest, {**kept, "packed_from": earlier.run_id}, summary=summary)
@@ -132,7 +134,7 @@ def package_recalibrated(
 ) -> StepRun:
     """Keep a recalibrated version in this run, as a fit keeps its model; `data` are the new labelled rows."""
     run_id = str(version.run_id)
-    before = step.fetch_json(run_id, "reference.json")
+    before = references.parse(step.fetch_json(run_id, "reference.json"))
     reference = recalibrated_reference(
         before,
         made.model,
@@ -144,9 +146,9 @@ def package_recalibrated(
     )
     tags = step.client.get_run(run_id).data.tags
     synthetic = data.tags["synthetic"] == "true" or tags["synthetic"] == "true"
-    behaviour = digest([reference["model"]["digest"], made.threshold, data.result_digest])
+    behaviour = digest([reference.model.digest, made.threshold, data.result_digest])
     model_digest = _upload(step, made.model, behaviour, synthetic=synthetic)
-    step.log_json("reference.json", reference)
+    step.log_json("reference.json", references.document(reference))
     kept = {name: tags[name] for name in _KEPT_TAGS if name in tags}
     kept |= {
         "behaviour_digest": behaviour,

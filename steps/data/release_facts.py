@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from steps.data import documents
 from steps.data.errors import UserError
 
 RELEASE = Path("build") / "release"
@@ -15,6 +16,33 @@ FACTS = "release.json"
 PAGE = "risk.html"
 # A glass box, term by term: a page and a table.
 TERMS_FILES = ("terms.html", "terms.csv")
+
+
+@dataclass(frozen=True)
+class ReleaseFacts:
+    """What `release.json` says of a version: its origin, what it was trained on, how well it does.
+
+    `metrics`: figures of the test rows, to four digits; without those that are undefined.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    git_commit: str
+    schema: str
+    data_kind: str
+    data_digest: str
+    dataset_digest: str
+    model_digest: str
+    synthetic: bool
+    family: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def roc_auc_in_words(self) -> str:
+        """Its ROC AUC, which is undefined where the test rows hold one outcome only."""
+        value = self.metrics.get("roc_auc")
+        return "no ROC AUC" if value is None else f"ROC AUC {value:.4f}"
 
 
 def project_version(project: Path) -> str:
@@ -30,16 +58,21 @@ def project_version(project: Path) -> str:
     return heading[1]
 
 
-def roc_auc(facts: Mapping[str, Any]) -> str:
-    """A release's ROC AUC in words; it is undefined where the test rows hold one outcome only."""
-    value = facts["metrics"].get("roc_auc")
-    return "no ROC AUC" if value is None else f"ROC AUC {value:.4f}"
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What the release in a folder is. Raises UserError if there is none."""
+def read_facts(folder: Path) -> ReleaseFacts:
+    """What the release in a folder is. Raises UserError if there is none, or one of another form."""
     try:
-        document: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        text = (folder / FACTS).read_text(encoding="utf-8")
     except OSError:
         raise UserError(f"there is no release in {folder}: `make release` exports the champion") from None
-    return document
+    try:
+        content = json.loads(text)
+    except ValueError:
+        raise UserError(
+            f"{FACTS} in {folder} is no JSON: `make release` exports the champion again"
+        ) from None
+    return documents.from_json(ReleaseFacts, content, FACTS)
+
+
+def write_facts(folder: Path, facts: ReleaseFacts) -> None:
+    """Write `release.json` into a folder that is being filled."""
+    (folder / FACTS).write_text(json.dumps(documents.to_json(facts), indent=1) + "\n", encoding="utf-8")

@@ -40,8 +40,8 @@ def build_reference(
     threshold: float,
     info: Mapping[str, Any],
     risk: NDArray[np.float64] | None = None,
-) -> dict[str, Any]:
-    """The document of a model's reference; frames hold features and target.
+) -> reader.Reference:
+    """A model's reference; frames hold features and target.
 
     info: `name`, `version` (None before it is registered), `run_id`, `family`, `trained_at` (seconds since
     1970), `synthetic`; and of the data `kind` and `data_digest`, and, where they are known, `read` (rows that
@@ -86,13 +86,11 @@ def build_reference(
         },
         validation=_describe_validation(y, risk, threshold, groups),
     )
-    document = reader.document(built)
-    reader.parse(document)
-    return document
+    return reader.parse(reader.document(built))
 
 
 def recalibrated_reference(
-    document: Mapping[str, Any],
+    before: reader.Reference,
     model: Any,
     validation: pd.DataFrame,
     schema: Schema,
@@ -100,38 +98,38 @@ def recalibrated_reference(
     threshold: float,
     run_id: str,
     trained_at: int,
-) -> dict[str, Any]:
+) -> reader.Reference:
     """The reference of a recalibrated model: its features are those of the rows that it was trained on,
     risks and figures are those of other rows, features and target.
 
-    document: the reference of the model before.
+    before: the reference of the model that was recalibrated.
     """
-    known, names = reader.parse(document), list(schema.feature_names)
+    names = list(schema.feature_names)
     y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
     groups = [np.asarray(group.mask(validation)) for group in schema.subgroups]
     golden = families.example_rows(schema, _GOLDEN_ROWS, nulls=True)
     built = dataclasses.replace(
-        known,
-        groups=_monitored_groups(schema, known.features),
+        before,
+        groups=_monitored_groups(schema, before.features),
         model=dataclasses.replace(
-            known.model,
+            before.model,
             version=None,
             run_id=run_id,
             trained_at=trained_at,
             digest=families.prediction_digest(model, validation[names]),
         ),
         data={
-            **known.data,
-            "rows": {**known.data["rows"], "validation": len(validation)},
+            **before.data,
+            "rows": {**before.data["rows"], "validation": len(validation)},
             "prevalence": float(np.mean(y)),
         },
         score=_score(y, risk, threshold),
         validation=_describe_validation(y, risk, threshold, groups),
         golden=dataclasses.replace(
-            known.golden, scores=tuple(float(score) for score in families.predict_risk(model, golden))
+            before.golden, scores=tuple(float(score) for score in families.predict_risk(model, golden))
         ),
     )
-    return reader.document(built)
+    return reader.parse(reader.document(built))
 
 
 def _monitored_groups(schema: Schema, features: Sequence[reader.Feature]) -> reader.Groups | None:

@@ -23,7 +23,7 @@ from typing import Any
 from steps.chain import pipeline, process
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import PAGE, RELEASE, TERMS_FILES, read_facts, roc_auc
+from steps.data.release_facts import PAGE, RELEASE, TERMS_FILES, ReleaseFacts, read_facts
 from steps.ops.keep_store import Gh
 from steps.reports import job_summary
 
@@ -74,17 +74,17 @@ def registries(environment: Mapping[str, str]) -> tuple[list[Registry], list[str
     return found, notices
 
 
-def tags(facts: Mapping[str, Any], commit: str) -> tuple[str, ...]:
+def tags(facts: ReleaseFacts, commit: str) -> tuple[str, ...]:
     """Tags of a release's images: version, commit, and `latest` or, for synthetic people, `demo`."""
-    return str(facts["version"]), f"git-{commit[:12]}", "demo" if facts["synthetic"] else "latest"
+    return facts.version, f"git-{commit[:12]}", "demo" if facts.synthetic else "latest"
 
 
-def plan(facts: Mapping[str, Any], commit: str, environment: Mapping[str, str]) -> Plan:
+def plan(facts: ReleaseFacts, commit: str, environment: Mapping[str, str]) -> Plan:
     """What `publish` would send where."""
     reachable, notices = registries(environment)
-    name = str(facts["name"])
+    name = facts.name
     images = {
-        f"{part}:{facts['version']}": tuple(
+        f"{part}:{facts.version}": tuple(
             f"{registry.host}/{registry.owner}/{part}:{tag}"
             for registry in reachable
             for tag in tags(facts, commit)
@@ -94,7 +94,7 @@ def plan(facts: Mapping[str, Any], commit: str, environment: Mapping[str, str]) 
     can_release = bool(environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY"))
     if not can_release:
         notices.append("no GitHub release: no GH_TOKEN and GITHUB_REPOSITORY")
-    return Plan(images, release_tag(name, facts["version"]) if can_release else None, tuple(notices))
+    return Plan(images, release_tag(name, facts.version) if can_release else None, tuple(notices))
 
 
 def release_tag(name: str, version: str) -> str:
@@ -129,7 +129,7 @@ def run(command: Sequence[str], given: str | None = None) -> subprocess.Complete
 
 def publish(
     planned: Plan,
-    facts: Mapping[str, Any],
+    facts: ReleaseFacts,
     commit: str,
     environment: Mapping[str, str],
     folder: Path,
@@ -169,22 +169,22 @@ def publish(
     return digests
 
 
-def _release(tag: str, facts: Mapping[str, Any], commit: str, folder: Path, call: Run) -> None:
+def _release(tag: str, facts: ReleaseFacts, commit: str, folder: Path, call: Run) -> None:
     packed = folder.with_name(f"{tag}.tar.gz")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(folder / "model", "model")
     # Not every version has these.
     others = [name for name in (PAGE, *TERMS_FILES) if (folder / name).exists()]
     files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *others])]
-    kind = "synthetic people: for trying out only" if facts["synthetic"] else f"{facts['data_kind']} data"
+    kind = "synthetic people: for trying out only" if facts.synthetic else f"{facts.data_kind} data"
     notes = (
-        f"Version {facts['version']} of {facts['name']}, trained on {kind}. "
-        f"{roc_auc(facts)} on the test split; model card and report are attached."
+        f"Version {facts.version} of {facts.name}, trained on {kind}. "
+        f"{facts.roc_auc_in_words} on the test split; model card and report are attached."
     )
     try:
         call(["gh", "release", "view", tag])
     except UserError:
-        floating = ["--prerelease", "--latest=false"] if facts["synthetic"] else []
+        floating = ["--prerelease", "--latest=false"] if facts.synthetic else []
         call(
             ["gh", "release", "create", tag, "--title", tag, "--notes", notes, "--target", commit, *floating]
         )
@@ -224,7 +224,7 @@ def _act(action: str) -> int:
     digests = publish(planned, facts, commit, os.environ, folder, run)
     for name, digest in sorted(digests.items()):
         log.info("publish: %s@%s", name, digest)
-    for part, key in ((str(facts["name"]), "model"), (f"{facts['name']}-exporter", "exporter")):
+    for part, key in ((facts.name, "model"), (f"{facts.name}-exporter", "exporter")):
         name = next((n for n in sorted(digests) if n.startswith("ghcr.io/") and n.endswith(f"/{part}")), "")
         out.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})
     return 0

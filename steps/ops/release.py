@@ -9,6 +9,7 @@ tested is what is pushed.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -16,14 +17,15 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from monitoring import reference as references
 from steps.chain import parameters, pipeline, process, registry, tracking
 from steps.chain.context import VERDICT
 from steps.chain.values import Main
 from steps.data import atomic
 from steps.data.errors import UserError
-from steps.data.release_facts import FACTS, PAGE, RELEASE, TERMS_FILES, read_facts, roc_auc
+from steps.data.release_facts import PAGE, RELEASE, TERMS_FILES, ReleaseFacts, read_facts, write_facts
 from steps.data.schema import Schema, registered_names
 from steps.data.schema_file import load
 from steps.measures import evaluation_document
@@ -62,22 +64,22 @@ def facts(
     tags: Mapping[str, str],
     run_tags: Mapping[str, str],
     metrics: Mapping[str, float],
-) -> dict[str, Any]:
-    """What `release.json` says of a version: its origin, what it was trained on, how well it does."""
-    return {
-        "name": name,
-        "version": version,
-        "run_id": tags["run_id"],
-        "git_commit": run_tags.get(_COMMIT_TAG, ""),
-        "schema": tags["schema"],
-        "data_kind": tags["data_kind"],
-        "data_digest": tags["data_digest"],
-        "dataset_digest": tags["dataset_digest"],
-        "model_digest": tags["model_digest"],
-        "synthetic": tags["synthetic"] == "true",
-        "family": run_tags.get("family", ""),
-        "metrics": {key: round(float(metrics[key]), 4) for key in _METRICS if key in metrics},
-    }
+) -> ReleaseFacts:
+    """What is said of a version, from its own tags, its run's tags and its evaluation's metrics."""
+    return ReleaseFacts(
+        name=name,
+        version=version,
+        run_id=tags["run_id"],
+        git_commit=run_tags.get(_COMMIT_TAG, ""),
+        schema=tags["schema"],
+        data_kind=tags["data_kind"],
+        data_digest=tags["data_digest"],
+        dataset_digest=tags["dataset_digest"],
+        model_digest=tags["model_digest"],
+        synthetic=tags["synthetic"] == "true",
+        family=run_tags.get("family", ""),
+        metrics={key: round(float(metrics[key]), 4) for key in _METRICS if key in metrics},
+    )
 
 
 _METRICS = (
@@ -92,8 +94,8 @@ _METRICS = (
 )
 
 
-def export(client: MlflowClient, name: str, version: str, folder: Path, schema: Schema) -> dict[str, Any]:
-    """Write a version's release into `folder`, whole or not at all; returns what `release.json` says.
+def export(client: MlflowClient, name: str, version: str, folder: Path, schema: Schema) -> ReleaseFacts:
+    """Write a version's release into `folder`, whole or not at all; returns what it is.
 
     Where one person's page cannot be made, as for a version of an older release, a warning says why.
 
@@ -115,7 +117,7 @@ def export(client: MlflowClient, name: str, version: str, folder: Path, schema: 
         return told
 
 
-def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> dict[str, Any]:
+def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> ReleaseFacts:
     """Put all that belongs to a version into an empty folder."""
     run_id = str(registered.run_id)
     for path in ("model", "reference.json"):
@@ -134,13 +136,20 @@ def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> dict[
         client.get_run(run_id).data.tags,
         client.get_run(registered.tags["evaluate_run_id"]).data.metrics,
     )
-    reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    reference["model"]["version"] = str(registered.version)
-    if "roc_auc_min" in registered.tags:  # the gate may have changed since the model was trained
-        reference["floors"]["roc_auc"] = float(registered.tags["roc_auc_min"])
-    _write(folder / "reference.json", reference)
-    _write(folder / FACTS, told)
+    _complete_reference(folder / "reference.json", registered)
+    write_facts(folder, told)
     return told
+
+
+def _complete_reference(path: Path, registered: ModelVersion) -> None:
+    """Fill in what is known since the version is registered: its number, and the floor of today."""
+    made = references.load(path)
+    floors = dict(made.floors)
+    if "roc_auc_min" in registered.tags:  # the gate may have changed since the model was trained
+        floors["roc_auc"] = float(registered.tags["roc_auc_min"])
+    model = dataclasses.replace(made.model, version=str(registered.version))
+    complete = references.document(dataclasses.replace(made, model=model, floors=floors))
+    path.write_text(json.dumps(complete, indent=1) + "\n", encoding="utf-8")
 
 
 def write_page(folder: Path, schema: Schema) -> None:
@@ -156,23 +165,19 @@ def write_page(folder: Path, schema: Schema) -> None:
     )
     if sorted(feature.name for feature in evaluation.features) != sorted(schema.feature_names):
         raise UserError(
-            f"version {told['version']} of {told['name']} asks for other columns than the schema "
+            f"version {told.version} of {told.name} asks for other columns than the schema "
             f"{schema.name} has: name the schema that it was trained with (--schema)"
         )
     model = saved.check(folder / "model")
     is_additive = model.name == TERMS_FILE
     facts = PageFacts(
-        name=str(told["name"]),
-        version=str(told["version"]),
-        synthetic=bool(told["synthetic"]),
+        name=told.name,
+        version=told.version,
+        synthetic=told.synthetic,
         terms=json.loads(model.read_text(encoding="utf-8")) if is_additive else None,
         made=datetime.now(UTC),
     )
     atomic.write_text(folder / PAGE, render_page(schema, evaluation, facts))
-
-
-def _write(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if version is None:
             raise UserError(f"{name} has no champion: `make run` makes one")
         told = export(client, name, version, pipeline.PROJECT / RELEASE, schema)
-        shown = f"version {told['version']} of {told['name']} in {RELEASE}, {roc_auc(told)}"
+        shown = f"version {told.version} of {told.name} in {RELEASE}, {told.roc_auc_in_words}"
         log.info("release: %s", shown)
         if given.open:
             _open_page(pipeline.PROJECT / RELEASE / PAGE)

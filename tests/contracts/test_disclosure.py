@@ -332,7 +332,7 @@ def monitored(schema: Schema, published: Mapping[str, Any]) -> Mapping[str, Any]
         "name": schema.name, "version": None, "run_id": "none", "family": fitted.family, "trained_at": 0,
         "synthetic": False, "kind": "private", "data_digest": "none",
     }  # fmt: skip
-    document = build_reference(fitted.model, train, valid, schema, threshold=fitted.threshold, info=info)
+    reference = build_reference(fitted.model, train, valid, schema, threshold=fitted.threshold, info=info)
     frame = people()
     checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
     incoming = drift.Incoming(
@@ -341,9 +341,12 @@ def monitored(schema: Schema, published: Mapping[str, Any]) -> Mapping[str, Any]
         risk=families.predict_risk(fitted.model, checked.valid[list(schema.feature_names)]),
         outcome=drift.outcome_of(checked.valid, TARGET_COLUMN),
     )
-    known = drift.Known(references.parse(document), trained_on=train)
+    known = drift.Known(reference, trained_on=train)
     report = to_json(drift.compare(known, incoming, schema))
-    return {"reference": json.loads(json.dumps(document)), "drift": json.loads(json.dumps(report))}
+    return {
+        "reference": json.loads(json.dumps(references.document(reference))),
+        "drift": json.loads(json.dumps(report)),
+    }
 
 
 def _trained(schema: Schema, monitored: Mapping[str, Any], name: str) -> Knowledge:

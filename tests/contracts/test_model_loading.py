@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitoring.deploy import build, local
+from steps.data.release_facts import ReleaseFacts, write_facts
 from steps.models.saved import RefusedModelError
 from tests.conftest import ROOT, Champion
 
@@ -49,8 +50,8 @@ def changed(champion: Champion, tmp_path: Path) -> Path:
     shutil.copy(champion.reference, release / "reference.json")
     code = release / "model" / "served_model.py"
     code.write_bytes(code.read_bytes().replace(b"import json", b"import jSon", 1))
-    facts = '{"name": "x", "version": "1", "synthetic": true, "data_kind": "synthetic", "model_digest": "0"}'
-    (release / "release.json").write_text(facts)
+    texts = ("x", "1", "run", "commit", "schema", "synthetic", "data", "rows", "model")
+    write_facts(release, ReleaseFacts(*texts, synthetic=True, family="explainable_boosting"))
     return release
 
 

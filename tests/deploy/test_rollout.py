@@ -24,12 +24,26 @@ from monitoring.deploy import check_images, rollout, secret_files
 from monitoring.deploy.docker import docker
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
+from steps.data.release_facts import ReleaseFacts
 from steps.ops import keep_store
 from tests.conftest import ROOT, check_out, require
 from tests.made_up.ports import free_port
 
 OLD, NEW = rollout.pair("diabetes-risk", "1"), rollout.pair("diabetes-risk", "2")
 REGISTRY = "ghcr.io/me/"
+EXPORTED = ReleaseFacts(
+    name="diabetes-risk",
+    version="7",
+    run_id="r",
+    git_commit="c",
+    schema="diabetes-risk",
+    data_kind="private",
+    data_digest="d",
+    dataset_digest="d",
+    model_digest="d",
+    synthetic=False,
+    family="logistic_regression",
+)
 
 
 @dataclass
@@ -174,7 +188,7 @@ def test_images_come_from_where_the_running_ones_did(
     """By version and back to @champion alike; IMAGE_PREFIX, where it is given, says otherwise."""
     (tmp_path / VERDICT).write_text('{"model": "diabetes-risk", "champion": "2"}')
     monkeypatch.setattr(rollout, "PROJECT", tmp_path)
-    monkeypatch.setattr(rollout, "read_facts", lambda folder: {"name": "diabetes-risk", "version": "7"})
+    monkeypatch.setattr(rollout, "read_facts", lambda folder: EXPORTED)
     settings = tmp_path / ".env"
     if running is not None:
         rollout.remember(settings, rollout.with_pair("", rollout.pair("diabetes-risk", "1", running)))
@@ -188,7 +202,7 @@ def test_coming_up_again_does_not_undo_a_rollback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: str | None, version: str
 ) -> None:
     """Without a version `make stack` brings up the one that runs, unless the export is of another model."""
-    monkeypatch.setattr(rollout, "read_facts", lambda folder: {"name": "diabetes-risk", "version": "7"})
+    monkeypatch.setattr(rollout, "read_facts", lambda folder: EXPORTED)
     settings = tmp_path / ".env"
     if running is not None:
         rollout.remember(settings, rollout.with_pair("", rollout.pair(running, "1")))

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring import reference as references
 from monitoring.reference import Reference
 from monitoring.simulation import people as cohort
 from monitoring.simulation.people import Facts
@@ -96,10 +95,10 @@ def trained() -> Trained:
         "read": 27_500,
         "invalid": {"Income": 825},
     }
-    document = build_reference(fitted.model, train, validated, schema, threshold=fitted.threshold, info=info)
+    reference = build_reference(fitted.model, train, validated, schema, threshold=fitted.threshold, info=info)
     risk = families.predict_risk(fitted.model, test[list(schema.feature_names)])
     tested = Standard("the test split", concordance.measure(test[TARGET_COLUMN].to_numpy(), risk))
-    return Trained(schema, facts, fitted.model, references.parse(document), train, tested)
+    return Trained(schema, facts, fitted.model, reference, train, tested)
 
 
 def _kinds(report: DriftReport, verdict: str | None = None) -> set[tuple[str, str]]:

@@ -47,8 +47,10 @@ def fitted(schema: Schema, frames: tuple[pd.DataFrame, pd.DataFrame]) -> Fitted:
 
 @pytest.fixture(scope="module")
 def document(schema: Schema, frames: tuple[pd.DataFrame, pd.DataFrame], fitted: Fitted) -> dict[str, Any]:
-    return monitor_reference.build_reference(
-        fitted.model, *frames, schema, threshold=fitted.threshold, info=INFO
+    return reader.document(
+        monitor_reference.build_reference(
+            fitted.model, *frames, schema, threshold=fitted.threshold, info=INFO
+        )
     )
 
 
@@ -190,5 +192,5 @@ def test_columns_that_require_an_answer_are_named_and_no_other(
     made = monitor_reference.build_reference(
         fitted.model, *frames, asking, threshold=fitted.threshold, info=INFO
     )
-    assert [feature["name"] for feature in made["features"] if feature.get("required")] == [first.name]
-    assert reader.document(reader.parse(made)) == made
+    assert [feature.name for feature in made.features if feature.required] == [first.name]
+    assert reader.parse(reader.document(made)) == made

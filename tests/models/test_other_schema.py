@@ -32,8 +32,8 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, references.Re
         "name": "readmission", "version": None, "run_id": "r", "family": "logistic_regression",
         "trained_at": 0, "synthetic": False, "kind": "private", "data_digest": "d",
     }  # fmt: skip
-    document = build_reference(model, frame[:600], frame[600:], schema, threshold=0.3, info=info)
-    return model, references.parse(document), frame
+    reference = build_reference(model, frame[:600], frame[600:], schema, threshold=0.3, info=info)
+    return model, reference, frame
 
 
 def test_rows_that_a_model_knows_get_its_own_risks(clinic: Any) -> None:

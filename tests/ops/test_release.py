@@ -20,20 +20,20 @@ from steps.data.errors import UserError
 from steps.models import saved
 from steps.ops import keep_store, publish, release, retrain
 
-TOLD: dict[str, Any] = {
-    "name": "diabetes-risk-synthetic",
-    "version": "3",
-    "run_id": "0123abcd",
-    "git_commit": "c0ffee",
-    "schema": "diabetes-risk",
-    "data_kind": "synthetic",
-    "data_digest": "d1",
-    "dataset_digest": "d2",
-    "model_digest": "d3",
-    "synthetic": True,
-    "family": "logistic_regression",
-    "metrics": {"roc_auc": 0.83},
-}
+TOLD = release_facts.ReleaseFacts(
+    name="diabetes-risk-synthetic",
+    version="3",
+    run_id="0123abcd",
+    git_commit="c0ffee",
+    schema="diabetes-risk",
+    data_kind="synthetic",
+    data_digest="d1",
+    dataset_digest="d2",
+    model_digest="d3",
+    synthetic=True,
+    family="logistic_regression",
+    metrics={"roc_auc": 0.83},
+)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ON_GITHUB = {
     "GITHUB_REPOSITORY": "Owner/repository",
@@ -57,13 +57,13 @@ def exported(champion: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_release_is_complete(exported: Path, champion: Any) -> None:
     """Model, reference, report, card and evaluation, and a file that says what it is."""
     told = release_facts.read_facts(exported)
-    assert (told["name"], told["version"], told["run_id"]) == (
+    assert (told.name, told.version, told.run_id) == (
         champion.name,
         champion.version,
         champion.run_id,
     )
-    assert told["synthetic"] is True
-    assert 0.8 < told["metrics"]["roc_auc"] < 0.9
+    assert told.synthetic is True
+    assert 0.8 < told.metrics["roc_auc"] < 0.9
     assert (exported / "model" / "MLmodel").exists()
     for name in publish.ATTACHED:
         assert (exported / name).stat().st_size > 0
@@ -141,7 +141,7 @@ def test_a_version_that_is_not_there_is_named(champion: Any, tmp_path: Path) -> 
 
 def test_images_of_synthetic_people_never_share_a_name_with_others() -> None:
     """The registered model's name is the images' name."""
-    real = {**TOLD, "name": "diabetes-risk", "synthetic": False}
+    real = replace(TOLD, name="diabetes-risk", synthetic=False)
     assert set(build.names(TOLD)).isdisjoint(build.names(real))
 
 
@@ -158,7 +158,7 @@ def test_labels_say_what_an_image_is() -> None:
 def test_a_synthetic_model_is_a_demo_and_never_latest() -> None:
     """Everything else is tagged alike."""
     assert publish.tags(TOLD, COMMIT) == ("3", "git-0123456789ab", "demo")
-    assert publish.tags({**TOLD, "synthetic": False}, COMMIT) == ("3", "git-0123456789ab", "latest")
+    assert publish.tags(replace(TOLD, synthetic=False), COMMIT) == ("3", "git-0123456789ab", "latest")
 
 
 def test_a_fork_without_secrets_pushes_nothing_and_says_so() -> None:

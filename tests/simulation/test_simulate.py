@@ -66,7 +66,7 @@ def known() -> world.World:
     train, validation = frame.iloc[:8000], frame.iloc[8000:]
     model = fitting.fit("logistic_regression", {}, train, schema, seed=1, threads=1)
     risk = families.predict_risk(model, validation[list(schema.feature_names)])
-    document = build_reference(
+    reference = build_reference(
         model,
         train,
         validation,
@@ -83,7 +83,7 @@ def known() -> world.World:
             "data_digest": "d",
         },
     )
-    return world.World(schema, facts, model, reader.parse(document))
+    return world.World(schema, facts, model, reference)
 
 
 def make_past(known: world.World, scenario: Scenario, folder: Path, days: float = 0.5) -> Past:
