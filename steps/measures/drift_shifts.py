@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.reference import Counts, Feature, Reference
-from steps.data.disclosure import hidden_counts, is_small
+from steps.data.disclosure import SMALLEST_CELL, hidden_counts, is_small
 from steps.measures import evidence, instrument
 from steps.measures.drift_document import FeatureDrift, Instrument, RowsNeeded, ScoreDrift, ShareChange, Shift
 
@@ -49,18 +49,15 @@ def feature_drift(
     then, now = np.asarray(feature.counts, np.float64), counted.bins.astype(np.float64)
     read, training, read_then, invalid_then = _rows(feature.name, cells, data)
     invalid = int(cells.broken[feature.name].sum()) + counted.out_of_range
-    unseen = counted.unknown + (0 if feature.kind == "numeric" else int(now[then == 0].sum()))
-    changes = (
-        _share_change(counted.missing, read, feature.missing, training, yardstick),
-        _share_change(invalid, read, invalid_then, read_then, yardstick),
-        _share_change(unseen, read, 0, training, yardstick),
+    cells_now = np.array([*now, counted.missing, invalid, counted.unknown])
+    hidden = hidden_counts(cells_now)
+    expected = read * np.array(
+        [*then / max(1, training), feature.missing / max(1, training), invalid_then / max(1, read_then), 0]
     )
-    hidden = hidden_counts(np.array([*now, counted.missing, invalid, counted.unknown]))
-    hidden_changes = (hidden[-3], hidden[-2], hidden[-1] or is_small(unseen))
-    missing, invalid_change, unseen_change = (
-        replace(change, now=None) if hide else change
-        for hide, change in zip(hidden_changes, changes, strict=True)
-    )
+    bins, outside_bins = np.split(as_published(cells_now, expected, hidden), [-3])
+    new_levels = np.zeros(len(then), np.bool_) if feature.kind == "numeric" else then == 0
+    hide_unseen = bool(hidden[-1]) or is_small(counted.unknown + int(now[new_levels].sum()))
+    unseen = outside_bins[2] + bins[new_levels].sum()
     # A hidden count of rows without an answer must not follow from the denominator.
     outside = np.array([counted.missing, invalid, counted.unknown])
     shares = now / max(1, read - int(outside[~hidden[-3:]].sum()))
@@ -70,10 +67,10 @@ def feature_drift(
         labels=feature.labels,
         then=tuple((then / max(1.0, then.sum())).tolist()),
         now=tuple(None if hide else float(share) for hide, share in zip(hidden[:-3], shares, strict=True)),
-        shift=shift(now, then, yardstick),
-        missing=missing,
-        invalid=invalid_change,
-        unseen=unseen_change,
+        shift=shift(bins, then, yardstick),
+        missing=_share_change(outside_bins[0], read, feature.missing, training, yardstick, bool(hidden[-3])),
+        invalid=_share_change(outside_bins[1], read, invalid_then, read_then, yardstick, bool(hidden[-2])),
+        unseen=_share_change(unseen, read, 0, training, yardstick, hide_unseen),
         rules=tuple(sorted({problem.rule for problem in problems if problem.column == feature.name})),
     )
 
@@ -107,13 +104,32 @@ def shift(now: Floats, then: Floats, yardstick: Yardstick) -> Shift:
     return Shift(psi, float(low), float(high), found, counts)
 
 
-def _share_change(now: int, rows: int, then: int, rows_then: int, yardstick: Yardstick) -> ShareChange:
-    """Shares then and now and the evidence that they differ, as of two bins."""
-    share_now, share_then = now / max(1, rows), then / max(1, rows_then)
+def as_published(counts: Floats, expected: Floats, hidden: NDArray[np.bool_]) -> Floats:
+    """Counts of one table (cells,) of which every figure is taken: those that are shown, and stand-ins.
+
+    A PSI with all its digits, taken of the exact counts, would give the hidden ones away. So a small count is
+    taken for the one from 1 to 9 that is nearest to the expected, and the larger ones that were hidden along
+    with it share what is left of the hidden rows as expected. Nothing then depends on how those are spread.
+    """
+    small, large = hidden & (counts > 0) & (counts < SMALLEST_CELL), hidden & (counts >= SMALLEST_CELL)
+    made = counts.astype(np.float64)
+    made[small] = np.clip(expected[small], 1, SMALLEST_CELL - 1)
+    if large.any():
+        weights = np.maximum(expected[large], 1.0)
+        rest = max(float(counts[hidden].sum() - made[small].sum()), float(SMALLEST_CELL * large.sum()))
+        made[large] = rest * weights / weights.sum()
+    return made
+
+
+def _share_change(
+    now: float, rows: int, then: int, rows_then: int, yardstick: Yardstick, hide: bool
+) -> ShareChange:
+    """Shares then and now, None with `hide`, and the evidence that they differ, as of two bins."""
+    share_now, share_then = float(now) / max(1, rows), then / max(1, rows_then)
     effective = np.array([now, rows - now]) / yardstick.design_effect
     found = float(evidence.drift_evidence(effective, [then, rows_then - then])) if rows else 0.0
     counts = found >= yardstick.each and abs(share_now - share_then) >= yardstick.limits.share
-    return ShareChange(share_then, share_now, found, counts, rises=share_now > share_then)
+    return ShareChange(share_then, None if hide else share_now, found, counts, share_now > share_then)
 
 
 def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> ScoreDrift:
@@ -122,8 +138,9 @@ def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> Sco
     now = np.bincount(score.bin(risk), minlength=len(score.bins)).astype(np.float64)
     then = np.asarray(score.counts, np.float64)
     shares, hidden = now / max(1.0, now.sum()), hidden_counts(now)
+    expected = now.sum() * then / max(1.0, then.sum())
     return ScoreDrift(
-        shift=shift(now, then, yardstick),
+        shift=shift(as_published(now, expected, hidden), then, yardstick),
         bins=score.bins,
         then=tuple((then / max(1.0, then.sum())).tolist()),
         now=tuple(None if hide else float(share) for hide, share in zip(hidden, shares, strict=True)),

@@ -9,7 +9,7 @@ is known. Figures of one whole column, such as a PSI, are not used: see docs/dat
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -322,8 +322,8 @@ def test_rare_outcomes_are_not_given_back_by_a_prevalence(schema: Schema) -> Non
 
 
 @pytest.fixture(scope="module")
-def monitored(schema: Schema, published: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The reference of a model of those people, and the drift of all of them against it, labels included."""
+def monitor(schema: Schema, published: Mapping[str, Any]) -> Callable[[pd.DataFrame], Mapping[str, Any]]:
+    """From new people, outcomes included, to reference.json and drift.json of a model of others."""
     tables = published["frame"].tables
     train, valid = tables["train"], tables["validation"]
     parts = fitting.Parts(train, valid)
@@ -333,20 +333,28 @@ def monitored(schema: Schema, published: Mapping[str, Any]) -> Mapping[str, Any]
         "synthetic": False, "kind": "private", "data_digest": "none",
     }  # fmt: skip
     reference = build_reference(fitted.model, train, valid, schema, threshold=fitted.threshold, info=info)
-    frame = people()
-    checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
-    incoming = drift.Incoming(
-        cells=validation.read_cells(frame, schema),
-        valid=checked.valid,
-        risk=families.predict_risk(fitted.model, checked.valid[list(schema.feature_names)]),
-        outcome=drift.outcome_of(checked.valid, TARGET_COLUMN),
-    )
-    known = drift.Known(reference, trained_on=train)
-    report = to_json(drift.compare(known, incoming, schema))
-    return {
-        "reference": json.loads(json.dumps(references.document(reference))),
-        "drift": json.loads(json.dumps(report)),
-    }
+
+    def documents(frame: pd.DataFrame) -> Mapping[str, Any]:
+        checked = validation.check(frame, schema, "ill", (1.0,), require_target=False)
+        incoming = drift.Incoming(
+            cells=validation.read_cells(frame, schema),
+            valid=checked.valid,
+            risk=families.predict_risk(fitted.model, checked.valid[list(schema.feature_names)]),
+            outcome=drift.outcome_of(checked.valid, TARGET_COLUMN),
+        )
+        report = to_json(drift.compare(drift.Known(reference, trained_on=train), incoming, schema))
+        return {
+            "reference": json.loads(json.dumps(references.document(reference))),
+            "drift": json.loads(json.dumps(report)),
+        }
+
+    return documents
+
+
+@pytest.fixture(scope="module")
+def monitored(monitor: Callable[[pd.DataFrame], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The reference of a model of those people, and the drift of all of them against it."""
+    return monitor(people())
 
 
 def _trained(schema: Schema, monitored: Mapping[str, Any], name: str) -> Knowledge:
@@ -426,3 +434,34 @@ def test_small_cells_of_new_rows_stay_unknown(
     assert small
     for cell in small:
         assert ranges[cell] >= SMALLEST_CELL, cell
+
+
+def test_figures_of_a_column_do_not_tell_how_its_hidden_rows_are_spread(
+    monitor: Callable[[pd.DataFrame], Mapping[str, Any]], monitored: Mapping[str, Any]
+) -> None:
+    """PSI, its interval and evidence have all their digits, and would give a single hidden count away."""
+    others = people()
+    hidden = [code for code, share in _grades(monitored) if share is None]
+    assert 6.0 in hidden
+    companion = next(code for code in hidden if (others["grade"] == code).sum() >= SMALLEST_CELL)
+    others.loc[np.flatnonzero(others["grade"] == companion)[:3], "grade"] = 6.0
+    assert _feature(monitor(others), "grade") == _feature(monitored, "grade")
+
+
+def test_figures_of_a_column_do_not_tell_how_few_gave_no_answer(
+    monitor: Callable[[pd.DataFrame], Mapping[str, Any]], monitored: Mapping[str, Any]
+) -> None:
+    """Four people's answers are missing; were it two smokers' more, the report would be the same."""
+    others = people()
+    assert others["smoker"].isna().sum() == 4
+    others.loc[np.flatnonzero(others["smoker"] == 1.0)[:2], "smoker"] = np.nan
+    assert _feature(monitor(others), "smoker") == _feature(monitored, "smoker")
+
+
+def _feature(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return next(part for part in documents["drift"]["features"] if part["name"] == name)
+
+
+def _grades(documents: Mapping[str, Any]) -> list[tuple[float, float | None]]:
+    levels = next(part for part in documents["reference"]["features"] if part["name"] == "grade")["levels"]
+    return list(zip(levels, _feature(documents, "grade")["now"], strict=True))

@@ -148,7 +148,7 @@ class Store:
         fitted = fitting.Fitted(
             model, "logistic_regression", settings, threshold, "none", {}, risk, losses, fit_seconds=0.0
         )
-        result = keep_model.package(context, fitted, tables["train"], tables["validation"])
+        result = keep_model.package(context, fitted, fitting.Parts(**tables))
         context.log_json("best.json", {"family": "logistic_regression", "hyperparameters": fitted.params})
         return self._done(context, result)
 
