@@ -170,7 +170,7 @@ def test_the_groups_that_the_schema_names_are_in_the_reference_and_no_other(
     made = monitor_reference.build_reference(
         fitted.model, *frames, by_group, threshold=fitted.threshold, info=INFO
     )
-    groups = reader.parse(json.loads(json.dumps(made))).groups
+    groups = reader.parse(json.loads(json.dumps(reader.document(made)))).groups
     assert groups is not None
     assert groups.names == tuple(group.name for group in by_group.monitored_groups)
     places = np.array([groups.place(value) for value in frames[0]["ward"]])
@@ -179,7 +179,7 @@ def test_the_groups_that_the_schema_names_are_in_the_reference_and_no_other(
     again = monitor_reference.recalibrated_reference(
         made, fitted.model, frames[1], by_group, threshold=fitted.threshold, run_id="1", trained_at=1
     )
-    assert again["groups"] == made["groups"]
+    assert again.groups == made.groups
 
 
 def test_columns_that_require_an_answer_are_named_and_no_other(
