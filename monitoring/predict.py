@@ -293,7 +293,7 @@ def _people(
 ) -> list[tuple[dict[str, Code | None], list[str]]]:
     """Each row as the model takes it, and a sentence for each answer that does not fit."""
     stored = [name for name in table.column_names if name in plan.names(schema.feature_names)]
-    frame = reading.meant(sources.frame_of(table.select(stored), file), plan)
+    frame = reading.convert(sources.frame_of(table.select(stored), file), plan)
     answers = {
         name: [
             "" if value is None or value != value else canonical.text(value) for value in frame[name].tolist()

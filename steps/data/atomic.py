@@ -1,8 +1,8 @@
-"""Files and folders that are complete or absent, however their writer ends: the one way to write them here.
+"""Write files and folders that are complete or absent, even if the writer is killed.
 
-On Linux a file is written without a name and linked into place when it is complete, so a process that is
-killed leaves nothing. Where the file system cannot do that, it is written beside its place under a hidden
-name and moved there. A folder is always filled under a hidden name and then renamed.
+On Linux a file is written to an unnamed temporary file, which is linked into place when it is complete. Where
+the file system does not support that, it is written under a hidden name in the same folder and renamed. A
+folder is always filled under a hidden name and then renamed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LEFTOVER_SECONDS = 86_400
 
 
 class DiskFullError(UserError):
-    """There is no room for the whole file; nothing of it was left."""
+    """The disk or the quota is full; the incomplete file was removed."""
 
 
 def write_text(path: Path, text: str, mode: int = 0o666) -> None:
-    """Put a UTF-8 text at `path`, whole or not at all; `mode` as of `open`, before the umask.
+    """Write a UTF-8 text to `path`, whole or not at all; `mode` as of `open`, before the umask.
 
     Raises DiskFullError and UserError as `writing` does.
     """
@@ -38,23 +38,23 @@ def write_text(path: Path, text: str, mode: int = 0o666) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, mode: int = 0o666) -> Iterator[str]:
-    """A name to write to while the block runs; afterwards the file is at `path`, or nothing is, if it raised.
+    """Yield a name to write to; after the block the file is at `path`, or absent if the block raised.
 
     Raises DiskFullError where the disk or the quota is full, and UserError where the folder cannot be
     written.
     """
-    with _explained(path), _nameless(path, mode) as name:
+    with _errors_in_words(path), _unnamed_file(path, mode) as name:
         yield name
 
 
 @contextlib.contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """A new folder to fill while the block runs; afterwards it is `folder`, in place of an earlier one.
+    """Yield a new folder to fill; after the block it replaces `folder`.
 
-    If the block raises, the earlier one stays. A reader finds all of a folder or nothing; one that reads file
-    after file while the folder is replaced may find both. Raises as `writing` does.
+    If the block raises, the earlier folder stays. A reader that opens file after file while the folder is
+    replaced may see files of both. Raises as `writing` does.
     """
-    with _explained(folder):
+    with _errors_in_words(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
         fresh = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
@@ -71,7 +71,7 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _errors_in_words(path: Path) -> Iterator[None]:
     """Turn errors of the file system into sentences."""
     try:
         yield
@@ -87,40 +87,40 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _nameless(path: Path, mode: int) -> Iterator[str]:
+def _unnamed_file(path: Path, mode: int) -> Iterator[str]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode)
     except (AttributeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise
-        with _hidden(path, partial, mode) as name:
+        with _hidden_file(path, partial, mode) as name:
             yield name
         return
-    here = f"/proc/self/fd/{descriptor}"
+    descriptor_path = f"/proc/self/fd/{descriptor}"
     try:
-        yield here
+        yield descriptor_path
         os.fsync(descriptor)
         try:
-            _name(here, path)
+            _link(descriptor_path, path)
         except FileExistsError:
-            _name(here, partial)
+            _link(descriptor_path, partial)
             partial.replace(path)
     finally:
         os.close(descriptor)
 
 
-def _name(here: str, path: Path) -> None:
-    """Give a nameless file its name. Only with a folder's descriptor does Python follow the link in /proc."""
+def _link(descriptor_path: str, path: Path) -> None:
+    """Link an unnamed file to `path`; Python follows the link in /proc only with a folder's descriptor."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.link(here, path, src_dir_fd=folder, follow_symlinks=True)
+        os.link(descriptor_path, path, src_dir_fd=folder, follow_symlinks=True)
     finally:
         os.close(folder)
 
 
 @contextlib.contextmanager
-def _hidden(path: Path, partial: Path, mode: int) -> Iterator[str]:
+def _hidden_file(path: Path, partial: Path, mode: int) -> Iterator[str]:
     os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, mode))
     try:
         yield str(partial)
@@ -132,7 +132,7 @@ def _hidden(path: Path, partial: Path, mode: int) -> Iterator[str]:
 
 
 def _put_in_place(fresh: Path, folder: Path) -> None:
-    """Rename a finished folder to its name, an older one out of the way."""
+    """Rename a finished folder to its name, after moving an older folder of that name away."""
     while True:
         try:
             fresh.rename(folder)
@@ -141,14 +141,14 @@ def _put_in_place(fresh: Path, folder: Path) -> None:
                 raise
         else:
             return
-        aside = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
+        old_folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.rename(aside / folder.name)
-        shutil.rmtree(aside)
+            folder.rename(old_folder / folder.name)
+        shutil.rmtree(old_folder)
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What processes that were killed more than a day ago left unfinished."""
+    """Delete the unfinished folders of processes that were killed more than a day ago."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
         with contextlib.suppress(FileNotFoundError):  # another process has just put it in place
             if leftover.is_dir() and time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:

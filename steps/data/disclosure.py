@@ -1,10 +1,9 @@
-"""What may be shown of people: no count that gives away a few, no edge that is one person's own value.
+"""Disclosure control: no published count identifies a few people, no bin edge is one person's value.
 
-Every document, tag, metric, released file and picture of counts asks this module. Two questions are kept
-apart. *Is this number small?* `shown` and `coarse` answer it for a number that stands alone. *Does it follow
-from other numbers?* `hidden_lines` answers it for the lines of one table: what is published of one column,
-its levels, its missing answers and the subgroups made from it, belongs in one table, since a subgroup less a
-level is a level.
+Every document, tag, metric, released file and picture of counts uses this module. It answers two questions.
+*Is this number small?* `shown` and `coarse` answer it for a number on its own. *Does it follow from other
+numbers?* `hidden_lines` answers it for the lines of one table. The levels of a column, its missing answers
+and the subgroups made from it belong in one table, since a subgroup minus a level may be another level.
 
 Figures along the predicted risk (calibration, ROC and decision curves, score bins) are out of scope: their
 bins hold people who share a risk, not an answer. They are rounded instead.
@@ -25,7 +24,7 @@ FEW = f"fewer than {SMALLEST_CELL}"
 
 
 def is_small(count: float) -> bool:
-    """A count of people that is too small to be shown; none at all may be said."""
+    """Whether a count of people is too small to be published; zero may be published."""
     return 0 < count < SMALLEST_CELL
 
 
@@ -40,9 +39,9 @@ def in_words(count: int) -> str:
 
 
 def coarse(counts: Sequence[float] | NDArray[np.generic]) -> NDArray[np.int64]:
-    """Counts as multiples of ten: none stays 0, 1 to 14 become 10, others go to the nearest.
+    """Round counts to multiples of ten: 0 stays 0, 1 to 14 become 10, others go to the nearest multiple.
 
-    For counts that must be there for a computation, such as the bins that a monitor compares with.
+    For counts that a computation needs, such as the bins that a monitor compares with.
     """
     exact = np.asarray(counts, dtype=np.float64)
     tens = np.floor(exact / SMALLEST_CELL + 0.5) * SMALLEST_CELL
@@ -50,17 +49,17 @@ def coarse(counts: Sequence[float] | NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def coarse_parts(counts: Sequence[float] | NDArray[np.generic]) -> NDArray[np.int64]:
-    """The same for the parts of a whole whose size is known, where one of them may be small.
+    """Round the parts of a known total to multiples of ten, where one of the parts may be small.
 
-    Rounded on their own they give it away: of 897 people, 900 and 10 can only be 896 and 1, or 895 and 2. So
-    where there is a 10, the largest part is what the others leave of the whole, which says nothing new.
+    Rounded on their own they reveal it: of 897 people, 900 and 10 can only be 896 and 1, or 895 and 2. So
+    where a part is 10, the largest part becomes the rounded total less the other parts.
     """
     rounded = coarse(counts)
     if SMALLEST_CELL in rounded:
         largest = int(np.argmax(counts))
-        others = int(rounded.sum() - rounded[largest])
-        whole = int(coarse([float(np.sum(np.asarray(counts, dtype=np.float64)))])[0])
-        rounded[largest] = max(whole - others, SMALLEST_CELL)
+        other_parts = int(rounded.sum() - rounded[largest])
+        total = int(coarse([float(np.sum(np.asarray(counts, dtype=np.float64)))])[0])
+        rounded[largest] = max(total - other_parts, SMALLEST_CELL)
     return rounded
 
 
@@ -69,9 +68,9 @@ def hidden_counts(rows: Floats) -> Lines:
     return hidden_lines(np.eye(len(rows), dtype=np.bool_), rows)
 
 
-def hidden_cells(rows: Floats, known: Floats, positives: Floats) -> Lines:
-    """The same for groups that share nobody, each shown with its share of positives among the `known`."""
-    return hidden_lines(np.eye(len(rows), dtype=np.bool_), rows, positives, known - positives)
+def hidden_cells(rows: Floats, labelled: Floats, positives: Floats) -> Lines:
+    """Which of several disjoint groups may not be shown with their positives among the `labelled` rows."""
+    return hidden_lines(np.eye(len(rows), dtype=np.bool_), rows, positives, labelled - positives)
 
 
 def hidden_lines(
@@ -85,16 +84,15 @@ def hidden_lines(
 ) -> Lines:
     """Which lines of one table may not be shown, shape (lines,).
 
-    `members` (lines, cells) says which cells each line adds up; cells share nobody, and `rows`, `positives`
-    and `negatives` (cells,) count them. Sums over all cells are taken to be public.
+    `members` (lines, cells) says which cells each line adds up; cells are disjoint, and `rows`, `positives`
+    and `negatives` (cells,) count their people. Sums over all cells are assumed to be public.
 
     Hidden are lines of fewer than 10 rows, and with labels those of fewer than 10 of either outcome. More
     lines follow, the smallest first, until nobody can work out a small cell from what remains: the counts
-    that fit the shown lines leave each small cell a range of at least 10. A line of nobody stays.
+    that fit the shown lines leave each small cell a range of at least 10. An empty line is shown.
 
     `elsewhere` (lines,) names lines that another document of the same rows hides: to hide others in their
-    place would give both away. `public` (lines,) names lines that are shown in any case, so that the others
-    have to give way.
+    place would reveal both. `public` (lines,) names lines that are always shown; others are hidden instead.
     """
     peopled = rows > 0
     members, rows = members[:, peopled], rows[peopled]
@@ -103,7 +101,7 @@ def hidden_lines(
     hidden = (size > 0) & (size < SMALLEST_CELL)
     if elsewhere is not None:
         hidden |= elsewhere
-    # Each: counts, the least that somebody knows of each (an empty line is shown), and which are sensitive.
+    # Each: counts, the smallest count that a reader can assume (empty lines are shown), which are sensitive.
     parts = [(rows, np.ones(len(rows)), rows < SMALLEST_CELL)]
     if positives is not None and negatives is not None:
         positives, negatives = positives[peopled], negatives[peopled]
@@ -114,28 +112,28 @@ def hidden_lines(
         parts += [(part, nothing, labelled & (part < SMALLEST_CELL)) for part in (positives, negatives)]
     order = [line for line in np.argsort(size, kind="stable") if size[line] > 0]
     while any(_narrowest(members[~hidden], *part) < SMALLEST_CELL for part in parts):
-        rest = [line for line in order if not hidden[line] and (public is None or not public[line])]
-        if not rest:
+        candidates = [line for line in order if not hidden[line] and (public is None or not public[line])]
+        if not candidates:
             break
-        hidden[rest[0]] = True
+        hidden[candidates[0]] = True
     return np.asarray(hidden, dtype=np.bool_)
 
 
 def _narrowest(members: Lines, counts: Floats, least: Floats, sensitive: Lines) -> float:
-    """Smallest range that the sums of the lines, and of everybody, leave to one of the sensitive cells.
+    """Smallest range that the sums of the lines, and of all cells, leave to one of the sensitive cells.
 
-    Cells of the same lines are one unknown to the outside; each of them may be anything up to their sum.
+    Cells of the same lines cannot be told apart from outside: each may hold anything up to their sum.
     """
-    known = np.vstack([members, np.ones((1, members.shape[1]), dtype=np.bool_)])
-    patterns, place = np.unique(known, axis=1, return_inverse=True)
-    place = place.ravel()
-    cells = np.bincount(place)
-    fewest = np.bincount(place, weights=least).astype(np.float64)
+    published = np.vstack([members, np.ones((1, members.shape[1]), dtype=np.bool_)])
+    patterns, pattern_of_cell = np.unique(published, axis=1, return_inverse=True)
+    pattern_of_cell = pattern_of_cell.ravel()
+    cells = np.bincount(pattern_of_cell)
+    fewest = np.bincount(pattern_of_cell, weights=least).astype(np.float64)
     overlapping = patterns[:-1].sum(axis=0).max(initial=0) > 1
     narrowest = float(np.inf)
-    for unknown in np.unique(place[sensitive]):
-        total = float(counts[place == unknown].sum())
-        low, high = _bounds(patterns, known @ counts, fewest, unknown) if overlapping else (total, total)
+    for unknown in np.unique(pattern_of_cell[sensitive]):
+        total = float(counts[pattern_of_cell == unknown].sum())
+        low, high = _bounds(patterns, published @ counts, fewest, unknown) if overlapping else (total, total)
         narrowest = min(narrowest, high - (low if cells[unknown] == 1 else fewest[unknown]))
     return narrowest
 
@@ -155,10 +153,10 @@ def _bounds(patterns: Lines, sums: Floats, fewest: Floats, unknown: int) -> tupl
 
 
 def quantile_edges(values: Floats, minimum: float, maximum: float, parts: int = 10) -> tuple[float, ...]:
-    """Inner edges that cut values into about equal parts, ascending, none twice; values outside do not count.
+    """Inner edges, ascending and distinct, that cut the values within the range into about equal parts.
 
-    Each is rounded to a power of ten near a hundredth of the schema's range: a quantile of real values is the
-    value of somebody, with all the digits that nobody else has.
+    Each is rounded to a power of ten near a hundredth of the schema's range: an unrounded quantile is the
+    exact value of one person.
     """
     inside = values[(values >= minimum) & (values <= maximum)]
     if not len(inside) or maximum <= minimum:

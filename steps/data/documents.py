@@ -41,7 +41,7 @@ def from_json(kind: type[Document], content: object, name: str) -> Document:
     Keys that the dataclass does not have are left out, so that a newer writer may add some.
 
     Raises:
-        UserError: something is absent or of another type. Places are named, values never.
+        UserError: a value is absent or of another type. The message names its place, never the value.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -49,9 +49,14 @@ def from_json(kind: type[Document], content: object, name: str) -> Document:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        told = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['type']}" for one in problems]
-        more = f", and {len(told) - _SHOWN_PROBLEMS} more" if len(told) > _SHOWN_PROBLEMS else ""
+        descriptions = [
+            f"{'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['type']}" for problem in problems
+        ]
+        remainder = (
+            f", and {len(descriptions) - _SHOWN_PROBLEMS} more" if len(descriptions) > _SHOWN_PROBLEMS else ""
+        )
+        shown = descriptions[:_SHOWN_PROBLEMS]
         raise UserError(
-            f"{name} is not a document that this version reads ({'; '.join(told[:_SHOWN_PROBLEMS])}{more}); "
+            f"{name} is not a document that this version reads ({'; '.join(shown)}{remainder}); "
             "make it again with the step that writes it"
         ) from None

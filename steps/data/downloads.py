@@ -32,39 +32,39 @@ class Patience:
 
 
 def download(url: str, cache: Path, sha256: str | None = None, patience: Patience | None = None) -> LocalFile:
-    """The content behind a URL as a file of the cache, named by its sha256; whole or not at all.
+    """Download a URL into the cache, as a file named by its sha256; whole or not at all.
 
-    A copy whose sha256 the schema states is used without asking the server; any other is used if the server
-    says that nothing changed. Raises SourceError.
+    A cached copy with the sha256 that the schema states is used without a request; any other copy is used if
+    the server answers that it is current. Raises SourceError.
     """
     patience = patience or Patience()
-    shown = _without_secrets(url)
+    shown_url = _without_secrets(url)
     if _split(url).scheme not in ("http", "https"):
         raise SourceError(
-            f"{shown}: only http and https are fetched. Fetch it yourself and give -P data= the file."
+            f"{shown_url}: only http and https are fetched. Fetch it yourself and give -P data= the file."
         )
     folder = cache / "downloads"
     name = Path(_split(url).path).name or _split(url).hostname or "download"
     record_path = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
     record = _record(record_path)
-    kept = _kept(folder, sha256 or record.get("sha256"), name)
-    if kept is not None and sha256 is not None:
-        return kept
+    cached = _cached_file(folder, sha256 or record.get("sha256"), name)
+    if cached is not None and sha256 is not None:
+        return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("part-*"):
             if time.time() - leftover.stat().st_mtime > 86_400:  # a download that was killed
                 leftover.unlink(missing_ok=True)
-        fresh = _fetch(url, shown, name, folder, record if kept is not None else {}, sha256, patience)
+        fresh = _fetch(url, shown_url, name, folder, record if cached is not None else {}, sha256, patience)
         if fresh is None:
-            if kept is None:
-                raise SourceError(f"{shown} answered 304 (not modified) to a request without a condition")
-            return kept
+            if cached is None:
+                raise SourceError(f"{shown_url} answered 304 (not modified) to a request without a condition")
+            return cached
         file, validators = fresh
-        content = {"url": shown, "name": name, "sha256": file.sha256, "bytes": file.bytes, **validators}
+        content = {"url": shown_url, "name": name, "sha256": file.sha256, "bytes": file.bytes, **validators}
         atomic.write_text(record_path, json.dumps(content, indent=1))
     except OSError as error:
-        raise SourceError(f"{shown} cannot be kept in {folder}: {error.strerror or error}") from None
+        raise SourceError(f"{shown_url} cannot be kept in {folder}: {error.strerror or error}") from None
     return file
 
 
@@ -87,8 +87,8 @@ def _record(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _kept(folder: Path, sha256: str | None, name: str) -> LocalFile | None:
-    """The cached file of this content, if it is there and still has it."""
+def _cached_file(folder: Path, sha256: str | None, name: str) -> LocalFile | None:
+    """The cached file with this sha256; None where it is absent or damaged."""
     if sha256 is None or not (folder / sha256).is_file():
         return None
     try:
@@ -100,14 +100,14 @@ def _kept(folder: Path, sha256: str | None, name: str) -> LocalFile | None:
 
 def _fetch(
     url: str,
-    shown: str,
+    shown_url: str,
     name: str,
     folder: Path,
     record: dict[str, Any],
     sha256: str | None,
     patience: Patience,
 ) -> tuple[LocalFile, dict[str, str]] | None:
-    """The file and the server's validators for it; None if the server says that the recorded one holds."""
+    """The file and the server's validators for it; None if the recorded file is current (304)."""
     import requests
     from urllib3.exceptions import HTTPError
 
@@ -115,7 +115,7 @@ def _fetch(
     headers |= {"If-None-Match": record["etag"]} if "etag" in record else {}
     headers |= {"If-Modified-Since": record["last_modified"]} if "last_modified" in record else {}
     with _session(patience) as session:
-        for left in reversed(range(patience.tries)):
+        for tries_left in reversed(range(patience.tries)):
             try:
                 with session.get(
                     url, headers=headers, stream=True, timeout=(patience.connect, patience.stall)
@@ -124,22 +124,23 @@ def _fetch(
                         return None
                     if response.status_code != 200:
                         raise SourceError(
-                            f"{shown} answered {response.status_code} {response.reason or ''}".rstrip()
+                            f"{shown_url} answered {response.status_code} {response.reason or ''}".rstrip()
                         )
-                    return _saved(response, shown, name, folder, sha256), _validators(response)
+                    return _saved(response, shown_url, name, folder, sha256), _validators(response)
             except requests.RequestException as error:
-                raise SourceError(f"{shown} cannot be reached: {_cause(error)}") from None
+                raise SourceError(f"{shown_url} cannot be reached: {_cause(error)}") from None
             except HTTPError as error:
-                if left == 0:
+                if tries_left == 0:
                     raise SourceError(
-                        f"{shown} broke off {patience.tries} times: {_cause(error)}. Nothing of it was kept."
+                        f"{shown_url} broke off {patience.tries} times: {_cause(error)}. Nothing of it was "
+                        "kept."
                     ) from None
-                time.sleep(patience.pause * 2 ** (patience.tries - 1 - left))
+                time.sleep(patience.pause * 2 ** (patience.tries - 1 - tries_left))
     return None
 
 
 def _session(patience: Patience) -> requests.Session:
-    """A session that tries again where connecting fails or the server says later; not for broken bodies."""
+    """A session that retries failed connections and answers such as 503, but not interrupted bodies."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -157,8 +158,10 @@ def _session(patience: Patience) -> requests.Session:
     return session
 
 
-def _saved(response: requests.Response, shown: str, name: str, folder: Path, sha256: str | None) -> LocalFile:
-    """The body as a file named by its sha256, written beside and moved into place when it is whole."""
+def _saved(
+    response: requests.Response, shown_url: str, name: str, folder: Path, sha256: str | None
+) -> LocalFile:
+    """Save the body as a file named by its sha256: write a temporary file and rename it when complete."""
     from tqdm import tqdm
     from urllib3.exceptions import ProtocolError
 
@@ -182,8 +185,8 @@ def _saved(response: requests.Response, shown: str, name: str, folder: Path, sha
         if announced is not None and size != announced:
             raise ProtocolError(f"the server announced {announced:,} bytes and sent {size:,}")
         if size == 0:
-            raise SourceError(f"{shown} is empty (0 bytes)")
-        check_sha256(digest.hexdigest(), sha256, shown)
+            raise SourceError(f"{shown_url} is empty (0 bytes)")
+        check_sha256(digest.hexdigest(), sha256, shown_url)
         Path(part).replace(folder / digest.hexdigest())
     finally:
         Path(part).unlink(missing_ok=True)
@@ -191,10 +194,10 @@ def _saved(response: requests.Response, shown: str, name: str, folder: Path, sha
 
 
 def _announced_bytes(response: requests.Response) -> int | None:
-    """The body's stated length, with the reader told to go on to the real end.
+    """The body's stated length; the reader is set to continue to the real end of the body.
 
-    http.client stops at the stated length, so a body longer than that would be cut without a word. Where the
-    connection ends with the body, reading to the end is safe, and the caller compares.
+    http.client stops at the stated length, so a longer body would be cut off silently. Where the connection
+    ends with the body, reading to the end is safe, and the caller compares the lengths.
     """
     stated = response.headers.get("Content-Length", "")
     if not stated.isdigit() or response.raw.chunked:
@@ -227,10 +230,10 @@ def _split(url: str) -> SplitResult:
 
 
 def _cause(error: BaseException) -> str:
-    """What is behind a chain of wrapped network errors, in a few words."""
+    """The cause behind a chain of wrapped network errors, in a few words."""
     kind = type(error).__name__
     text = str(error)
-    for word, said in (
+    for word, explanation in (
         ("NameResolution", "the host name is unknown"),
         ("Connection refused", "the connection was refused"),
         ("ConnectTimeout", "no connection in time"),
@@ -241,5 +244,5 @@ def _cause(error: BaseException) -> str:
         ("too many", "it answers errors again and again"),
     ):
         if word in text or word in kind:
-            return said
+            return explanation
     return kind

@@ -23,22 +23,22 @@ def names(file: LocalFile) -> tuple[str, ...]:
     """Names of the columns: the cells of the first row."""
     with _sheet(file) as sheet:
         first = next(sheet.iter_rows(values_only=True), ())
-    found = tuple("" if cell is None else str(cell).strip() for cell in first)
-    while found and not found[-1]:
-        found = found[:-1]
-    if not found:
+    cells = tuple("" if cell is None else str(cell).strip() for cell in first)
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    if not cells:
         raise SourceError(f"the first row of {file.name} is empty: it should hold the names of the columns")
-    return found
+    return cells
 
 
-def tables(file: LocalFile, rows: int, columns: list[str], wanted: list[str]) -> Iterator[pa.Table]:
+def tables(file: LocalFile, rows: int, columns: list[str], selected: list[str]) -> Iterator[pa.Table]:
     """Tables of at most `rows` rows in which every column is a dictionary of text."""
     import pyarrow as pa
 
-    places = [columns.index(name) for name in wanted]
+    positions = [columns.index(name) for name in selected]
     with _sheet(file) as sheet:
-        found = sheet.iter_rows(min_row=2, values_only=True)
-        while chunk := list(islice(found, rows)):
+        rows_of_sheet = sheet.iter_rows(min_row=2, values_only=True)
+        while chunk := list(islice(rows_of_sheet, rows)):
             peopled = [row for row in chunk if any(cell is not None for cell in row)]
             if any(cell is not None for row in peopled for cell in row[len(columns) :]):
                 raise SourceError(
@@ -49,15 +49,15 @@ def tables(file: LocalFile, rows: int, columns: list[str], wanted: list[str]) ->
                 yield pa.table(
                     {
                         name: pa.array(
-                            [_text(row, place) for row in peopled], pa.string()
+                            [_text(row, position) for row in peopled], pa.string()
                         ).dictionary_encode()
-                        for name, place in zip(wanted, places, strict=True)
+                        for name, position in zip(selected, positions, strict=True)
                     }
                 )
 
 
-def _text(row: tuple[Any, ...], place: int) -> str | None:
-    cell = row[place] if place < len(row) else None
+def _text(row: tuple[Any, ...], position: int) -> str | None:
+    cell = row[position] if position < len(row) else None
     if cell is None:
         return None
     return f"{cell:.15g}" if isinstance(cell, float) else str(cell)

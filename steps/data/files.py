@@ -1,4 +1,4 @@
-"""Files on this machine: known by their content, with what a person said of how they are written.
+"""Files on this machine, identified by their content, and how the schema says they are written.
 
 No message holds a value of a row.
 """
@@ -24,7 +24,7 @@ TARGET_COLUMN = "__target__"
 REASON_COLUMN = "__reason__"
 PERSON_COLUMN = "__person__"
 WEIGHT_COLUMN = "__weight__"
-LEVEL_COLUMN = "__level__"  # place of the answer among the target's levels, where there are more than two
+LEVEL_COLUMN = "__level__"  # index of the answer among the target's levels, where there are more than two
 RESERVED = (FILE_COLUMN, TARGET_COLUMN, REASON_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN, LEVEL_COLUMN)
 
 FileKind = Literal["text", "parquet", "sas", "excel"]
@@ -33,7 +33,7 @@ Packing = Literal["none", "gzip", "zip"]
 SAS_START = b"HEADER RECORD*******LIBRARY"
 _START_BYTES = 4096
 _R_OR_STATA = "read it with its own program or with pandas, and save it as CSV or Parquet"
-# What a file starts with, and what a person can do about it.
+# First bytes of files that cannot be read, and the remedy.
 _FOREIGN = (
     (b"BZh", "it is compressed with bzip2: unpack it, or pack it as .gz"),
     (b"\xfd7zXZ", "it is compressed with xz: unpack it, or pack it as .gz"),
@@ -66,7 +66,7 @@ class SourceError(UserError):
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file on this machine, known by its content; `format` is what the schema says of how it is written."""
+    """A file on this machine, identified by its content; `format` is how the schema says it is written."""
 
     path: Path
     name: str
@@ -99,17 +99,17 @@ def local_file(path: Path, name: str) -> LocalFile:
         raise SourceError(f"{name} cannot be read: {error.strerror}") from None
 
 
-def check_sha256(actual: str, expected: str | None, what: str) -> None:
+def check_sha256(actual: str, expected: str | None, description: str) -> None:
     """Raise SourceError if the schema states another content."""
     if expected is not None and actual != expected:
         raise SourceError(
-            f"{what} is not the file that the schema describes: its sha256 is {actual}, the schema says "
-            f"{expected}. If the change is meant, correct sha256 in the schema."
+            f"{description} is not the file that the schema describes: its sha256 is {actual}, the schema "
+            f"says {expected}. If the change is meant, correct sha256 in the schema."
         )
 
 
 def packing(file: LocalFile) -> Packing:
-    """How a file is packed, by its first bytes: names and web addresses may say anything."""
+    """How a file is packed, by its first bytes: names and web addresses are not reliable."""
     start = _start(file)
     if start.startswith(b"PK\x03\x04"):
         return "none" if _is_workbook(file) else "zip"
@@ -117,7 +117,7 @@ def packing(file: LocalFile) -> Packing:
 
 
 def kind(file: LocalFile) -> FileKind:
-    """What a file holds, by its first bytes once unpacked. Raises SourceError for what is no table."""
+    """What a file holds, by its first unpacked bytes. Raises SourceError for anything but a table."""
     start = _start(file)
     if start.startswith(b"PAR1"):
         return "parquet"
@@ -175,13 +175,13 @@ def _only_member(archive: zipfile.ZipFile, file: LocalFile) -> str:
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     names = [name for name in names if not name.startswith("__MACOSX/")]
     if len(names) != 1:
-        held = (
+        contents = (
             f"{len(names)} files ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
             if names
             else "no file"
         )
         raise SourceError(
-            f"{file.name} holds {held}, one is expected: unpack it and name the file or its folder"
+            f"{file.name} holds {contents}, one is expected: unpack it and name the file or its folder"
         )
     return names[0]
 

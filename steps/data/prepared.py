@@ -77,13 +77,14 @@ def prepare(
     extra = tuple(dict.fromkeys(name for chunk in chunks for name in chunk.extra_columns))
     valid = [chunk.valid for chunk in chunks]
     unlabelled = sum(chunk.unlabelled for chunk in chunks)
-    faulty, usable = len(rejected) - unlabelled, sum(map(len, valid))
-    read = usable + len(rejected)
+    broken_rows, usable = len(rejected) - unlabelled, sum(map(len, valid))
+    read_rows = usable + len(rejected)
     del chunks
-    _refuse_too_many(faulty, read, max_rejected, problems, rejected, schema)
-    if usable == 0 and faulty:
+    _refuse_too_many(broken_rows, read_rows, max_rejected, problems, rejected, schema)
+    if usable == 0 and broken_rows:
         raise ValidationError(
-            f"no row is left to learn from: of {read:,}, {faulty:,} break the schema {schema.name}:\n"
+            f"no row is left to learn from: of {read_rows:,}, {broken_rows:,} break the schema "
+            f"{schema.name}:\n"
             f"{validation.described(problems, schema)}"
         )
     if usable == 0:
@@ -95,23 +96,23 @@ def prepare(
     parts_of_keys = [split.row_keys(frame, schema) for frame in valid]
     keys = np.concatenate(parts_of_keys)
     pairs = zip(valid, parts_of_keys, strict=True)
-    side = split.part(np.concatenate([split.by_person(frame, own) for frame, own in pairs]))
-    own = [
+    side = split.part(np.concatenate([split.by_person(frame, row_keys) for frame, row_keys in pairs]))
+    optional_names = [
         name for name in (LEVEL_COLUMN, PERSON_COLUMN, WEIGHT_COLUMN) if all(name in frame for frame in valid)
     ]
-    names = [*schema.feature_names, TARGET_COLUMN, *own, FILE_COLUMN]
-    columns = {name: _taken_out(valid, name) for name in names}
+    names = [*schema.feature_names, TARGET_COLUMN, *optional_names, FILE_COLUMN]
+    columns = {name: _pop_column(valid, name) for name in names}
     target = columns[TARGET_COLUMN]
     _refuse_one_class(target, "the data", schema, located)
 
-    # A row's place within its part follows from its values, so no file layout can change it.
-    places = split.mix(keys + target.astype(np.uint64))
+    # A row's position within its part follows from its values, so no file layout can change it.
+    order_keys = split.mix(keys + target.astype(np.uint64))
     rows = {part: np.flatnonzero(side == number) for number, part in enumerate(split.PARTS)}
-    rows = {part: index[np.argsort(places[index], kind="stable")] for part, index in rows.items()}
+    rows = {part: index[np.argsort(order_keys[index], kind="stable")] for part, index in rows.items()}
     for part, index in rows.items():
         _refuse_one_class(target[index], f"the {part} part", schema, located)
-    digest = _digest(places, columns.get(LEVEL_COLUMN), rows, schema, located)
-    described = Described(digest, columns, rows, keys, places, rejected, unlabelled, problems, extra)
+    digest = _digest(order_keys, columns.get(LEVEL_COLUMN), rows, schema, located)
+    described = Described(digest, columns, rows, keys, order_keys, rejected, unlabelled, problems, extra)
     profile = describe(described, schema, located)
     tables: dict[str, dict[str, Any]] = {part: {} for part in rows}
     for name in names:  # column by column, so that no second copy of all rows is ever held
@@ -130,8 +131,8 @@ def prepare(
 def store(prepared: Prepared, cache: Path) -> Path:
     """Write a prepared data set to `cache`, whole or not at all, and return its folder.
 
-    The rows of one digest are always the same; one that arrived in other files replaces the earlier one, so
-    that `__file__`, the rejected rows and the profile are those of the latest.
+    The rows of one digest are always the same. A data set that arrives in other files replaces the earlier
+    one, so that `__file__`, the rejected rows and the profile are those of the latest.
     """
     folder = _folder(cache, prepared.digest)
     with atomic.filling(folder) as fresh:
@@ -166,7 +167,7 @@ def load(cache: Path, digest: str, parts: Iterable[str] = split.PARTS) -> dict[s
 
 
 def is_complete(cache: Path, digest: str) -> bool:
-    """Every file of a prepared data set is in the cache with the content it was written with."""
+    """Whether every file of a prepared data set is in the cache, unchanged."""
     folder = _folder(cache, digest)
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
@@ -197,7 +198,7 @@ def _checked(chunks: Iterable[pd.DataFrame], schema: Schema, located: Located) -
     return checked
 
 
-def _taken_out(frames: list[pd.DataFrame], name: str) -> Any:
+def _pop_column(frames: list[pd.DataFrame], name: str) -> Any:
     """One column of all frames as one array, no longer held by the frames."""
     parts = [frame.pop(name) for frame in frames]
     values = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
@@ -214,7 +215,7 @@ def _require_person(valid: Sequence[pd.DataFrame], schema: Schema) -> None:
 
 
 def _digest(
-    places: NDArray[np.uint64],
+    order_keys: NDArray[np.uint64],
     levels: NDArray[np.float64] | None,
     rows: Mapping[str, NDArray[np.intp]],
     schema: Schema,
@@ -223,7 +224,7 @@ def _digest(
     content = hashlib.sha256(json.dumps([schema.data_digest, located.kind]).encode())
     for part, index in rows.items():
         content.update(f"{part} {len(index)} ".encode())
-        content.update(places[index].astype("<u8").tobytes())
+        content.update(order_keys[index].astype("<u8").tobytes())
         if levels is not None:
             content.update(np.sort(levels[index]).astype("<f8").tobytes())
     return content.hexdigest()[:_DIGEST_LENGTH]
@@ -233,36 +234,36 @@ def _digest(
 
 
 def _refuse_too_many(
-    faulty: int,
-    read: int,
+    broken_rows: int,
+    read_rows: int,
     max_rejected: float,
     problems: Sequence[Problem],
     rejected: pd.DataFrame,
     schema: Schema,
 ) -> None:
-    if faulty <= max_rejected * read:
+    if broken_rows <= max_rejected * read_rows:
         return
-    share = faulty / read
+    share = broken_rows / read_rows
     digits = next((n for n in range(2, 9) if f"{share:.{n}%}" != f"{max_rejected:.{n}%}"), 9)
-    how_many = FEW if is_small(faulty) else f"{faulty:,}"
-    in_per_cent = "" if is_small(faulty) else f" ({share:.{digits}%})"
+    how_many = FEW if is_small(broken_rows) else f"{broken_rows:,}"
+    in_per_cent = "" if is_small(broken_rows) else f" ({share:.{digits}%})"
     raise TooManyRejectedError(
-        f"{how_many} of {read:,} rows{in_per_cent} break the schema {schema.name}, more than "
+        f"{how_many} of {read_rows:,} rows{in_per_cent} break the schema {schema.name}, more than "
         f"max_rejected allows ({max_rejected:.{digits}%}):\n{validation.described(problems, schema)}\n"
         "Mend the data or the schema, or allow more with -P max_rejected=.",
         rejected,
     )
 
 
-def _refuse_one_class(target: NDArray[np.int8], what: str, schema: Schema, located: Located) -> None:
+def _refuse_one_class(target: NDArray[np.int8], rows_in_words: str, schema: Schema, located: Located) -> None:
     positives = int(target.sum())
     if 0 < positives < len(target):
         return
     if len(target) == 0:
-        raise ValidationError(f"{what} would be empty: there are too few rows to learn from")
+        raise ValidationError(f"{rows_in_words} would be empty: there are too few rows to learn from")
     side = "positive" if positives else "negative"
     raise ValidationError(
-        f"all {len(target):,} rows of {what} are {side} ({located.target_column} "
+        f"all {len(target):,} rows of {rows_in_words} are {side} ({located.target_column} "
         f"{'is' if positives else 'is never'} {codes_in_words(located.positive)}): a model of "
         f"{schema.target.name} needs both outcomes"
     )

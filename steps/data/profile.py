@@ -1,4 +1,4 @@
-"""What preprocess publishes of a data set: counts and shares, none of which gives a few people away.
+"""What preprocess publishes of a data set: counts and shares, none of which identifies a few people.
 
 `describe` makes a profile; `steps.data.documents` writes and reads it.
 """
@@ -55,7 +55,7 @@ class ProblemCount:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Rows of a part, and how many are positive; None where that points at people."""
+    """Rows of a part, and how many are positive; None where that would identify people."""
 
     rows: int | None
     positives: int | None
@@ -146,25 +146,25 @@ class Described:
     extra_columns: Sequence[str]
 
 
-def describe(found: Described, schema: Schema, located: Located) -> Profile:
+def describe(described: Described, schema: Schema, located: Located) -> Profile:
     """The profile of a prepared data set."""
-    target: NDArray[np.int8] = found.columns[TARGET_COLUMN]
-    names = list(found.parts)
-    outcomes_seen = len(np.unique(found.places))
-    outcomes = _outcomes([target[index] for index in found.parts.values()], show_rows=True)
+    target: NDArray[np.int8] = described.columns[TARGET_COLUMN]
+    names = list(described.parts)
+    outcomes_seen = len(np.unique(described.places))
+    outcomes = _outcomes([target[index] for index in described.parts.values()], show_rows=True)
     return Profile(
         schema=schema.name,
         data_digest=schema.data_digest,
-        digest=found.digest,
+        digest=described.digest,
         kind=located.kind,
-        rows=_row_counts(len(target), len(found.rejected) - found.unlabelled, found.unlabelled),
-        problems=_problems(found.problems),
-        warnings=_warnings(found, len(found.keys) - outcomes_seen, schema, located),
+        rows=_row_counts(len(target), len(described.rejected) - described.unlabelled, described.unlabelled),
+        problems=_problems(described.problems),
+        warnings=_warnings(described, len(described.keys) - outcomes_seen, schema, located),
         suppressed_below=SMALLEST_CELL,
         parts=dict(zip(names, outcomes, strict=True)),
-        files=_files(found.columns[FILE_COLUMN], target, found.rejected, located),
-        repeats=_repeats(found.keys, outcomes_seen),
-        columns=tuple(_column(found.columns[column.name], column) for column in schema.columns),
+        files=_files(described.columns[FILE_COLUMN], target, described.rejected, located),
+        repeats=_repeats(described.keys, outcomes_seen),
+        columns=tuple(_column(described.columns[column.name], column) for column in schema.columns),
     )
 
 
@@ -187,28 +187,30 @@ def _problems(problems: Sequence[Problem]) -> tuple[ProblemCount, ...]:
     )
 
 
-def _warnings(found: Described, repeats: int, schema: Schema, located: Located) -> tuple[str, ...]:
+def _warnings(described: Described, repeats: int, schema: Schema, located: Located) -> tuple[str, ...]:
     warnings = []
     if located.target_column != schema.target.name:
         positive = codes_in_words(located.positive)
         warnings.append(f"the outcome is {located.target_column}, positive where it is {positive}")
-    if found.extra_columns:
-        extra = found.extra_columns
+    if described.extra_columns:
+        extra = described.extra_columns
         names = ", ".join(extra[:20]) + (f" and {len(extra) - 20} more" if len(extra) > 20 else "")
         warnings.append(f"columns that the schema does not know were ignored: {names}")
-    numbered = [name for name in found.extra_columns if not name or name.lower().startswith("unnamed:")]
+    numbered = [name for name in described.extra_columns if not name or name.lower().startswith("unnamed:")]
     if numbered:
         warnings.append("a column without a name was ignored: it looks like the number of the row")
-    if repeats >= _MANY_REPEATS * len(found.keys):
+    if repeats >= _MANY_REPEATS * len(described.keys):
         warnings.append(
-            f"{disclosure.in_words(repeats)} ({repeats / len(found.keys):.0%}) repeat another row "
+            f"{disclosure.in_words(repeats)} ({repeats / len(described.keys):.0%}) repeat another row "
             f"exactly: was a file "
             "joined to itself?"
         )
-    if found.unlabelled:
-        count = disclosure.in_words(found.unlabelled)
+    if described.unlabelled:
+        count = disclosure.in_words(described.unlabelled)
         warnings.append(f"{count} have no value in {located.target_column} and were set aside")
-    warnings += [f"open question about {one.about}: {one.question}" for one in schema.open_questions]
+    warnings += [
+        f"open question about {question.about}: {question.question}" for question in schema.open_questions
+    ]
     return tuple(warnings)
 
 
@@ -233,15 +235,15 @@ def _outcomes(targets: Sequence[NDArray[np.int8]], *, show_rows: bool) -> list[O
 def _files(
     names: pd.Categorical, target: NDArray[np.int8], rejected: pd.DataFrame, located: Located
 ) -> tuple[FileProfile, ...]:
-    broken = Counter(rejected[FILE_COLUMN]) if len(rejected) else Counter()
-    aside = np.array([broken[file.name] for file in located.files], dtype=np.float64)
-    hidden = disclosure.hidden_counts(aside)
+    rejected_by_file = Counter(rejected[FILE_COLUMN]) if len(rejected) else Counter()
+    set_aside = np.array([rejected_by_file[file.name] for file in located.files], dtype=np.float64)
+    hidden = disclosure.hidden_counts(set_aside)
     outcomes = _outcomes([target[np.asarray(names == file.name)] for file in located.files], show_rows=False)
     return tuple(
         FileProfile(
             file.name, file.sha256, file.bytes, None if hide else int(count), **asdict(outcome)
         )
-        for file, count, hide, outcome in zip(located.files, aside, hidden, outcomes, strict=True)
+        for file, count, hide, outcome in zip(located.files, set_aside, hidden, outcomes, strict=True)
     )  # fmt: skip
 
 
@@ -250,8 +252,10 @@ def _repeats(keys: NDArray[np.uint64], outcomes: int) -> Repeats:
     # Rows that repeat the features repeat the outcome too, or are of a pattern that has both.
     parts = np.array([len(keys) - outcomes, outcomes - patterns])
     hidden = disclosure.hidden_counts(parts.astype(np.float64))
-    same, both = (None if hide else int(count) for count, hide in zip(parts, hidden, strict=True))
-    return Repeats(disclosure.shown(int(parts.sum())), same, both)
+    same_outcome, both_outcomes = (
+        None if hide else int(count) for count, hide in zip(parts, hidden, strict=True)
+    )
+    return Repeats(disclosure.shown(int(parts.sum())), same_outcome, both_outcomes)
 
 
 def _column(values: Any, column: Column) -> ColumnProfile:

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def header(file: LocalFile) -> list[str]:
-    """Names of the columns of a file, checked: none twice, none reserved, and no row in their place."""
-    found = kind(file)
-    if found == "parquet":
+    """Names of a file's columns. Raises SourceError for a repeated or reserved name, or a row as header."""
+    file_kind = kind(file)
+    if file_kind == "parquet":
         names = list(_parquet(file).schema_arrow.names)
         names = [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
-    elif found == "sas":
+    elif file_kind == "sas":
         names = list(sas_files.names(file))
-    elif found == "excel":
+    elif file_kind == "excel":
         names = list(excel_files.names(file))
     else:
         names = list(text_files.format_of(file).names)
-    # A header that lacks may be somebody's answers: places are named, not what stands there.
-    repeated = [str(place) for place, name in enumerate(names, start=1) if names.count(name) > 1]
+    # Without a header the first line holds a person's answers: name positions, never the texts.
+    repeated = [str(position) for position, name in enumerate(names, start=1) if names.count(name) > 1]
     if repeated:
         raise SourceError(
             f"the columns {', '.join(repeated[:10])}{', ...' if len(repeated) > 10 else ''} of "
@@ -46,11 +46,11 @@ def header(file: LocalFile) -> list[str]:
 
 
 def note(file: LocalFile) -> str:
-    """What was found out about how a file is written, in words; empty where it is plain."""
-    found = kind(file)
-    if found == "text":
+    """How a file is written, in words; empty for plain CSV and for Parquet."""
+    file_kind = kind(file)
+    if file_kind == "text":
         return text_files.format_of(file).in_words
-    return {"sas": "a SAS transport file", "excel": "an Excel workbook, its first sheet"}.get(found, "")
+    return {"sas": "a SAS transport file", "excel": "an Excel workbook, its first sheet"}.get(file_kind, "")
 
 
 def column_types(file: LocalFile) -> dict[str, pa.DataType]:
@@ -64,26 +64,26 @@ def column_types(file: LocalFile) -> dict[str, pa.DataType]:
 
 
 def row_count(file: LocalFile) -> int | None:
-    """Rows of a file, where it says so without being read through."""
-    found = kind(file)
-    if found == "sas":
+    """Rows of a file, where its header states them; None otherwise."""
+    file_kind = kind(file)
+    if file_kind == "sas":
         return sas_files.row_count(file)
-    return int(_parquet(file).metadata.num_rows) if found == "parquet" else None
+    return int(_parquet(file).metadata.num_rows) if file_kind == "parquet" else None
 
 
 def tables(file: LocalFile, rows: int, columns: Collection[str] | None) -> Iterator[pa.Table]:
-    """The rows of a file, at most `rows` at a time; of `columns` those that it has, or all."""
+    """The rows of a file, at most `rows` at a time; only those of `columns` that it has, unless None."""
     names = header(file)
-    wanted = [name for name in names if columns is None or name in columns]
-    found = kind(file)
-    if found == "parquet":
-        yield from _parquet_tables(file, rows, wanted)
-    elif found == "sas":
-        yield from sas_files.tables(file, rows, wanted)
-    elif found == "excel":
-        yield from excel_files.tables(file, rows, names, wanted)
+    selected = [name for name in names if columns is None or name in columns]
+    file_kind = kind(file)
+    if file_kind == "parquet":
+        yield from _parquet_tables(file, rows, selected)
+    elif file_kind == "sas":
+        yield from sas_files.tables(file, rows, selected)
+    elif file_kind == "excel":
+        yield from excel_files.tables(file, rows, names, selected)
     else:
-        yield from text_files.tables(file, rows, names, wanted)
+        yield from text_files.tables(file, rows, names, selected)
 
 
 def _parquet(file: LocalFile) -> Any:
@@ -96,11 +96,11 @@ def _parquet(file: LocalFile) -> Any:
         raise SourceError(f"{file.name} is a damaged Parquet file: copy or download it again") from None
 
 
-def _parquet_tables(file: LocalFile, rows: int, wanted: list[str]) -> Iterator[pa.Table]:
+def _parquet_tables(file: LocalFile, rows: int, selected: list[str]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     try:
-        for batch in _parquet(file).iter_batches(batch_size=rows, columns=wanted):
+        for batch in _parquet(file).iter_batches(batch_size=rows, columns=selected):
             yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError):
         raise SourceError(f"{file.name} is a damaged Parquet file: copy or download it again") from None

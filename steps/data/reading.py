@@ -1,7 +1,6 @@
-"""From a file's columns to the schema's: other names, recoded values, decimal commas, columns that lack.
+"""Convert a file's columns to the schema's: aliases, recoded values, decimal commas, absent columns.
 
-What comes out has the schema's names and the values that it means; whether they are allowed is for validation
-to say.
+The result has the schema's names and values; `steps.data.validation` checks whether the values are allowed.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Stored:
 
     @property
     def is_plain(self) -> bool:
-        """Values stand as they are meant."""
+        """Values need no conversion."""
         return self.spelling.is_plain and not (self.is_number and (self.decimal != "." or self.thousands))
 
 
@@ -49,8 +48,8 @@ class Stored:
 class Plan:
     """How one file becomes the schema's columns.
 
-    `stored`: the schema's columns that the file has, by the schema's name. `lacking`: those that it may lack
-    and does. `person`, `weight`: the file's columns of those meanings.
+    `stored`: the schema's columns that the file has, by the schema's name. `lacking`: optional columns that
+    the file does not have. `person`, `weight`: the file's columns of the person and of the survey weight.
     """
 
     stored: Mapping[str, Stored]
@@ -58,15 +57,15 @@ class Plan:
     person: str | None = None
     weight: str | None = None
 
-    def names(self, wanted: Sequence[str]) -> set[str]:
-        """The file's names of the schema's columns that are wanted, and those of person and weight."""
-        found = {self.stored[name].name if name in self.stored else name for name in wanted}
-        return found | {name for name in (self.person, self.weight) if name is not None}
+    def names(self, columns: Sequence[str]) -> set[str]:
+        """The file's names of some of the schema's columns, and of its person and weight columns."""
+        names = {self.stored[name].name if name in self.stored else name for name in columns}
+        return names | {name for name in (self.person, self.weight) if name is not None}
 
     def renamed(self, names: Sequence[str]) -> list[str]:
-        """Names of a file as the schema has them; columns that may lack stand at the end."""
-        ours = {stored.name: name for name, stored in self.stored.items()}
-        return [*(ours.get(name, name) for name in names), *self.lacking]
+        """The schema's names of a file's columns; absent optional columns are appended."""
+        schema_names = {stored.name: name for name, stored in self.stored.items()}
+        return [*(schema_names.get(name, name) for name in names), *self.lacking]
 
 
 def plan(file: LocalFile, schema: Schema, target_column: str) -> Plan:
@@ -85,27 +84,26 @@ def plan(file: LocalFile, schema: Schema, target_column: str) -> Plan:
             stored[name] = Stored(
                 spelling.name, spelling, isinstance(column, NumericColumn), decimal, thousands
             )
-    lacking = tuple(column.name for column in schema.columns if column.may_lack and column.name not in stored)
+    absent = tuple(column.name for column in schema.columns if column.may_lack and column.name not in stored)
     person = schema.person if schema.person in names else None
     weight = schema.survey_weight if schema.survey_weight in names else None
-    return Plan(stored, lacking, person, weight)
+    return Plan(stored, absent, person, weight)
 
 
-def meant(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The schema's columns under its names with the values that they mean; other columns as they came.
+def convert(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Convert a frame of a file to the schema's names and values; other columns stay as they are.
 
-    A person becomes `__person__`, a number that tells people apart and says nothing of them; a survey weight
-    becomes `__weight__`.
+    The person column becomes `__person__`, a hash of it; a survey weight becomes `__weight__`.
     """
-    ours = {stored.name: (name, stored) for name, stored in plan.stored.items()}
+    conversions = {stored.name: (name, stored) for name, stored in plan.stored.items()}
     columns: dict[str, Any] = {}
     for name in frame.columns:
         if name == plan.person:
             columns[PERSON_COLUMN] = _hashed(frame[name])
         elif name == plan.weight:
             columns[WEIGHT_COLUMN] = canonical.numbers(frame[name])[0]
-        elif name in ours:
-            new, stored = ours[name]
+        elif name in conversions:
+            new, stored = conversions[name]
             columns[new] = frame[name] if stored.is_plain else _recoded(frame[name], stored)
         else:
             columns[name] = frame[name]
@@ -115,36 +113,36 @@ def meant(frame: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 
 def notes(file: LocalFile, plan: Plan) -> list[str]:
-    """What a person should know of how a file was read: one line for each thing that was found out."""
+    """Lines for a person about how a file was read: its format, aliases and absent columns."""
     lines = []
-    found = readers.note(file)
-    if found:
-        lines.append(f"{file.name}: {found}")
-    others = [f"{stored.name} as {name}" for name, stored in plan.stored.items() if stored.name != name]
-    if others:
-        lines.append(f"{file.name}: {', '.join(others[:8])}{', ...' if len(others) > 8 else ''}")
+    file_note = readers.note(file)
+    if file_note:
+        lines.append(f"{file.name}: {file_note}")
+    aliases = [f"{stored.name} as {name}" for name, stored in plan.stored.items() if stored.name != name]
+    if aliases:
+        lines.append(f"{file.name}: {', '.join(aliases[:8])}{', ...' if len(aliases) > 8 else ''}")
     if plan.lacking:
         lines.append(f"{file.name} lacks {', '.join(plan.lacking)}: these answers count as missing")
     return lines
 
 
 def _spelling(name: str, column: Column | Target, names: Sequence[str], file: LocalFile) -> Spelling | None:
-    """The one way of writing a column that a file has; None if it has none."""
-    known = column.spellings or (Spelling(name),)
-    if name != column.name:  # a source that calls the outcome otherwise codes it otherwise
-        known = (Spelling(name),)
-    found = [spelling for spelling in known if spelling.name in names]
-    if len(found) > 1:
+    """The spelling of a column that a file uses; None where the file lacks the column."""
+    spellings = column.spellings or (Spelling(name),)
+    if name != column.name:  # a source with another outcome column has its own codes
+        spellings = (Spelling(name),)
+    matches = [spelling for spelling in spellings if spelling.name in names]
+    if len(matches) > 1:
         raise SourceError(
-            f"{file.name} has {' and '.join(spelling.name for spelling in found)}, which are all {name} "
+            f"{file.name} has {' and '.join(spelling.name for spelling in matches)}, which are all {name} "
             f"to the "
             "schema: drop all but one"
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _hashed(values: pd.Series) -> Any:
-    """64 bits for each person, 0 where none is named."""
+    """A 64-bit hash of each person, 0 where the person is missing."""
     index, distinct = canonical.distinct(values)
     table = [
         int.from_bytes(hashlib.blake2b(canonical.text(value).encode(), digest_size=8).digest(), "little") or 1
@@ -154,26 +152,28 @@ def _hashed(values: pd.Series) -> Any:
 
 
 def _recoded(values: pd.Series, stored: Stored) -> pd.Series:
-    """Values as they are meant: the work is done once for each distinct value."""
+    """Converted values; each distinct value is converted once."""
     index, distinct = canonical.distinct(values)
     by_text = {format_code(code): new for code, new in stored.spelling.recode.items()}
-    new = [_meant(value, stored, by_text) for value in distinct]
-    place, found = pd.factorize(np.array(new, dtype=object))
-    place = np.append(place, -1)[index]
-    if all(not isinstance(value, str) for value in found):
-        return pd.Series(np.append(np.asarray(found, dtype=np.float64), np.nan)[place], index=values.index)
-    words = [value if isinstance(value, str) else format_code(float(value)) for value in found]
+    new = [_convert_value(value, stored, by_text) for value in distinct]
+    position, converted = pd.factorize(np.array(new, dtype=object))
+    position = np.append(position, -1)[index]
+    if all(not isinstance(value, str) for value in converted):
+        return pd.Series(
+            np.append(np.asarray(converted, dtype=np.float64), np.nan)[position], index=values.index
+        )
+    words = [value if isinstance(value, str) else format_code(float(value)) for value in converted]
     return pd.Series(
-        pd.Categorical.from_codes(place, categories=pd.Index(words).unique()), index=values.index
+        pd.Categorical.from_codes(position, categories=pd.Index(words).unique()), index=values.index
     )
 
 
-def _meant(value: object, stored: Stored, recode: Mapping[str, Code | None]) -> Code | None:
+def _convert_value(value: object, stored: Stored, recode: Mapping[str, Code | None]) -> Code | None:
     word = canonical.text(value)
     if stored.is_number and isinstance(value, str):
         word = plain_number(word, stored.decimal, stored.thousands)
-    whole = re.sub(r"\.0+$", "", word)
-    for text in (word, whole):
+    without_zeros = re.sub(r"\.0+$", "", word)
+    for text in (word, without_zeros):
         if text in recode:
             return recode[text]
     number = _number(word) if stored.is_number else None

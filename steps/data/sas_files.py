@@ -33,21 +33,21 @@ def row_count(file: LocalFile) -> int:
         return int(reader.nobs)
 
 
-def tables(file: LocalFile, rows: int, wanted: list[str]) -> Iterator[pa.Table]:
+def tables(file: LocalFile, rows: int, selected: list[str]) -> Iterator[pa.Table]:
     """Tables of at most `rows` rows: numbers as float64, texts as dictionaries; memory does not grow."""
     import pyarrow as pa
 
     with _reader(file) as reader:
-        left = int(reader.nobs)
-        while left > 0:
+        rows_left = int(reader.nobs)
+        while rows_left > 0:
             try:
-                frame: pd.DataFrame = reader.read(min(rows, left))
+                frame: pd.DataFrame = reader.read(min(rows, rows_left))
             except (ValueError, StopIteration):
                 raise SourceError(f"{file.name} is a damaged SAS file: copy or download it again") from None
-            left -= len(frame)
+            rows_left -= len(frame)
             if not len(frame):
                 return
-            columns = {name: frame[name] for name in wanted}
+            columns = {name: frame[name] for name in selected}
             yield pa.table({name: _column(values) for name, values in columns.items()})
 
 

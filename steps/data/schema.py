@@ -1,6 +1,6 @@
-"""The schema: everything that is known about the columns of a data set; all else derives from it.
+"""The schema: everything that is known about the columns of a data set before a row of it is read.
 
-`steps.data.schema_file` reads it from a YAML file and checks it there, so the rest of the project trusts it.
+`steps.data.schema_file` reads it from a YAML file and checks it, so the rest of the project trusts it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Named = TypeVar("Named", bound=_HasName)
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How tables of text are written; None where their first lines are to tell."""
+    """How tables of text are written; None where it is detected from their first lines."""
 
     separator: str | None = None
     decimal: str | None = None
@@ -50,7 +50,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How files write one column under one name: `recode` gives what a value stands for, None no answer."""
+    """How files write one column under one name; `recode` maps values of a file, None is no answer."""
 
     name: str
     recode: Mapping[Code, Code | None] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Spelling:
 
     @property
     def is_plain(self) -> bool:
-        """Values stand as they are meant."""
+        """Values need no conversion."""
         return not self.recode and self.divide_by == 1.0 and self.round_to is None
 
 
@@ -68,9 +68,8 @@ class NumericColumn:
     """A feature that is a number within a closed range.
 
     `spellings`: the names that files may give it, its own first, and how they write it (none: its own name,
-    values as they are meant). `required`: a row without an answer is refused. `may_lack`: a file without the
-    column counts as one whose answers are all missing. `expect`: `up` where the risk should rise with the
-    column.
+    no conversion). `required`: a row without an answer is refused. `may_lack`: in a file without the column
+    all answers count as missing. `expect`: `up` where the risk should rise with the column.
     """
 
     name: str
@@ -86,7 +85,7 @@ class NumericColumn:
 
     @property
     def kind(self) -> Literal["numeric"]:
-        """The word for it in a schema file."""
+        """Its kind in a schema file."""
         return "numeric"
 
     @property
@@ -97,7 +96,10 @@ class NumericColumn:
 
 @dataclass(frozen=True, slots=True)
 class LevelledColumn:
-    """A feature with a few values, each with a label, in the schema's order; else as a numeric one."""
+    """A feature with a few values, each with a label, in the schema's order.
+
+    The other fields are those of `NumericColumn`.
+    """
 
     name: str
     kind: LevelledKind
@@ -152,7 +154,7 @@ class Source:
     format: Format = Format()
 
 
-# As many as `monitoring.reference` takes.
+# The limit of `monitoring.reference`.
 MOST_MONITORED_GROUPS = 20
 
 
@@ -168,7 +170,7 @@ class Subgroup:
     headline: bool = False
 
     def mask(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
-        """Which rows belong to it, shape (rows,); a missing value belongs to none. Bounds are inclusive."""
+        """Which rows belong to it, shape (rows,); rows with a missing value do not. Bounds are inclusive."""
         series = frame[self.column]
         if self.values is not None:
             return np.asarray(series.isin(list(self.values)), dtype=np.bool_)
@@ -185,7 +187,7 @@ class Subgroup:
         )
 
     def overlaps(self, other: Subgroup) -> bool:
-        """Whether somebody may belong to this and to another subgroup of the same column."""
+        """Whether a person may belong to this and to another subgroup of the same column."""
         if self.values is not None and other.values is not None:
             return not set(self.values).isdisjoint(other.values)
         (low, high), (other_low, other_high) = self.bounds, other.bounds
@@ -202,9 +204,9 @@ class Gates:
     the test part. Against champion and anchor, `roc_auc_margin` is the largest loss of ROC AUC,
     `log_loss_margin` the largest rise of log loss as a share of theirs. In each subgroup,
     `subgroup_observed_expected` is the range and `subgroup_recall_margin` the largest loss of recall.
-    `prevalence_change`: from this odds ratio on (or below its inverse), another share of outcomes than in the
-    champion's data needs a person's word. `ignored`: one sentence for each key of an older schema that is
-    read no longer.
+    `prevalence_change`: from this odds ratio on (or below its inverse), a change of the share of outcomes
+    since the champion's data needs a person's approval. `ignored`: one sentence for each key of an older
+    schema that is no longer read.
     """
 
     roc_auc_min: float | None = None
@@ -220,7 +222,7 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class DriftLimits:
-    """From where on `drift` counts a difference: the key `drift` of a schema, each with its default here.
+    """Thresholds from which `drift` reports a difference: the key `drift` of a schema, with its defaults.
 
     `evidence`: log10, for all tests of one comparison together; 3 is one false alarm in a thousand
     comparisons. `psi`: size of a shift. `share`: change of the share of missing, invalid or never seen
@@ -259,7 +261,7 @@ class Question:
 class PersonPage:
     """One person's page: `outcome` ends "About 24 of 100 people with these answers ...".
 
-    `compare` names a column whose subgroups an answer is put beside; `example` holds made-up answers.
+    `compare` names a column with whose subgroups an answer is compared; `example` holds made-up answers.
     """
 
     title: str | None = None
@@ -275,7 +277,7 @@ class PersonPage:
 
 @dataclass(frozen=True, slots=True)
 class PointBand:
-    """Points for numbers in [lower, upper); None is unbounded."""
+    """Points for numbers in [lower, upper); None means no limit."""
 
     lower: float | None
     upper: float | None
@@ -286,8 +288,8 @@ class PointBand:
 class PointItem:
     """One question of a point score.
 
-    With several columns one of their points counts, the largest or the smallest as `take` says: a form that
-    gives its point unless fruit or vegetables are eaten daily takes the smallest.
+    With several columns the largest or the smallest of their points counts, as `take` says: a form that gives
+    a point unless fruit or vegetables are eaten daily takes the smallest.
     """
 
     columns: tuple[str, ...]
@@ -318,7 +320,7 @@ class PointScore:
     """A score that is added up by hand, to compare a model with.
 
     `lacks` names items of the published form that these data do not have, `differs` says where a question of
-    these data is another than the form's, `cut_because` why people are flagged from `cut` points on.
+    these data differs from the form's, `cut_because` why people are flagged from `cut` points on.
     """
 
     name: str
@@ -341,7 +343,7 @@ class PointScore:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that a scenario does to the traffic; `monitoring.simulation.people` says what each does."""
+    """One change that a scenario makes to the traffic; `monitoring.simulation.people` describes each."""
 
     operation: Operation
     value: float
@@ -351,9 +353,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A way in which the world, or the data, changes: what the simulator plays.
+    """A way in which the world, or the data, changes; the simulator plays it.
 
-    Steady until day `starts`, then `ramp` days to the full change; `drifts` names the columns whose values
+    No change until day `starts`, then `ramp` days to the full change; `drifts` names the columns whose values
     then have a population stability index of 0.1 or more.
     """
 
@@ -372,19 +374,18 @@ class Scenario:
         return 0.0 if day < self.starts else (day - self.starts) / self.ramp
 
     def rate(self, day: float | None = None) -> float:
-        """By what the usual number of requests is multiplied on a day."""
+        """The factor by which the usual number of requests is multiplied on a day."""
         factors = [change.value for change in self.changes if change.operation == "rate"]
         return 1.0 + self.strength(day) * (float(np.prod(factors)) - 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What only a person can say of the data and of a study of them, for report and model card.
+    """Statements about the data and the study that only a person can make, for report and model card.
 
-    Each is a sentence or two; empty where nobody has written it, and then the report says so. `people`: who
-    is in the data, how many of how many, and where that is published. `outcome`: how it was found out.
-    `cross_sectional`: the outcome was there, or not, when the questions were answered, so no answer of a
-    model is a forecast.
+    Each is a sentence or two; the report says which are empty. `people`: who is in the data, how many of how
+    many, and where that is published. `outcome`: how it was determined. `cross_sectional`: the outcome was
+    present, or not, when the questions were answered, so a model's risk is not a forecast.
     """
 
     people: str = ""
@@ -404,7 +405,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class OpenQuestion:
-    """What a drafted schema could not know: `about` is `target` or the name of a column."""
+    """A question that a drafted schema leaves to a person: `about` is `target` or the name of a column."""
 
     about: str
     question: str
@@ -442,7 +443,7 @@ class Schema:
 
     @property
     def monitored_groups(self) -> tuple[Subgroup, ...]:
-        """The subgroups of `monitor_by`, by which the sidecar counts; they share nobody.
+        """The subgroups of `monitor_by`, by which the sidecar counts; they are disjoint.
 
         A subgroup that shares people with an earlier one is left out.
         """
@@ -454,7 +455,7 @@ class Schema:
 
     @property
     def open_topics(self) -> tuple[str, ...]:
-        """What the open questions of a draft are about, one entry a question."""
+        """The subjects of the open questions of a draft, one for each question."""
         return tuple(question.about for question in self.open_questions)
 
     @property
@@ -493,26 +494,26 @@ class Schema:
 
 
 def registered_name(schema: Schema, kind: str) -> str:
-    """Name of the registered model: one trained on synthetic people never meets a champion of real data."""
+    """Name of the registered model; models of synthetic people have one of their own."""
     return f"{schema.name}-synthetic" if kind == "synthetic" else schema.name
 
 
 def registered_names(schema: Schema) -> tuple[str, str]:
-    """Names of the models that there may be of a schema: of real data, of synthetic people."""
+    """Names of the registered models of a schema: of real data, of synthetic people."""
     return registered_name(schema, "private"), registered_name(schema, "synthetic")
 
 
 def format_code(code: Code) -> str:
-    """A level's value as people write it: 1 for 1.0, 0.5 for 0.5, text as it is."""
+    """A level's value as text: 1 for 1.0, 0.5 for 0.5, text unchanged."""
     return code if isinstance(code, str) else f"{code:.15g}"
 
 
-def _named(things: Sequence[Named], name: str, noun: str) -> Named:
-    for thing in things:
-        if thing.name == name:
-            return thing
-    known = ", ".join(thing.name for thing in things) or "none"
-    raise UserError(f"the schema has no {noun} {name!r}; it has: {known}")
+def _named(items: Sequence[Named], name: str, noun: str) -> Named:
+    for item in items:
+        if item.name == name:
+            return item
+    names = ", ".join(item.name for item in items) or "none"
+    raise UserError(f"the schema has no {noun} {name!r}; it has: {names}")
 
 
 def _limits(column: Column) -> tuple[float | None, float | None, tuple[Code, ...]]:

@@ -1,7 +1,7 @@
-"""From a YAML file to a schema: every problem of the file at once, in plain words.
+"""Read a schema from a YAML file, and report every problem of the file at once, in plain words.
 
-`steps.data.schema_keys` says what may stand in it, `steps.data.schema_rules` what must fit together. Nothing
-that they do not know is let through, so a slip in a key is found here.
+`steps.data.schema_keys` defines the keys of the file, `steps.data.schema_rules` the rules between them. An
+unknown key is an error, so a slip in a key is found here.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from steps.data.schema import (
     Target,
 )
 
-# Keys of older schemas, and what is said about each.
+# Keys of older schemas, and the reason why each is ignored.
 _RETIRED_GATES: Mapping[str, str] = {
     "average_precision_min": "average precision moves with the share of outcomes; it limits nothing",
     "subgroup_gap_max": "gaps of ROC AUC move with the mix of cases; they limit nothing",
     "champion_loss_max": "the largest loss of ROC AUC against the champion is called roc_auc_margin",
 }
-# What the entries of each list are called.
+# The noun for an entry of each list.
 _NOUNS: Mapping[str, str] = {
     "columns": "column",
     "sources": "source",
@@ -66,7 +66,7 @@ Model = TypeVar("Model", bound=keys.Keys)
 
 
 class SchemaError(UserError):
-    """A schema file that cannot be used; `problems` holds one sentence for each thing to mend."""
+    """A schema file that cannot be used; `problems` holds one sentence for each problem."""
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -94,35 +94,35 @@ def load(path: Path) -> Schema:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
         raise SchemaError(path, [f"this is no YAML: {getattr(error, 'problem', error)}{where}"]) from None
-    whole, places = None, set()
+    content, reported = None, set()
     try:
-        whole = keys.SchemaKeys.model_validate(document)
+        content = keys.SchemaKeys.model_validate(document)
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            sentence = _sentence(one, document)
+        for problem in error.errors(include_url=False):
+            sentence = _sentence(problem, document)
             if sentence is not None:
                 problems.append(sentence)
-                places.add("{}: {} ".format(*_place(one["loc"], document)))
-    # What is wrong by itself is told once, not again as missing.
+                reported.add("{}: {} ".format(*_place(problem["loc"], document)))
+    # A key that is reported already is not reported again as missing.
     problems += [
         sentence
         for sentence in _broken_rules(_valid_parts(document))
-        if not any(sentence.startswith(place) for place in places)
+        if not any(sentence.startswith(prefix) for prefix in reported)
     ]
-    if problems or whole is None:
+    if problems or content is None:
         raise SchemaError(path, list(dict.fromkeys(problems)))
-    return _schema(whole)
+    return _schema(content)
 
 
 def _parse(text: str, problems: list[str]) -> object:
-    """The document, with repeated keys as problems (YAML itself lets the last one win silently)."""
+    """The document; repeated keys are added to `problems` (YAML itself keeps the last one silently)."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
     def construct_mapping(loader: Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-        seen: set[object] = set()
+        keys: set[object] = set()
         for key_node, _ in node.value:
             key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
@@ -130,9 +130,9 @@ def _parse(text: str, problems: list[str]) -> object:
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key is a list or mapping", key_node.start_mark
                 )
-            if key in seen:
+            if key in keys:
                 problems.append(f"line {line}: the key {key!r} stands twice in one mapping")
-            seen.add(key)
+            keys.add(key)
         return loader.construct_mapping(node, deep=True)
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, construct_mapping)
@@ -143,7 +143,7 @@ def _parse(text: str, problems: list[str]) -> object:
 
 
 def _sentence(error: Mapping[str, Any], document: object) -> str | None:
-    """One error of pydantic as a person reads it; None for a list whose entries are at fault themselves."""
+    """A pydantic error as a sentence; None for a list whose entries have errors of their own."""
     where, key = _place(error["loc"], document)
     kind, value, context = str(error["type"]), error.get("input"), error.get("ctx", {})
     if kind == "missing":
@@ -151,8 +151,8 @@ def _sentence(error: Mapping[str, Any], document: object) -> str | None:
     if kind == "extra_forbidden":
         return f"{where}: {_unknown_key(key, error['loc'], document)}"
     if kind in ("model_type", "model_attributes_type"):
-        what = f"{key} should be" if key else "expected"
-        return f"{where}: {what} keys and values, found {_kind_of(value)}"
+        subject = f"{key} should be" if key else "expected"
+        return f"{where}: {subject} keys and values, found {_kind_of(value)}"
     if kind == "wrong":
         return f"{where}: {key} {context['text']}"
     if kind == "too_short":
@@ -166,7 +166,7 @@ def _sentence(error: Mapping[str, Any], document: object) -> str | None:
 
 
 def _place(location: Sequence[int | str], document: object) -> tuple[str, str]:
-    """What an entry is called, such as "column Age" or "wave change 2", and the key in it."""
+    """The name of an entry, such as "column Age" or "wave change 2", and the key in it."""
     where, key, content = "the file", "", document
     parent = ""
     for step in location:
@@ -187,7 +187,7 @@ def _place(location: Sequence[int | str], document: object) -> tuple[str, str]:
 
 
 def _expected(error: Mapping[str, Any]) -> str:
-    """What an absent key should hold, as its model describes it."""
+    """The kind of value that an absent key should have, in words."""
     model: type[keys.Keys] = keys.SchemaKeys
     for step in error["loc"][:-1]:
         field = model.model_fields.get(str(step))
@@ -203,14 +203,14 @@ def _unknown_key(key: str, location: Sequence[int | str], document: object) -> s
         field = model.model_fields.get(str(step))
         inner = keys.model_of(field.annotation) if field is not None else None
         model = inner or model
-    known = sorted(field.alias or name for name, field in model.model_fields.items())
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    known_keys = sorted(field.alias or name for name, field in model.model_fields.items())
+    close = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.7)
     hint = f" (is it {close[0]}?)" if close else ""
-    return f"unknown key {key!r}{hint}; known are {', '.join(known)}"
+    return f"unknown key {key!r}{hint}; known are {', '.join(known_keys)}"
 
 
 def _kind_of(value: object) -> str:
-    """What a value is, for a person who reads YAML rather than Python."""
+    """The kind of a value in the words of YAML, not of Python."""
     if isinstance(value, bool):
         return f"the truth value {str(value).lower()} (quote yes, no, on and off where text is meant)"
     if value is None:
@@ -227,9 +227,9 @@ def _kind_of(value: object) -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a file that are valid by themselves, each with what it is called."""
+    """The parts of a file that are valid on their own; columns and subgroups with their names in messages."""
 
-    whole: Mapping[str, Any]
+    document: Mapping[str, Any]
     columns: list[tuple[str, str, keys.ColumnKeys | None]]
     target: keys.TargetKeys | None
     sources: list[keys.SourceKeys]
@@ -242,27 +242,27 @@ class _Parts:
 
 
 def _valid_parts(document: object) -> _Parts:
-    whole = document if isinstance(document, Mapping) else {}
+    mapping = document if isinstance(document, Mapping) else {}
 
     def listed(key: str, model: type[Model]) -> list[tuple[str, str, Model | None]]:
-        found = whole.get(key)
-        entries = found if isinstance(found, list) else []
+        content = mapping.get(key)
+        entries = content if isinstance(content, list) else []
         return [
-            (_place((key, place), document)[0], _name_of(content), _valid(model, content))
-            for place, content in enumerate(entries)
+            (_place((key, index), document)[0], _name_of(entry), _valid(model, entry))
+            for index, entry in enumerate(entries)
         ]
 
     return _Parts(
-        whole=whole,
+        document=mapping,
         columns=listed("columns", keys.ColumnKeys),
-        target=_valid(keys.TargetKeys, whole.get("target")),
-        sources=[one for *_, one in listed("sources", keys.SourceKeys) if one],
-        subgroups=[(where, one) for where, _, one in listed("subgroups", keys.SubgroupKeys) if one],
-        scores=[one for *_, one in listed("point_scores", keys.PointScoreKeys) if one],
-        scenarios=[one for *_, one in listed("scenarios", keys.ScenarioKeys) if one],
-        gates=_valid(keys.GateKeys, whole.get("gates")),
-        drift=_valid(keys.DriftKeys, whole.get("drift")),
-        page=_valid(keys.PageKeys, whole.get("page")),
+        target=_valid(keys.TargetKeys, mapping.get("target")),
+        sources=[source for *_, source in listed("sources", keys.SourceKeys) if source],
+        subgroups=[(where, group) for where, _, group in listed("subgroups", keys.SubgroupKeys) if group],
+        scores=[score for *_, score in listed("point_scores", keys.PointScoreKeys) if score],
+        scenarios=[scenario for *_, scenario in listed("scenarios", keys.ScenarioKeys) if scenario],
+        gates=_valid(keys.GateKeys, mapping.get("gates")),
+        drift=_valid(keys.DriftKeys, mapping.get("drift")),
+        page=_valid(keys.PageKeys, mapping.get("page")),
     )
 
 
@@ -271,11 +271,11 @@ def _name_of(content: object) -> str:
 
 
 def _valid(model: type[Model], content: object) -> Model | None:
-    """The mapping, without the keys that are wrong by themselves; None where it needs them."""
+    """The mapping without its invalid keys; None where one of them is required."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        wrong = {one["loc"][0] for one in error.errors() if one["loc"]}
+        wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
     if not isinstance(content, Mapping) or not wrong & set(content):
         return None
     return _valid(model, {key: value for key, value in content.items() if key not in wrong})
@@ -284,7 +284,7 @@ def _valid(model: type[Model], content: object) -> Model | None:
 def _broken_rules(parts: _Parts) -> Iterator[str]:
     """One sentence for each rule that the valid parts break together."""
     columns: rules.Columns = {name: column for _, name, column in parts.columns}
-    name = parts.whole.get("name")
+    name = parts.document.get("name")
     if isinstance(name, str):
         yield from _at("the file", rules.of_name(name))
     yield from _at("the file", rules.unique("column", [name for _, name, _ in parts.columns if name]))
@@ -296,22 +296,22 @@ def _broken_rules(parts: _Parts) -> Iterator[str]:
         yield from _at("target", rules.of_target(parts.target, columns))
     yield from _at("the file", rules.of_names_in_files(valid, parts.target))
     for key in ("person", "survey_weight"):
-        if isinstance(parts.whole.get(key), str):
-            yield from _at("the file", rules.of_extra_column(key, parts.whole[key], columns, parts.target))
+        if isinstance(parts.document.get(key), str):
+            yield from _at("the file", rules.of_extra_column(key, parts.document[key], columns, parts.target))
     if parts.gates is not None:
         yield from _at("gates", rules.of_gates(parts.gates))
     if parts.drift is not None:
         yield from _at("drift", rules.of_drift(parts.drift))
     with_subgroups = {group.column for _, group in parts.subgroups}
-    monitor_by = parts.whole.get("monitor_by")
+    monitor_by = parts.document.get("monitor_by")
     if isinstance(monitor_by, str):
-        groups = [group for _, one in parts.subgroups for group in _subgroups(one, columns)]
+        groups = [group for _, entry in parts.subgroups for group in _subgroups(entry, columns)]
         yield from _at("the file", rules.of_monitor_by(monitor_by, groups))
     if parts.page is not None:
         yield from _at("page", rules.of_page(parts.page, columns, with_subgroups))
         for name, question in parts.page.questions.items():
-            if (asked := columns.get(name)) is not None:
-                yield from _at(f"page question {name}", rules.of_page_question(question, asked))
+            if (column_asked := columns.get(name)) is not None:
+                yield from _at(f"page question {name}", rules.of_page_question(question, column_asked))
     yield from _broken_lists(parts, columns)
 
 
@@ -319,10 +319,10 @@ def _broken_lists(parts: _Parts, columns: rules.Columns) -> Iterator[str]:
     yield from _at("the file", rules.unique("source", [source.name for source in parts.sources]))
     for source in parts.sources:
         yield from _at(f"source {source.name}", rules.of_source(source, columns))
-    groups = [group.name for _, one in parts.subgroups for group in _subgroups(one, columns)]
+    groups = [group.name for _, entry in parts.subgroups for group in _subgroups(entry, columns)]
     yield from _at("the file", rules.unique("subgroup", groups))
-    for where, one in parts.subgroups:
-        yield from _at(where, rules.of_subgroup(one, columns))
+    for where, entry in parts.subgroups:
+        yield from _at(where, rules.of_subgroup(entry, columns))
     yield from _at("the file", rules.unique("point score", [score.name for score in parts.scores]))
     for score in parts.scores:
         for number, item in enumerate(score.items, start=1):
@@ -341,29 +341,32 @@ def _at(where: str, sentences: Iterable[str]) -> Iterator[str]:
 # ---------------------------------------------------------------- the schema itself
 
 
-def _schema(whole: keys.SchemaKeys) -> Schema:
-    by_name = {column.name: column for column in whole.columns}
+def _schema(content: keys.SchemaKeys) -> Schema:
+    by_name = {column.name: column for column in content.columns}
     return Schema(
-        name=whole.name,
-        title=whole.title,
-        disclaimer=whole.disclaimer or f"Estimated probability ({whole.target.meaning}); not a diagnosis.",
-        columns=tuple(_column(column) for column in whole.columns),
-        target=_target(whole.target),
-        gates=_gates(whole.gates or keys.GateKeys()),
-        sources=tuple(_source(source) for source in whole.sources),
-        subgroups=tuple(group for one in whole.subgroups for group in _subgroups(one, by_name)),
-        monitor_by=whole.monitor_by,
-        point_scores=tuple(_point_score(score) for score in whole.point_scores),
-        scenarios=tuple(_scenario(scenario) for scenario in whole.scenarios),
-        facts=whole.facts,
-        drift=DriftLimits(**_given(whole.drift)),
-        person=whole.person,
-        lacks=whole.lacks,
-        card=Card(**_given(whole.card)),
-        page=_page(whole.page or keys.PageKeys.model_validate({})),
-        format=_format(whole.format),
-        survey_weight=whole.survey_weight,
-        open_questions=tuple(OpenQuestion(one.about, one.question) for one in whole.open_questions),
+        name=content.name,
+        title=content.title,
+        disclaimer=content.disclaimer
+        or f"Estimated probability ({content.target.meaning}); not a diagnosis.",
+        columns=tuple(_column(column) for column in content.columns),
+        target=_target(content.target),
+        gates=_gates(content.gates or keys.GateKeys()),
+        sources=tuple(_source(source) for source in content.sources),
+        subgroups=tuple(group for entry in content.subgroups for group in _subgroups(entry, by_name)),
+        monitor_by=content.monitor_by,
+        point_scores=tuple(_point_score(score) for score in content.point_scores),
+        scenarios=tuple(_scenario(scenario) for scenario in content.scenarios),
+        facts=content.facts,
+        drift=DriftLimits(**_given(content.drift)),
+        person=content.person,
+        lacks=content.lacks,
+        card=Card(**_given(content.card)),
+        page=_page(content.page or keys.PageKeys.model_validate({})),
+        format=_format(content.format),
+        survey_weight=content.survey_weight,
+        open_questions=tuple(
+            OpenQuestion(question.about, question.question) for question in content.open_questions
+        ),
     )
 
 
@@ -394,20 +397,20 @@ def _column(column: keys.ColumnKeys) -> Column:
 
 
 def _spellings(
-    one: keys.ColumnKeys | keys.TargetKeys, divide_by: float | None = None, round_to: float | None = None
+    column: keys.ColumnKeys | keys.TargetKeys, divide_by: float | None = None, round_to: float | None = None
 ) -> tuple[Spelling, ...]:
-    """How files write a column, by each name they give it; none where it stands as it is meant."""
-    own = Spelling(one.name, MappingProxyType(one.recode or {}), divide_by or 1.0, round_to)
-    others = [
+    """How files write a column, by each of its names; empty where it has one name and no conversion."""
+    plain = Spelling(column.name, MappingProxyType(column.recode or {}), divide_by or 1.0, round_to)
+    aliases = [
         Spelling(
             alias.name,
-            own.recode if alias.recode is None else MappingProxyType(alias.recode),
-            alias.divide_by or own.divide_by,
+            plain.recode if alias.recode is None else MappingProxyType(alias.recode),
+            alias.divide_by or plain.divide_by,
             round_to,
         )
-        for alias in one.aliases
+        for alias in column.aliases
     ]
-    return () if own.is_plain and not others else (own, *others)
+    return () if plain.is_plain and not aliases else (plain, *aliases)
 
 
 def _target(target: keys.TargetKeys) -> Target:
@@ -422,13 +425,13 @@ def _target(target: keys.TargetKeys) -> Target:
 
 
 def _gates(gates: keys.GateKeys) -> Gates:
-    given = _given(gates)
+    limits = _given(gates)
     ignored = [
-        f"{key} of the schema is ignored: {why}"
-        for key, why in _RETIRED_GATES.items()
-        if given.pop(key, None) is not None
+        f"{key} of the schema is ignored: {reason}"
+        for key, reason in _RETIRED_GATES.items()
+        if limits.pop(key, None) is not None
     ]
-    return Gates(**given, ignored=tuple(ignored))
+    return Gates(**limits, ignored=tuple(ignored))
 
 
 def _format(content: keys.FormatKeys | None) -> Format:
@@ -472,14 +475,14 @@ def _item(item: keys.ItemKeys) -> PointItem:
 def _page(page: keys.PageKeys) -> PersonPage:
     questions = {
         name: Question(
-            one.ask,
-            one.short,
-            one.group,
-            one.help,
-            cast(tuple[Literal["height", "weight"], ...], one.from_),
-            one.whole,
+            entry.ask,
+            entry.short,
+            entry.group,
+            entry.help,
+            cast(tuple[Literal["height", "weight"], ...], entry.from_),
+            entry.whole,
         )
-        for name, one in page.questions.items()
+        for name, entry in page.questions.items()
     }
     return PersonPage(
         page.title,

@@ -1,8 +1,7 @@
-"""What a schema file may hold: every key, what it means, and what its value should be.
+"""The keys of a schema file: the meaning of each and the kind of its value.
 
 The reader (`steps.data.schema_file`), the page docs/data.md and the JSON Schema for editors are all made from
-these models, so none of them knows a key that another lacks. Rules that concern more than one key are in
-`steps.data.schema_rules`.
+these models, so all three know the same keys. Rules between keys are in `steps.data.schema_rules`.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ Kind = Literal["numeric", "binary", "ordinal", "nominal"]
 
 
 class WrongValueError(ValueError):
-    """A value of the right kind that is wrong in itself; the message says how."""
+    """A value of the right kind that is not allowed; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Reads:
-    """How a value is read: what is expected in words, a function that gives None for anything else, and the
-    value's JSON Schema.
+    """How a value is read: the expected kind in words, a function that returns None for any other value, and
+    the value's JSON Schema.
     """
 
     expected: str
@@ -54,12 +53,12 @@ class _Reads:
 
     def _validate(self, value: object) -> object:
         try:
-            found = self.reads(value)
+            parsed = self.reads(value)
         except WrongValueError as error:
             raise PydanticCustomError("wrong", "{text}", {"text": str(error)}) from None
-        if found is None:
+        if parsed is None:
             raise PydanticCustomError("expected", "{expected}", {"expected": self.expected})
-        return found
+        return parsed
 
 
 def as_code(value: float | str) -> Code:
@@ -68,7 +67,7 @@ def as_code(value: float | str) -> Code:
 
 
 def is_number(value: object) -> bool:
-    """A finite number, and no truth value."""
+    """Whether a value is a finite number and not a truth value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -78,7 +77,7 @@ def is_number(value: object) -> bool:
 
 
 def is_code(value: object) -> bool:
-    """A number or text: what the value of a level may be."""
+    """Whether a value can be that of a level: a number or text."""
     return is_number(value) or isinstance(value, str)
 
 
@@ -103,13 +102,15 @@ def _texts(value: Any) -> tuple[str, ...] | None:
 
 
 def _codes(value: Any) -> tuple[Code, ...] | None:
-    good = isinstance(value, list) and bool(value) and all(map(is_code, value))
-    return tuple(map(as_code, value)) if good else None
+    is_valid = isinstance(value, list) and bool(value) and all(map(is_code, value))
+    return tuple(map(as_code, value)) if is_valid else None
 
 
 def _pair(value: Any) -> tuple[float, float] | None:
-    good = isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
-    return (float(value[0]), float(value[1])) if good else None
+    is_valid = (
+        isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
+    )
+    return (float(value[0]), float(value[1])) if is_valid else None
 
 
 def _share(value: Any) -> float | None:
@@ -136,22 +137,22 @@ def _labels(value: Any) -> dict[Code, str] | None:
 
 
 def _recoded(value: Any) -> dict[Code, Code | None] | None:
-    good = isinstance(value, Mapping) and bool(value) and all(map(is_code, value))
-    if not good or not all(code is None or is_code(code) for code in value.values()):
+    is_valid = isinstance(value, Mapping) and bool(value) and all(map(is_code, value))
+    if not is_valid or not all(code is None or is_code(code) for code in value.values()):
         return None
     return {as_code(old): None if new is None else as_code(new) for old, new in value.items()}
 
 
 def _answers(value: Any) -> dict[str, Code] | None:
-    good = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
-    if not good or not all(map(is_code, value.values())):
+    is_valid = isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    if not is_valid or not all(map(is_code, value.values())):
         return None
     return {name: as_code(code) for name, code in value.items()}
 
 
 def _level_points(value: Any) -> dict[Code, int] | None:
-    good = isinstance(value, Mapping) and bool(value) and all(map(is_code, value))
-    if not good or not all(_whole(points) is not None for points in value.values()):
+    is_valid = isinstance(value, Mapping) and bool(value) and all(map(is_code, value))
+    if not is_valid or not all(_whole(points) is not None for points in value.values()):
         return None
     return {as_code(code): points for code, points in value.items()}
 
@@ -205,7 +206,7 @@ Answers = Annotated[
 
 
 class Keys(BaseModel):
-    """A mapping of the file. A key without a value counts as absent; a key that is not known is a mistake."""
+    """A mapping of the file. A key without a value counts as absent; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -651,7 +652,7 @@ class SchemaKeys(Keys):
 
 
 def model_of(annotation: Any) -> type[Keys] | None:
-    """The mapping that a key holds, or that the entries of its list are; None for plain values."""
+    """The model of a key's mapping, or of the entries of its list; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, Keys):
         return annotation
     inner = (model_of(part) for part in get_args(annotation))
@@ -659,7 +660,7 @@ def model_of(annotation: Any) -> type[Keys] | None:
 
 
 def in_words(field: FieldInfo) -> str:
-    """What the value of a key should be."""
+    """The kind of value that a key should have, in words."""
     for part in (*field.metadata, *_flat(field.annotation)):
         if isinstance(part, _Reads):
             return part.expected
@@ -670,7 +671,7 @@ def in_words(field: FieldInfo) -> str:
 
 
 def _flat(annotation: Any) -> Iterator[Any]:
-    """The arguments of an annotation, those of its arguments, and so on."""
+    """The arguments of an annotation and, recursively, their arguments."""
     for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
         yield part
         yield from _flat(part)

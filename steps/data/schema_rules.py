@@ -1,6 +1,6 @@
-"""Rules of a schema file that concern more than one key: each function gives a sentence for each break.
+"""Rules between the keys of a schema file: each function yields a sentence for each violation.
 
-They see what is valid by itself (`steps.data.schema_keys`), so that one mistake is told once.
+They get only values that are valid on their own (`steps.data.schema_keys`), so each mistake is reported once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from steps.data.schema_keys import (
     TargetKeys,
 )
 
-Columns = Mapping[str, ColumnKeys | None]  # None: a column that is at fault itself
+Columns = Mapping[str, ColumnKeys | None]  # None: a column with errors of its own
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -98,9 +98,9 @@ def _of_spelling(
     for code in missing or ():
         if levels and code in levels:
             yield f"{format_code(code)} is both a level and a value that means missing"
-    for one in [recode, *(alias.recode for alias in aliases)]:
-        meant = [code for code in (one or {}).values() if code is not None]
-        yield from _are_levels("recode", meant, levels)
+    for mapping in [recode, *(alias.recode for alias in aliases)]:
+        results = [code for code in (mapping or {}).values() if code is not None]
+        yield from _are_levels("recode", results, levels)
 
 
 def of_target(target: TargetKeys, columns: Columns) -> Iterator[str]:
@@ -121,25 +121,25 @@ def _are_levels(key: str, codes: Sequence[Code], levels: Mapping[Code, Any] | No
 
 
 def of_names_in_files(columns: Sequence[ColumnKeys], target: TargetKeys | None) -> Iterator[str]:
-    """A name in a file is that of one column alone."""
+    """Names in files: each belongs to one column."""
     described: list[ColumnKeys | TargetKeys] = [*columns, *([target] if target else [])]
     owners: dict[str, set[str]] = {}
-    for one in described:
-        for name in [one.name, *(alias.name for alias in one.aliases)]:
-            owners.setdefault(name, set()).add(one.name)
-    for name, those in sorted(owners.items()):
-        if len(those) > 1:
-            yield f"the name {name!r} belongs to {' and '.join(sorted(those))}: an alias is of one column"
+    for column in described:
+        for name in [column.name, *(alias.name for alias in column.aliases)]:
+            owners.setdefault(name, set()).add(column.name)
+    for name, names in sorted(owners.items()):
+        if len(names) > 1:
+            yield f"the name {name!r} belongs to {' and '.join(sorted(names))}: an alias is of one column"
 
 
 def of_extra_column(key: str, name: str, columns: Columns, target: TargetKeys | None) -> Iterator[str]:
-    """A column beside features and outcome: of the person, of the survey weight."""
+    """A column beside features and outcome: the person or the survey weight."""
     if name in columns or (target is not None and name == target.name):
         yield f"{key} {name!r} should name a column beside the features and the target"
 
 
 def of_monitor_by(name: str, groups: Sequence[Subgroup]) -> Iterator[str]:
-    """The column whose subgroups the sidecar counts by; each of them has series of its own."""
+    """The column by whose subgroups the sidecar counts; each subgroup adds time series."""
     count = sum(group.column == name for group in groups)
     if not count:
         yield f"monitor_by {name!r} should name a column that has subgroups"
@@ -223,15 +223,17 @@ def of_item(item: ItemKeys, columns: Columns) -> Iterator[str]:
     if item.take is not None and len(names) < 2:
         yield "take chooses between the points of several columns: name them with columns"
     yield from _are_columns(names, columns)
-    found = [column for name in names if (column := columns.get(name)) is not None]
-    numeric = {column.kind == "numeric" for column in found}
+    valid_columns = [column for name in names if (column := columns.get(name)) is not None]
+    numeric = {column.kind == "numeric" for column in valid_columns}
     if len(numeric) > 1:
         yield "columns of one item should all be numeric, or all have levels"
     elif numeric and isinstance(item.points, dict):
         if True in numeric:
             yield "points of a numeric column should be a list of bands with from, to and points"
         else:
-            yield from itertools.chain.from_iterable(_of_level_points(item.points, one) for one in found)
+            yield from itertools.chain.from_iterable(
+                _of_level_points(item.points, levelled) for levelled in valid_columns
+            )
     elif numeric and isinstance(item.points, tuple):
         if False in numeric:
             yield "points should be levels with whole points each"
@@ -255,7 +257,7 @@ def _of_level_points(points: Mapping[Code, int], column: ColumnKeys) -> Iterator
 
 def _of_bands(bands: Sequence[BandKeys]) -> Iterator[str]:
     ends = [(band.from_, band.to) for band in bands]
-    joined = all(left[1] is not None and left[1] == right[0] for left, right in itertools.pairwise(ends))
+    joined = all(lower[1] is not None and lower[1] == upper[0] for lower, upper in itertools.pairwise(ends))
     ascending = all(low is None or high is None or low < high for low, high in ends)
     if not bands or ends[0][0] is not None or ends[-1][1] is not None or not joined or not ascending:
         yield (
@@ -290,7 +292,7 @@ def of_page_question(question: PageQuestionKeys, column: ColumnKeys) -> Iterator
 
 
 def of_scenario(scenario: ScenarioKeys, columns: Columns) -> Iterator[str]:
-    """What the simulator plays, without its changes."""
+    """A scenario of the simulator, without its changes."""
     yield from of_name(scenario.name)
     if scenario.starts < 0 or scenario.ramp < 0:
         yield "starts and ramp are days, 0 or more"
@@ -298,7 +300,7 @@ def of_scenario(scenario: ScenarioKeys, columns: Columns) -> Iterator[str]:
 
 
 def of_change(change: ChangeKeys, columns: Columns) -> Iterator[str]:
-    """One thing that a scenario does."""
+    """One change of a scenario."""
     operations = change.operations
     if len(operations) != 1:
         yield f"a change has exactly one of {', '.join(get_args(Operation))}"

@@ -1,7 +1,7 @@
 """Where the rows come from: files, folders, globs, URLs and the schema's named sources.
 
-`locate` finds the files (and downloads them once); `chunks` and `read` give their rows as they stand, with
-the name of the file that each came from.
+`locate` finds the files (and downloads them once); `chunks` and `read` give their rows, with the name of the
+file that each row came from.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SUFFIXES = (
 class Located:
     """The files of a data set and how their outcome is coded.
 
-    `digest` changes with the files' contents and names and with how they are read, not with where they lie.
+    `digest` changes with the files' contents and names and with how they are read, not with their folder.
     """
 
     files: tuple[LocalFile, ...]
@@ -65,16 +65,16 @@ def locate(data: str, schema: Schema, cache: Path, base: Path, patience: Patienc
     that kind. Raises SourceError.
     """
     patience = patience or Patience()
-    named = next((source for source in schema.sources if source.name == data), None)
-    if named is not None:
-        files = [_from_source(named, cache, base, patience)]
+    named_source = next((source for source in schema.sources if source.name == data), None)
+    if named_source is not None:
+        files = [_from_source(named_source, cache, base, patience)]
     elif "://" in data:
         listed = next((source for source in schema.sources if source.url == data), None)
         files = [download(data, cache, listed.sha256 if listed else None, patience)]
-        named = listed
+        named_source = listed
     else:
         files = _local_files(data, schema, base)
-    return _described(files, named, schema)
+    return _described(files, named_source, schema)
 
 
 def read(located: Located, schema: Schema) -> pd.DataFrame:
@@ -83,8 +83,8 @@ def read(located: Located, schema: Schema) -> pd.DataFrame:
     """
     import pandas as pd
 
-    wanted = [*schema.feature_names, located.target_column]
-    frames = list(chunks(located, schema, columns=wanted))
+    columns = [*schema.feature_names, located.target_column]
+    frames = list(chunks(located, schema, columns=columns))
     if len(frames) == 1:
         return frames[0]
     names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
@@ -107,24 +107,24 @@ def chunks(
 ) -> Generator[pd.DataFrame, None, None]:
     """Rows, at most `rows` at a time and never of two files, with the column `__file__`.
 
-    The schema's columns have its names and mean what it says (see `steps.data.reading`), all else is as it
-    stands; text comes as categories. `columns` limits which are read, by the schema's names; those absent are
-    left out. Raises SourceError, for a damaged file possibly after some of its rows.
+    The schema's columns are converted to its names and values (`steps.data.reading`), all others stay as
+    they are; text comes as categories. `columns` limits which are read, by the schema's names; those absent
+    are left out. Raises SourceError, for a damaged file possibly after some of its rows.
     """
     import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
     names = pd.CategoricalDtype([file.name for file in located.files])
-    hidden = None if progress else True  # None hides it unless this is a terminal
-    with tqdm(unit=" rows", unit_scale=True, desc="reading", disable=hidden, leave=False) as bar:
+    is_hidden = None if progress else True  # None hides it unless this is a terminal
+    with tqdm(unit=" rows", unit_scale=True, desc="reading", disable=is_hidden, leave=False) as bar:
         for file in located.files:
             count = 0
-            how = reading.plan(file, schema, located.target_column)
-            for table in tables(file, rows, None if columns is None else how.names(list(columns))):
-                frame = reading.meant(frame_of(table, file), how)
-                place = np.full(len(frame), names.categories.get_loc(file.name), dtype=np.int32)
-                frame[FILE_COLUMN] = pd.Categorical.from_codes(place, dtype=names)
+            plan = reading.plan(file, schema, located.target_column)
+            for table in tables(file, rows, None if columns is None else plan.names(list(columns))):
+                frame = reading.convert(frame_of(table, file), plan)
+                file_index = np.full(len(frame), names.categories.get_loc(file.name), dtype=np.int32)
+                frame[FILE_COLUMN] = pd.Categorical.from_codes(file_index, dtype=names)
                 count += len(frame)
                 bar.update(len(frame))
                 yield frame
@@ -133,7 +133,7 @@ def chunks(
 
 
 def notes(located: Located, schema: Schema) -> list[str]:
-    """What was found out about how the files are written, a line for each thing."""
+    """Lines for a person about how the files were read."""
     return [
         line
         for file in located.files
@@ -153,44 +153,44 @@ def _local_files(data: str, schema: Schema, base: Path) -> list[LocalFile]:
         raise SourceError(
             "no data is named: give -P data= a file, folder, glob, URL or one of the schema's sources"
         )
-    wanted = path_of(data, base)
-    paths = _matching(wanted)
+    pattern = path_of(data, base)
+    paths = _matching(pattern)
     if not paths:
-        raise SourceError(_not_found(data, wanted, schema, base))
+        raise SourceError(_not_found(data, pattern, schema, base))
     names = _short_names(paths)
     return [local_file(path, name) for path, name in zip(paths, names, strict=True)]
 
 
-def _matching(wanted: Path) -> list[Path]:
+def _matching(pattern: Path) -> list[Path]:
     """The data files at a path: itself, those of a folder by name, or those of a glob; sorted."""
-    if wanted.is_dir():
+    if pattern.is_dir():
         paths = [
             path
-            for path in wanted.iterdir()
+            for path in pattern.iterdir()
             if path.is_file() and path.name.lower().rstrip().endswith(_SUFFIXES)
         ]
         return sorted(path for path in paths if not path.name.startswith("."))
-    if wanted.exists():
-        return [wanted]
-    matches = {Path(match) for match in glob.glob(str(wanted), recursive=True)}  # noqa: PTH207
+    if pattern.exists():
+        return [pattern]
+    matches = {Path(match) for match in glob.glob(str(pattern), recursive=True)}  # noqa: PTH207
     return sorted(path for path in matches if path.is_file())
 
 
-def _not_found(data: str, wanted: Path, schema: Schema, base: Path) -> str:
-    known = ", ".join(source.name for source in schema.sources) or "none"
-    if wanted.is_dir():
+def _not_found(data: str, path: Path, schema: Schema, base: Path) -> str:
+    source_names = ", ".join(source.name for source in schema.sources) or "none"
+    if path.is_dir():
         return f"{data} is a folder without a data file in it (one that ends in {', '.join(_SUFFIXES)})"
     relative = not Path(data).expanduser().is_absolute()
-    stands = Path(os.environ.get("PWD", base))  # where the command was typed, if no shell came in between
-    if relative and stands != base and _matching(stands / data):
+    working_folder = Path(os.environ.get("PWD", base))  # the folder that the command was typed in
+    if relative and working_folder != base and _matching(working_folder / data):
         return (
             f"{data} does not exist in the project's folder, {base}, where relative paths start. It does "
-            f"exist in {stands}, where you stand: give its full path, -P data={stands / data}"
+            f"exist in {working_folder}, where you stand: give its full path, -P data={working_folder / data}"
         )
     started = "; relative paths start in the project's folder" if relative else ""
     return (
-        f"there is no file, folder or match at {data} (looked in {wanted.parent}{started}), and the schema "
-        f"has no source of that name; it has: {known}"
+        f"there is no file, folder or match at {data} (looked in {path.parent}{started}), and the schema "
+        f"has no source of that name; it has: {source_names}"
     )
 
 
@@ -220,22 +220,25 @@ def _from_source(source: Source, cache: Path, base: Path, patience: Patience) ->
     return download(source.url, cache, source.sha256, patience)
 
 
-def _described(files: list[LocalFile], named: Source | None, schema: Schema) -> Located:
-    """The files with what the schema's sources say of them."""
+def _described(files: list[LocalFile], named_source: Source | None, schema: Schema) -> Located:
+    """The files with the kind, outcome coding and format that the schema's sources state."""
     by_content = {source.sha256: source for source in schema.sources if source.sha256 is not None}
-    files = [_with_format(file, named or by_content.get(file.sha256), schema) for file in files]
+    files = [_with_format(file, named_source or by_content.get(file.sha256), schema) for file in files]
     kinds: set[DataKind] = {
         by_content[file.sha256].kind if file.sha256 in by_content else "private" for file in files
     }
     kind: DataKind = next(iter(kinds)) if len(kinds) == 1 else "private"
     codings = {
-        _coding(named or by_content.get(file.sha256) or _source_by_target(file, schema), schema): file.name
+        _coding(
+            named_source or by_content.get(file.sha256) or _source_by_target(file, schema), schema
+        ): file.name
         for file in files
     }
     if len(codings) > 1:
-        said = "; ".join(f"{name} has {coding[0]}" for coding, name in codings.items())
+        codings_in_words = "; ".join(f"{name} has {coding[0]}" for coding, name in codings.items())
         raise SourceError(
-            f"the files code the outcome in different ways ({said}): prepare them as one data set each"
+            f"the files code the outcome in different ways ({codings_in_words}): prepare them as one data "
+            "set each"
         )
     target_column, positive, ignore = next(iter(codings))
     content = [
@@ -255,13 +258,13 @@ def _described(files: list[LocalFile], named: Source | None, schema: Schema) -> 
 
 
 def _with_format(file: LocalFile, source: Source | None, schema: Schema) -> LocalFile:
-    """The file with what its source, or else the schema, says of how it is written."""
-    said = {
+    """The file with the format that its source, or else the schema, states."""
+    stated = {
         field.name: (getattr(source.format, field.name) if source else None)
         or getattr(schema.format, field.name)
         for field in fields(Format)
     }
-    return replace(file, format=Format(**said))
+    return replace(file, format=Format(**stated))
 
 
 def _coding(source: Source | None, schema: Schema) -> tuple[str, tuple[Code, ...], tuple[str, ...]]:
@@ -271,16 +274,16 @@ def _coding(source: Source | None, schema: Schema) -> tuple[str, tuple[Code, ...
 
 
 def _source_by_target(file: LocalFile, schema: Schema) -> Source | None:
-    """The source whose own target column a file has instead of the schema's: a copy of that source."""
+    """The source whose target column a file has instead of the schema's: the file is a copy of it."""
     candidates = {source.target: source for source in schema.sources if source.target is not None}
     if not candidates:
         return None
     names = header(file)
-    own = [schema.target.name, *(spelling.name for spelling in schema.target.spellings)]
-    if any(name in names for name in own):
+    schema_names = [schema.target.name, *(spelling.name for spelling in schema.target.spellings)]
+    if any(name in names for name in schema_names):
         return None
-    found = [source for target, source in candidates.items() if target in names]
-    return found[0] if len(found) == 1 else None
+    matches = [source for target, source in candidates.items() if target in names]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _series(table: pa.Table, name: str, file: LocalFile) -> pd.Series[Any]:

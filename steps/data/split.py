@@ -1,8 +1,8 @@
-"""Training, validation and test rows, told apart by a hash of each row's canonical feature values, or of its
+"""Split rows into training, validation and test by a hash of each row's canonical feature values, or of its
 person where the schema names a column for that.
 
-So exact repeats of a row never straddle two parts, and a row never changes sides when the data grows, is
-reordered, or writes 1 as 1.0 or "1". The target has no part in it.
+So exact repeats of a row are always in the same part, and a row never changes its part when the data grows,
+is reordered, or writes 1 as 1.0 or "1". The target does not influence the split.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ def row_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
 
 
 def group_keys(frame: pd.DataFrame, schema: Schema) -> NDArray[np.uint64]:
-    """What decides a row's side, shape (rows,): its person where the data name one, else its own key.
+    """The key that decides a row's part, shape (rows,): of its person where the data name one, else its own.
 
-    All rows of a person are then on one side, and two people of equal answers may be on two.
+    All rows of a person are then in one part; two people with equal answers may be in different parts.
     """
     return by_person(frame, row_keys(frame, schema))
 
 
 def by_person(frame: pd.DataFrame, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The same from row keys that are known already."""
+    """Group keys, given the row keys."""
     if PERSON_COLUMN not in frame:
         return keys
     person = np.asarray(frame[PERSON_COLUMN], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Tables of text (CSV and its relatives) as their rows stand: values are text until validation reads them."""
+"""Read tables of text (CSV and its relatives); values stay text until validation reads them."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ _BLOCK_BYTES = 8 << 20
 
 @lru_cache(maxsize=256)
 def format_of(file: LocalFile) -> TextFormat:
-    """How a file is written, names of its columns among it. Raises SourceError."""
+    """How a file is written, including the names of its columns. Raises SourceError."""
     with unpacked(file) as stream:
         return text_format.find(stream, file)
 
 
-def tables(file: LocalFile, rows: int, names: list[str], wanted: list[str]) -> Iterator[pa.Table]:
+def tables(file: LocalFile, rows: int, names: list[str], selected: list[str]) -> Iterator[pa.Table]:
     """Tables of at most `rows` rows in which every column is a dictionary of text."""
     import pyarrow as pa
 
-    held: list[pa.RecordBatch] = []
+    batches: list[pa.RecordBatch] = []
     count = 0
-    for batch in _batches(file, names, wanted):
-        held.append(batch)
+    for batch in _batches(file, names, selected):
+        batches.append(batch)
         count += batch.num_rows
         while count >= rows:
-            table = pa.Table.from_batches(held).unify_dictionaries()
+            table = pa.Table.from_batches(batches).unify_dictionaries()
             yield table.slice(0, rows)
-            rest = table.slice(rows)
-            held, count = rest.to_batches(), rest.num_rows
+            remainder = table.slice(rows)
+            batches, count = remainder.to_batches(), remainder.num_rows
     if count:
-        yield pa.Table.from_batches(held).unify_dictionaries()
+        yield pa.Table.from_batches(batches).unify_dictionaries()
 
 
 def _batches(
-    file: LocalFile, names: list[str], wanted: list[str], *, threads: bool = True
+    file: LocalFile, names: list[str], selected: list[str], *, threads: bool = True
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    text = pa.dictionary(pa.int32(), pa.string())  # a short table of the distinct texts, and places in it
-    found = format_of(file)
+    text = pa.dictionary(pa.int32(), pa.string())  # the distinct texts, and the index of each value in them
+    layout = format_of(file)
     widths: list[tuple[int | None, int]] = []
 
     def note(row: Any) -> str:
@@ -58,8 +58,8 @@ def _batches(
         return "error"
 
     with unpacked(file) as packed:
-        stream = text_format.as_utf8(packed, found.encoding)
-        for _ in range(found.skipped + 1):
+        stream = text_format.as_utf8(packed, layout.encoding)
+        for _ in range(layout.skipped + 1):
             stream.readline(_HEADER_BYTES)
         try:
             yield from arrow_csv.open_csv(
@@ -68,15 +68,15 @@ def _batches(
                     column_names=names, block_size=_BLOCK_BYTES, use_threads=threads
                 ),
                 parse_options=arrow_csv.ParseOptions(
-                    delimiter=found.separator, newlines_in_values=True, invalid_row_handler=note
+                    delimiter=layout.separator, newlines_in_values=True, invalid_row_handler=note
                 ),
                 convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, text), include_columns=wanted, check_utf8=True
+                    column_types=dict.fromkeys(names, text), include_columns=selected, check_utf8=True
                 ),
             )
         except UnicodeDecodeError:
             raise SourceError(
-                f"{file.name} is not {found.encoding} text: correct format: encoding in the schema"
+                f"{file.name} is not {layout.encoding} text: correct format: encoding in the schema"
             ) from None
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
@@ -84,23 +84,23 @@ def _batches(
             # Only a reader without threads numbers the rows.
             number = re.search(r"Row #(\d+)", str(error))
             if threads and number is None:
-                for _ in _batches(file, names, wanted, threads=False):
+                for _ in _batches(file, names, selected, threads=False):
                     pass
             where = f" in row {number[1]} after the header" if number else ""
-            raise SourceError(_fault(file, found, names, where, widths, str(error))) from None
+            raise SourceError(_fault(file, layout, names, where, widths, str(error))) from None
 
 
 def _fault(
     file: LocalFile,
-    found: TextFormat,
+    layout: TextFormat,
     names: list[str],
     where: str,
     widths: list[tuple[int | None, int]],
     error: str,
 ) -> str:
-    """What a table of text is broken by, without the text."""
+    """The message about a table of text that cannot be read; it quotes no text."""
     if widths:
-        sign = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}[found.separator]
+        sign = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}[layout.separator]
         return (
             f"{file.name} has {widths[0][1]} values{where}, where its header has {len(names)} columns: mend "
             f"the row (a {sign} inside a value needs quotes around the value)"

@@ -1,6 +1,7 @@
-"""How a table of text is written: found out from its first lines where they leave no doubt.
+"""Detect how a table of text is written, from its first lines.
 
-Where they do, the message names the key of the schema that says it (`format`). No message holds a value.
+Where these are ambiguous, the error names the key of the schema that settles it (`format`). No message holds
+a value.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class TextFormat:
 
     @property
     def in_words(self) -> str:
-        """What is not as most files have it; empty where all is."""
-        said = [
+        """Differences from plain CSV; empty where there are none."""
+        differences = [
             f"{_SEPARATORS.get(self.separator, self.separator)} between values"
             if self.separator != ","
             else "",
@@ -49,28 +50,28 @@ class TextFormat:
             if self.skipped
             else "",
         ]
-        return ", ".join(part for part in said if part)
+        return ", ".join(part for part in differences if part)
 
 
 def find(stream: IO[bytes], file: LocalFile) -> TextFormat:
-    """How a file is written, from its head and from what the schema says. Raises SourceError."""
-    asked = file.format
+    """How a file is written, from its head and from the format that the schema states. Raises SourceError."""
+    stated = file.format
     head = stream.read(_HEAD_BYTES)
-    encoding = asked.encoding or is_utf16(head) or "utf-8"
+    encoding = stated.encoding or is_utf16(head) or "utf-8"
     text = _decoded(head, encoding, file)
     lines = _lines(text, complete=len(head) < _HEAD_BYTES, file=file)
-    separator, skipped = asked.separator, 0
-    if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):
-        separator, skipped, lines = separator or told[1], 1, lines[1:]
+    separator, skipped = stated.separator, 0
+    if lines and (separator_line := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):
+        separator, skipped, lines = separator or separator_line[1], 1, lines[1:]
     if separator is not None and separator not in _SEPARATORS:
         raise SourceError(
             f"{file.name} says that {separator!r} stands between its values: use , ; a tab or |"
         )
     separator, titles = _layout(lines, separator, file)
     records = list(_records(lines[titles:], separator, file))
-    found = TextFormat(separator, encoding=encoding, skipped=skipped + titles, thousands=asked.thousands)
-    found = replace(found, names=tuple(_names(records, file)))
-    return replace(found, decimal=asked.decimal or _decimal(records[1:], found, file))
+    detected = TextFormat(separator, encoding=encoding, skipped=skipped + titles, thousands=stated.thousands)
+    detected = replace(detected, names=tuple(_names(records, file)))
+    return replace(detected, decimal=stated.decimal or _decimal(records[1:], detected, file))
 
 
 def _decoded(head: bytes, encoding: str, file: LocalFile) -> str:
@@ -89,7 +90,7 @@ def _decoded(head: bytes, encoding: str, file: LocalFile) -> str:
 
 
 def _lines(text: str, *, complete: bool, file: LocalFile) -> list[str]:
-    """Lines of the head, with their ends; without the last where it may be cut off."""
+    """Lines of the head, with their line ends; without the last line where it may be cut off."""
     first = text.split("\n", 1)[0]
     if "\r" in first.rstrip("\r"):
         raise SourceError(f"the lines of {file.name} end in a carriage return alone: save it with line feeds")
@@ -97,9 +98,12 @@ def _lines(text: str, *, complete: bool, file: LocalFile) -> list[str]:
     return lines if complete or len(lines) < 2 else lines[:-1]
 
 
-def _layout(lines: Sequence[str], asked: str | None, file: LocalFile) -> tuple[str, int]:
-    """The separator, and how many lines stand before the header: the first that as many rows follow."""
-    candidates = [asked] if asked else list(_SEPARATORS)
+def _layout(lines: Sequence[str], separator: str | None, file: LocalFile) -> tuple[str, int]:
+    """The separator, and the number of lines before the header.
+
+    The header is the first line that is followed by rows of as many values.
+    """
+    candidates = [separator] if separator else list(_SEPARATORS)
     for titles in range(min(_MOST_TITLE_LINES, max(1, len(lines)))):
         fitting = [
             sign
@@ -116,7 +120,7 @@ def _layout(lines: Sequence[str], asked: str | None, file: LocalFile) -> tuple[s
             )
         if fitting:
             return fitting[0], titles
-    # No line is followed by rows of its width: one column, or rows at fault, which the reader names.
+    # No line is followed by rows of its width: one column, or broken rows, which the reader reports.
     widths = {sign: len(next(_records(lines, sign, file), [])) for sign in candidates}
     return max(candidates, key=lambda sign: widths[sign]), 0
 
@@ -156,13 +160,13 @@ def _names(records: Sequence[Sequence[str]], file: LocalFile) -> list[str]:
     return names
 
 
-def _decimal(rows: Sequence[Sequence[str]], found: TextFormat, file: LocalFile) -> str:
-    """The decimal sign of the numbers in some rows; a point where nothing tells."""
+def _decimal(rows: Sequence[Sequence[str]], detected: TextFormat, file: LocalFile) -> str:
+    """The decimal sign of the numbers in some rows; a point where no number has one."""
     values = [value.strip() for row in rows for value in row]
     points = any(_DECIMAL_POINT.fullmatch(value) for value in values)
     commas = any(_DECIMAL_COMMA.fullmatch(value) for value in values)
     in_doubt = any(_COMMA_AND_THREE.fullmatch(value) for value in values)
-    if commas and points and found.thousands is None:
+    if commas and points and detected.thousands is None:
         raise SourceError(
             f"{file.name} has numbers with a decimal comma and numbers with a decimal point: say which is "
             f"meant "
@@ -171,12 +175,12 @@ def _decimal(rows: Sequence[Sequence[str]], found: TextFormat, file: LocalFile) 
         )
     if commas:
         return ","
-    if in_doubt and not points and found.thousands is None:
+    if in_doubt and not points and detected.thousands is None:
         raise SourceError(
             f"{file.name} has numbers such as 1,234: say what the comma is with the schema's key format: "
             '{thousands: ","} where it groups digits, {decimal: ","} where it is the decimal sign'
         )
-    return "." if found.thousands != "." else ","
+    return "." if detected.thousands != "." else ","
 
 
 def _is_number(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""Rows against the schema: which are fit to learn from, which are not, and why.
+"""Check rows against the schema: which are valid, which are rejected, and why.
 
-Every row is looked at and every problem is found at once. A row that breaks a rule is kept as it was written,
-with its reasons; messages and counts name columns and rules, never a value.
+Every row is checked, and all problems are reported at once. A row that breaks a rule is kept as it was
+written, with its reasons; messages and counts name columns and rules, never a value.
 """
 
 from __future__ import annotations
@@ -70,11 +70,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows told apart. Both frames keep each row's position in what was checked as their index.
+    """Valid and rejected rows. The index of both frames is a row's position in the frame that was checked.
 
     `valid`: the features in the schema's order (float64 or str, NaN for missing), `__target__` and
-    `__file__`. `rejected`: every column as text, and `__reason__`; `unlabelled` of them lack nothing but the
-    target.
+    `__file__`. `rejected`: every column as text, and `__reason__`; `unlabelled` of them lack only the target.
     """
 
     valid: pd.DataFrame
@@ -102,13 +101,13 @@ def read_cells(raw: pd.DataFrame, schema: Schema) -> Cells:
     `raw` has every feature of the schema (`check` refuses it otherwise).
     """
     values: dict[str, Any] = {}
-    broken: dict[str, NDArray[np.bool_]] = {}
+    masks: dict[str, NDArray[np.bool_]] = {}
     for column in schema.columns:
-        read, faults = _feature(raw[column.name], column)
+        parsed, faults = _feature(raw[column.name], column)
         wrong = np.logical_or.reduce([mask for _, mask in faults])
-        values[column.name] = pd.Series(read).mask(wrong)
-        broken[column.name] = wrong
-    return Cells(pd.DataFrame(values), broken)
+        values[column.name] = pd.Series(parsed).mask(wrong)
+        masks[column.name] = wrong
+    return Cells(pd.DataFrame(values), masks)
 
 
 def check(
@@ -119,11 +118,11 @@ def check(
     require_target: bool = True,
     ignore: Sequence[str] = (),
 ) -> Checked:
-    """Tell the rows of a raw frame apart.
+    """Separate the valid rows of a raw frame from the rejected ones.
 
     With `require_target` every valid row has an int8 `__target__` of 0 or 1. Without it no row is rejected
-    for its target: `__target__` is float64 with NaN where there is none or an unknown one, and absent if the
-    column is. Raises ValidationError if a needed column is missing.
+    for its target: `__target__` is float64 with NaN where it is missing or unknown, and absent if the column
+    is. Raises ValidationError if a needed column is missing.
     """
     needed = [*schema.feature_names, *([target_column] if require_target else [])]
     present = [str(name) for name in raw.columns if name != FILE_COLUMN]
@@ -131,14 +130,14 @@ def check(
 
     rows = len(raw)
     headers = _headers_inside(raw, needed)
-    broken: list[tuple[str, str, NDArray[np.bool_]]] = []
+    faults_by_column: list[tuple[str, str, NDArray[np.bool_]]] = []
     if headers.any():
-        broken.append((needed[0], HEADER_INSIDE, headers))
+        faults_by_column.append((needed[0], HEADER_INSIDE, headers))
     valid: dict[str, Any] = {}
     for column in schema.columns:
         valid[column.name], faults = _feature(raw[column.name], column)
         faults = [(rule, mask & ~headers) for rule, mask in faults]
-        broken += [(column.name, rule, mask) for rule, mask in faults if mask.any()]
+        faults_by_column += [(column.name, rule, mask) for rule, mask in faults if mask.any()]
     labelled = np.ones(rows, dtype=np.bool_)
     unknown = np.zeros(rows, dtype=np.bool_)
     if target_column in raw:
@@ -148,26 +147,28 @@ def check(
         if len(schema.target.levels) > 2 and set(positive) == set(schema.target.positive):
             valid[LEVEL_COLUMN] = _level(raw[target_column], schema)
 
-    problems = [Problem(name, rule, int(mask.sum())) for name, rule, mask in broken]
+    problems = [Problem(name, rule, int(mask.sum())) for name, rule, mask in faults_by_column]
     if unknown.any():
         problems.append(Problem(target_column, UNKNOWN_TARGET, int(unknown.sum())))
     if require_target and unknown.any():
-        broken.append((target_column, UNKNOWN_TARGET, unknown))
-    faulty = np.logical_or.reduce([np.zeros(rows, dtype=np.bool_), *(mask for *_, mask in broken)])
-    bare = ~labelled & ~faulty if require_target else np.zeros(rows, dtype=np.bool_)
+        faults_by_column.append((target_column, UNKNOWN_TARGET, unknown))
+    is_broken = np.logical_or.reduce(
+        [np.zeros(rows, dtype=np.bool_), *(mask for *_, mask in faults_by_column)]
+    )
+    is_unlabelled = ~labelled & ~is_broken if require_target else np.zeros(rows, dtype=np.bool_)
     if require_target and not labelled.all():
-        broken.append((target_column, UNLABELLED, ~labelled & ~unknown))
+        faults_by_column.append((target_column, UNLABELLED, ~labelled & ~unknown))
 
     for name in (PERSON_COLUMN, WEIGHT_COLUMN, FILE_COLUMN):
         if name in raw:
             valid[name] = raw[name].array
-    good = ~(faulty | bare)
+    is_valid = ~(is_broken | is_unlabelled)
     frame = pd.DataFrame(valid, copy=False)
-    if not good.all():
-        frame = frame[good]
+    if not is_valid.all():
+        frame = frame[is_valid]
     if require_target:
         frame[TARGET_COLUMN] = frame[TARGET_COLUMN].astype(np.int8)
-    known = {
+    known_columns = {
         *needed,
         target_column,
         *ignore,
@@ -178,21 +179,21 @@ def check(
     }
     return Checked(
         frame,
-        _rejected(raw, np.flatnonzero(~good), broken, schema),
+        _rejected(raw, np.flatnonzero(~is_valid), faults_by_column, schema),
         tuple(sorted(problems)),
-        int(bare.sum()),
-        tuple(name for name in present if name not in known),
+        int(is_unlabelled.sum()),
+        tuple(name for name in present if name not in known_columns),
     )
 
 
 def _headers_inside(raw: pd.DataFrame, names: Sequence[str]) -> NDArray[np.bool_]:
     """Rows that hold the names of their columns, as where two files were joined; shape (rows,)."""
-    said = np.zeros(len(raw), dtype=np.intp)
+    names_in_row = np.zeros(len(raw), dtype=np.intp)
     for name in names:
         values = raw[name]
         if isinstance(values.dtype, pd.CategoricalDtype) and name in values.cat.categories:
-            said += np.asarray(values == name, dtype=np.intp)
-    return said >= max(2, len(names) / 2)
+            names_in_row += np.asarray(values == name, dtype=np.intp)
+    return names_in_row >= max(2, len(names) / 2)
 
 
 def merged(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -211,7 +212,7 @@ def merged(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 def described(problems: Sequence[Problem], schema: Schema, *, exact: bool = False) -> str:
     """One indented line for each problem, with what the schema allows.
 
-    A log or a summary may be read by anybody, so a few rows are not counted; `exact` does, for a terminal.
+    A log or a summary may be public, so small counts are not given; `exact` gives them, for a terminal.
     """
     lines = [
         f"  {problem.column}: {_rule_text(problem.column, problem.rule, schema)}"
@@ -227,11 +228,11 @@ def _feature(
     values: pd.Series[Any], column: Column
 ) -> tuple[NDArray[np.float64] | pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
     """Canonical values of a feature and the masks of the rows that break each rule."""
-    found, faults = _text_feature(values, column) if column.is_text else _number_feature(values, column)
+    parsed, faults = _text_feature(values, column) if column.is_text else _number_feature(values, column)
     if column.required:
-        lacking = np.asarray(pd.isna(found)) & ~np.logical_or.reduce([mask for _, mask in faults])
-        faults.append((NO_ANSWER, lacking))
-    return found, faults
+        unanswered = np.asarray(pd.isna(parsed)) & ~np.logical_or.reduce([mask for _, mask in faults])
+        faults.append((NO_ANSWER, unanswered))
+    return parsed, faults
 
 
 def _text_feature(
@@ -239,82 +240,82 @@ def _text_feature(
 ) -> tuple[pd.Series[Any], list[tuple[str, NDArray[np.bool_]]]]:
     codes = column.codes if isinstance(column, LevelledColumn) else ()
     index, words = canonical.texts(values, codes, column.missing)
-    known = np.isin(np.array([*words, ""], dtype=object), np.array(codes, dtype=object))
+    is_level = np.isin(np.array([*words, ""], dtype=object), np.array(codes, dtype=object))
     lower = {str(code).lower() for code in codes}
     alike = np.array([*(word.lower() in lower for word in words), False])
-    unknown = (index >= 0) & ~known[index]
-    named = pd.array([*words, None], dtype="str")
+    unknown = (index >= 0) & ~is_level[index]
+    texts = pd.array([*words, None], dtype="str")
     faults = [(UNKNOWN_LEVEL, unknown & ~alike[index]), (OTHER_CASE, unknown & alike[index])]
-    return pd.Series(named.take(index)), faults
+    return pd.Series(texts.take(index)), faults
 
 
 def _number_feature(
     values: pd.Series[Any], column: Column
 ) -> tuple[NDArray[np.float64], list[tuple[str, NDArray[np.bool_]]]]:
     number, wrong = canonical.numbers(values, column.missing)
-    faults = _no_numbers(values, wrong) if wrong.any() else []
+    faults = _not_numbers(values, wrong) if wrong.any() else []
     if isinstance(column, NumericColumn):
         return number, [*faults, (OUT_OF_RANGE, (number < column.minimum) | (number > column.maximum))]
     unknown = ~np.isin(number, np.array(column.codes, dtype=np.float64)) & ~np.isnan(number)
     return number, [*faults, (UNKNOWN_LEVEL, unknown)]
 
 
-def _no_numbers(values: pd.Series[Any], wrong: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Which values that are no numbers would be with another decimal sign, or without groups of digits."""
+def _not_numbers(values: pd.Series[Any], wrong: NDArray[np.bool_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Split values that are not numbers by cause: a decimal comma, grouped digits, or anything else."""
     index, distinct = canonical.distinct(values)
     words = [*(str(value).strip() for value in distinct), ""]
     comma = np.array([bool(_DECIMAL_COMMA.fullmatch(word)) for word in words])[index] & wrong
     grouped = np.array([bool(_GROUPED.fullmatch(word)) for word in words])[index] & wrong & ~comma
-    rest = wrong & ~comma & ~grouped
-    return [(NOT_A_NUMBER, rest), (DECIMAL_COMMA, comma), (GROUPED_DIGITS, grouped)]
+    other = wrong & ~comma & ~grouped
+    return [(NOT_A_NUMBER, other), (DECIMAL_COMMA, comma), (GROUPED_DIGITS, grouped)]
 
 
 def _target(
     values: pd.Series[Any], schema: Schema, positive: Sequence[Code]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Outcome 1.0 or 0.0, NaN where there is none or an unknown one; and the mask of the unknown ones."""
-    # A source may code the outcome otherwise; the schema's positive codes are then no valid answer.
+    """Outcome 1.0 or 0.0, NaN where it is missing or unknown; and the mask of the unknown values."""
+    # A source may code the outcome differently; the schema's positive codes are then not valid.
     negative = [code for code in schema.target.levels if code not in schema.target.positive]
-    same = set(positive) == set(schema.target.positive)
-    known = list(schema.target.levels) if same else [*negative, *positive]
+    is_schema_coding = set(positive) == set(schema.target.positive)
+    codes = list(schema.target.levels) if is_schema_coding else [*negative, *positive]
     missing = schema.target.missing
-    if any(isinstance(code, str) for code in known):
-        index, words = canonical.texts(values, known, missing)
-        labels = {canonical.text(code): float(code in positive) for code in known}
+    if any(isinstance(code, str) for code in codes):
+        index, words = canonical.texts(values, codes, missing)
+        labels = {canonical.text(code): float(code in positive) for code in codes}
         table = np.array([labels.get(word, np.nan) for word in words] + [np.nan])
         outcome = table[index]
         return outcome, np.isnan(outcome) & (index >= 0)
     number, wrong = canonical.numbers(values, missing)
     outcome = np.isin(number, np.array(positive, dtype=np.float64)).astype(np.float64)
-    unknown = wrong | (~np.isin(number, np.array(known, dtype=np.float64)) & ~np.isnan(number))
+    unknown = wrong | (~np.isin(number, np.array(codes, dtype=np.float64)) & ~np.isnan(number))
     outcome[unknown | np.isnan(number)] = np.nan
     return outcome, unknown
 
 
 def _level(values: pd.Series[Any], schema: Schema) -> NDArray[np.float64]:
-    """Place of each answer among the target's levels; NaN where it is none of them."""
+    """Index of each answer among the target's levels; NaN where it is none of them."""
     levels, missing = list(schema.target.levels), schema.target.missing
     if any(isinstance(code, str) for code in levels):
         index, words = canonical.texts(values, levels, missing)
-        places = {canonical.text(code): float(place) for place, code in enumerate(levels)}
-        return np.array([places.get(word, np.nan) for word in words] + [np.nan])[index]
+        index_by_text = {canonical.text(code): float(position) for position, code in enumerate(levels)}
+        return np.array([index_by_text.get(word, np.nan) for word in words] + [np.nan])[index]
     number, _ = canonical.numbers(values, missing)
     level = np.full(len(number), np.nan)
-    for place, code in enumerate(levels):
-        level[number == float(code)] = place
+    for position, code in enumerate(levels):
+        level[number == float(code)] = position
     return level
 
 
 def _rejected(
     raw: pd.DataFrame,
     positions: NDArray[np.intp],
-    broken: Sequence[tuple[str, str, NDArray[np.bool_]]],
+    faults_by_column: Sequence[tuple[str, str, NDArray[np.bool_]]],
     schema: Schema,
 ) -> pd.DataFrame:
     part = raw.iloc[positions]
     content = {name: _as_text(part[name]) for name in part.columns}
     reasons = np.full(len(positions), "", dtype=object)
-    for name, rule, mask in broken:
+    for name, rule, mask in faults_by_column:
         hit = mask[positions]
         joint = np.where(reasons[hit] == "", "", "; ")
         reasons[hit] = reasons[hit] + joint + f"{name}: {_rule_text(name, rule, schema)}"
@@ -338,7 +339,7 @@ def _rule_text(name: str, rule: str, schema: Schema) -> str:
 
 
 def _allowed(problem: Problem, schema: Schema) -> str:
-    """The levels of a column, for a person who has others."""
+    """The levels of a column in parentheses, for a message about another level."""
     column = next((column for column in schema.columns if column.name == problem.column), None)
     if not isinstance(column, LevelledColumn) or problem.rule not in (
         UNKNOWN_LEVEL,
@@ -347,8 +348,8 @@ def _allowed(problem: Problem, schema: Schema) -> str:
     ):
         return ""
     levels = [format_code(code) for code in column.codes]
-    more = f", ... ({len(levels)} in all)" if len(levels) > _MOST_LEVELS else ""
-    return f" (the schema has {', '.join(levels[:_MOST_LEVELS])}{more})"
+    remainder = f", ... ({len(levels)} in all)" if len(levels) > _MOST_LEVELS else ""
+    return f" (the schema has {', '.join(levels[:_MOST_LEVELS])}{remainder})"
 
 
 def _file_of(raw: pd.DataFrame) -> str:
@@ -357,14 +358,16 @@ def _file_of(raw: pd.DataFrame) -> str:
     return str(raw[FILE_COLUMN].iloc[0])
 
 
-def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence[str], file: str) -> None:
+def check_columns(
+    present: Sequence[str], needed: Sequence[str], known_columns: Sequence[str], file: str
+) -> None:
     """Raise ValidationError, with what the file lacks and what it has beyond `known`, if it lacks any."""
     missing = [name for name in needed if name not in present]
     if not missing:
         return
-    extra = [name for name in present if name not in known]
+    extra = [name for name in present if name not in known_columns]
     if len(missing) == len(needed) and len(needed) > 1:
-        # Without a header the first person's answers stand here: no name is shown.
+        # Without a header these are the answers of the first person: show no name.
         raise ValidationError(
             f"none of the {len(present)} names in the first line of {file} is a column that the schema needs "
             f"({len(needed)} of them, first {', '.join(needed[:3])}). If the file has no header, add one; "
@@ -373,9 +376,11 @@ def check_columns(present: Sequence[str], needed: Sequence[str], known: Sequence
         )
     lines = [f"{file} lacks {len(missing)} of the {len(needed)} columns that the schema needs:"]
     for name in missing:
-        close = difflib.get_close_matches(name.lower(), [other.lower() for other in extra], n=1, cutoff=0.7)
-        near = next((other for other in extra if close and other.lower() == close[0]), None)
-        lines.append(f"  - {name}" + (f"    (is it {near}?)" if near else ""))
+        close = difflib.get_close_matches(
+            name.lower(), [candidate.lower() for candidate in extra], n=1, cutoff=0.7
+        )
+        similar = next((candidate for candidate in extra if close and candidate.lower() == close[0]), None)
+        lines.append(f"  - {name}" + (f"    (is it {similar}?)" if similar else ""))
     if extra:
         lines.append("and has what the schema does not know:")
         lines += [f"  + {name}" for name in extra[:30]]

@@ -1,4 +1,4 @@
-"""Canonical values: one form for each value, whatever the file wrote (`1`, `1.0`, `"1"`, `True`).
+"""Canonical values: one form for each value, however a file writes it (`1`, `1.0`, `"1"`, `True`).
 
 Number columns become float64, text columns become categories of stripped text; null, empty and the schema's
 missing codes become NaN. Validation and the split both start from these values, so they agree about them.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# What files write for "no value", besides null and the schema's own codes.
+# Texts that mean "no value", besides null and the schema's own codes.
 MISSING_TEXT = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 
@@ -41,12 +41,12 @@ def numbers(
         result = plain.astype(np.float64)  # always a copy: missing codes are written into it
         wrong = np.isinf(result)
     else:
-        index, found = distinct(values)
-        read = [_number(value, words) for value in found]
+        index, unique = distinct(values)
+        parsed = [_number(value, words) for value in unique]
         # One more entry at the end: index -1 means null and picks it.
-        table = np.array([0.0 if value is None else value for value in read] + [math.nan])
-        broken = np.array([value is None for value in read] + [False])
-        result, wrong = table[index], broken[index]
+        table = np.array([0.0 if value is None else value for value in parsed] + [math.nan])
+        is_invalid = np.array([value is None for value in parsed] + [False])
+        result, wrong = table[index], is_invalid[index]
     for code in codes:
         result[result == code] = np.nan
     result[wrong] = np.nan
@@ -62,19 +62,19 @@ def texts(
     A word such as `None` means missing unless the schema has it as a level. Whole numbers lose their `.0`,
     as text too where the schema knows them without.
     """
-    known = {text(level) for level in levels}
+    level_texts = {text(level) for level in levels}
     codes = {text(code) for code in missing}
-    nothing = (MISSING_TEXT - known) | codes
-    index, found = distinct(values)
+    nothing = (MISSING_TEXT - level_texts) | codes
+    index, unique = distinct(values)
     positions: dict[str, int] = {}
-    table = np.full(len(found) + 1, -1, dtype=np.int64)
-    for place, value in enumerate(found):
+    table = np.full(len(unique) + 1, -1, dtype=np.int64)
+    for position, value in enumerate(unique):
         word = text(value)
-        whole = re.sub(r"\.0+$", "", word)
-        if word not in known | codes and whole in known | codes:
-            word = whole
+        without_zeros = re.sub(r"\.0+$", "", word)
+        if word not in level_texts | codes and without_zeros in level_texts | codes:
+            word = without_zeros
         if word not in nothing:
-            table[place] = positions.setdefault(word, len(positions))
+            table[position] = positions.setdefault(word, len(positions))
     return table[index], list(positions)
 
 
@@ -93,7 +93,7 @@ def _number(value: object, words: frozenset[str]) -> float | None:
             return math.nan
         if word.lower() in _TRUTH:
             return _TRUTH[word.lower()]
-        if "_" in word:  # Python reads 1_000 as a number, files do not mean it
+        if "_" in word:  # Python reads 1_000 as a number, data files do not
             return None
         value = word
     try:

@@ -275,7 +275,7 @@ def _score_table(
     names = list(schema.feature_names)
     plan = reading.plan(file, schema, located.target_column)
     stored = [name for name in table.column_names if name in plan.names(names)]
-    frame = reading.meant(sources.frame_of(table.select(stored), file), plan)
+    frame = reading.convert(sources.frame_of(table.select(stored), file), plan)
     checked = validation.check(frame, schema, located.target_column, located.positive, require_target=False)
     risk = np.full(len(frame), np.nan)
     valid = np.asarray(checked.valid.index)

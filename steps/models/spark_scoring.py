@@ -85,7 +85,7 @@ def score(
 
     def score_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            frame = reading.meant(batch.reset_index(drop=True), plans[0])
+            frame = reading.convert(batch.reset_index(drop=True), plans[0])
             checked = validation.check(frame, schema, target, positive, require_target=False)
             yield scored_batch(batch, checked, broadcast_model.value, schema.feature_names, names)
 
