@@ -1,5 +1,4 @@
-"""The record of change: every attempt to replace a champion is one document in the store, whatever came of
-it.
+"""The record of change: one document in the store for every attempt to replace a champion.
 
 An attempt is a pair of candidate and test rows that was not judged before. Its document is the artifact
 `attempt.json` of promote's run; tags of that run let the store find it without reading artifacts. An approval
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 DOCUMENT = "attempt.json"
 YEAR = timedelta(days=365)
 
-# What differs from the champion: a first model has none to differ from.
+# What differs from the champion; "first" where there is no champion.
 Kind = Literal["first", "data", "code", "pins", "hyperparameters", "recalibration", "none"]
 
 _MODEL, _PAIR, _DIGEST, _CANDIDATE = "attempt.model", "attempt.pair", "attempt.judged", "attempt.candidate"
@@ -41,10 +40,10 @@ class Attempt:
     """One attempt, as the record of change keeps it.
 
     `at`: ISO 8601, UTC. `number`: of the last 365 days, 0 where nothing was compared. `kinds`: what differs
-    from the champion. `candidate` and `test_rows` are the digests that make the pair, None where it was
-    stopped before a model was fitted. `limits`: those of the schema. `moves_anchor`:
-    once it is champion the anchor moves to it. `anchor_change`: ROC AUC less the anchor's. `version_tags`:
-    what the registered version carries, so that an approval needs this document alone.
+    from the champion. `candidate` and `test_rows` are the digests that make the pair, None where the attempt
+    ended before a model was fitted. `limits`: the gates of the schema. `moves_anchor`: a promotion moves the
+    anchor to the candidate. `anchor_change`: ROC AUC minus the anchor's. `version_tags`: the tags of the
+    registered version, so that an approval needs this document alone.
     """
 
     at: str
@@ -77,19 +76,17 @@ class Attempt:
 
     @property
     def judged(self) -> str:
-        """Digest of the pair and all that it was judged by."""
+        """Digest of the pair, the models that it was compared with, and the limits."""
         return judged_by(self.pair, self.champion, self.anchor, self.limits)
 
 
 def pair_of(candidate: str, test_rows: str) -> str:
-    """Digest that an attempt is known by."""
+    """Digest of candidate and test rows, by which attempts are counted."""
     return digest([candidate, test_rows])
 
 
 def judged_by(pair: str, champion: str | None, anchor: str | None, limits: Mapping[str, Any]) -> str:
-    """Digest of a pair, the models that it was compared with, and the limits: with the same, so is the
-    verdict.
-    """
+    """Digest of a pair, the models that it was compared with, and the limits: these decide the verdict."""
     return digest([pair, champion, anchor, limits])
 
 
@@ -108,9 +105,9 @@ def keep(step: Context[Values], attempt: Attempt) -> None:
 
 def read(client: MlflowClient, run_id: str, folder: Path) -> Attempt:
     """The attempt of a run; `folder` takes the downloaded file."""
-    place = folder / f"attempt-{run_id}"
-    place.mkdir(exist_ok=True)
-    document = Path(client.download_artifacts(run_id, DOCUMENT, str(place)))
+    target = folder / f"attempt-{run_id}"
+    target.mkdir(exist_ok=True)
+    document = Path(client.download_artifacts(run_id, DOCUMENT, str(target)))
     return documents.from_json(Attempt, json.loads(document.read_text(encoding="utf-8")), DOCUMENT)
 
 
@@ -120,16 +117,16 @@ def history(client: MlflowClient, model: str, folder: Path) -> list[Attempt]:
     return [read(client, run.info.run_id, folder) for run in reversed(runs)]
 
 
-def number_of(client: MlflowClient, model: str, pair: str, now: datetime) -> int:
-    """The number of an attempt among those of the last 365 days, itself included: pairs count once."""
-    since = int((now - YEAR).timestamp() * 1000)
+def number_of(client: MlflowClient, model: str, pair: str, moment: datetime) -> int:
+    """The number of an attempt among those of the last 365 days, itself included; a pair counts once."""
+    since = int((moment - YEAR).timestamp() * 1000)
     runs = tracking.tagged_runs(client, {_MODEL: model})
     pairs = {run.data.tags[_PAIR] for run in runs if run.info.start_time >= since}
     return len((pairs | {pair}) - {""})
 
 
 def same(client: MlflowClient, judged: str) -> Run | None:
-    """The newest run that judged the same candidate by the same, or None."""
+    """The newest run whose attempt has this digest (`Attempt.judged`), or None."""
     runs = tracking.tagged_runs(client, {_DIGEST: judged}, limit=1)
     return runs[0] if runs else None
 
@@ -141,7 +138,7 @@ def of_candidate(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def kinds_of(candidate: Mapping[str, str], champion: Mapping[str, str] | None) -> tuple[Kind, ...]:
-    """What differs between two fitted models, from the tags of their runs."""
+    """The differences between two fitted models, from the tags of their runs."""
     if champion is None:
         return ("first",)
     if "recalibrated_from" in candidate:

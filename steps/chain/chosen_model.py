@@ -1,4 +1,4 @@
-"""Which model scores rows or is compared with: the champion, or one that a person names."""
+"""Choose the model that scores rows or is compared with new rows: the champion, or a named one."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class Chosen:
     evaluate_run_id: str | None = None
 
 
-def choose(step: Context[Values], asked: str, kind: str) -> Chosen:
+def choose(step: Context[Values], name: str, kind: str) -> Chosen:
     """The model that `-P model=` names: champion, models:/name/version, models:/name@alias, runs:/id or a
     folder.
 
-    `champion` is that of the schema's registered model for this kind of data. A model of made-up people
-    answers for real ones only if it is named. Made-up people take the champion of real ones where they have
-    none; where there is none at all, one is made with the chain's defaults. Raises UserError.
+    `champion` is the champion of the schema's registered model for this kind of data. A model of made-up
+    people scores real ones only if it is named. Data of made-up people use the champion of real people where
+    they have none; where there is none at all, the chain trains one with its defaults. Raises UserError.
     """
-    if asked == registry.CHAMPION:
+    if name == registry.CHAMPION:
         return _champion(step, kind)
-    if asked.startswith("models:/"):
-        return _registered(step, asked.removeprefix("models:/"), asked)
-    if asked.startswith("runs:/"):
-        run_id = asked.removeprefix("runs:/").partition("/")[0]
+    if name.startswith("models:/"):
+        return _registered(step, name.removeprefix("models:/"), name)
+    if name.startswith("runs:/"):
+        run_id = name.removeprefix("runs:/").partition("/")[0]
         if not tracking.has_artifacts(step.client, run_id, ("model/MLmodel",)):
-            raise UserError(f"{asked}: this store has no such run with a model in it")
+            raise UserError(f"{name}: this store has no such run with a model in it")
         return Chosen(f"the model of run {run_id[:8]}", run_id, run_id, None)
-    folder = files.path_of(asked, step.project)
+    folder = files.path_of(name, step.project)
     if (folder / "MLmodel").is_file():
         return Chosen(f"the model in {folder.name}", _content(folder), None, folder)
     raise UserError(
-        f"there is no model {asked!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
+        f"there is no model {name!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
         "folder with "
         "an MLmodel file in it"
     )
@@ -81,7 +81,7 @@ def fetch_reference(step: Context[Values], chosen: Chosen) -> Any:
 
 
 def find_reference(step: Context[Values], chosen: Chosen) -> Any:
-    """The same, or None where there is none."""
+    """The `reference.json` document that was made with the model, or None."""
     if chosen.folder is not None:
         import json
 
@@ -99,12 +99,12 @@ def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
 
     document = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
     inputs = yaml.safe_load((document.get("signature") or {}).get("inputs") or "[]")
-    taken = {str(column.get("name")) for column in inputs}
-    if taken and taken != set(names):
-        lacking, unknown = sorted(set(names) - taken), sorted(taken - set(names))
+    inputs_taken = {str(column.get("name")) for column in inputs}
+    if inputs_taken and inputs_taken != set(names):
+        missing, superfluous = sorted(set(names) - inputs_taken), sorted(inputs_taken - set(names))
         raise UserError(
             f"{chosen.label} was trained on other columns than the schema has: it does not know "
-            f"{', '.join(lacking) or 'none'}, and needs {', '.join(unknown) or 'none'} more. Name the "
+            f"{', '.join(missing) or 'none'}, and needs {', '.join(superfluous) or 'none'} more. Name the "
             "schema that it "
             "was trained with (-P schema=)"
         )
@@ -119,7 +119,7 @@ def is_made_up(folder: Path) -> bool:
 
 
 def made_up_note(folder: Path, chosen: Chosen, kind: str) -> str:
-    """What every output says where a model of made-up people answers for real ones; empty otherwise."""
+    """The note on every output where a model of made-up people scores real ones; empty otherwise."""
     if kind == "synthetic" or not is_made_up(folder):
         return ""
     return (
@@ -137,7 +137,7 @@ def _champion(step: Context[Values], kind: str) -> Chosen:
                 step.log.info("note: %s has no champion; %s is used instead", expected, name)
             return _version(step, name, version)
     if kind == "synthetic":
-        return _made(step)
+        return _new_champion(step)
     made_up = registered_name(step.schema, "synthetic")
     remedy = "train one on labelled rows (mlflow run . -P data=...), or name a model with -P model="
     if registry.alias_version(step.client, made_up, registry.CHAMPION) is not None:
@@ -145,8 +145,8 @@ def _champion(step: Context[Values], kind: str) -> Chosen:
     raise UserError(f"{expected} has no champion, and these data are {kind}: {remedy}")
 
 
-def _made(step: Context[Values]) -> Chosen:
-    """A champion made now: the chain with its defaults, on the data that they name."""
+def _new_champion(step: Context[Values]) -> Chosen:
+    """Train a champion: run the chain with its defaults, on the data that they name."""
     step.log.info("there is no champion yet: one is made with the chain's defaults")
     name = registered_name(step.schema, step.chain.make_champion().tags["data_kind"])
     version = registry.alias_version(step.client, name, registry.CHAMPION)
@@ -166,15 +166,15 @@ def _version(step: Context[Values], name: str, version: str) -> Chosen:
     return Chosen(f"{name} version {version}", digest, registered.run_id, None, version, evaluated)
 
 
-def _registered(step: Context[Values], rest: str, asked: str) -> Chosen:
-    name, at, alias = rest.partition("@")
+def _registered(step: Context[Values], reference: str, address: str) -> Chosen:
+    name, at, alias = reference.partition("@")
     version: str | None
     if at:
         version = registry.alias_version(step.client, name, alias)
     else:
-        name, _, version = rest.rpartition("/")
+        name, _, version = reference.rpartition("/")
     if not name or not version:
-        raise UserError(f"{asked}: this registry has no such model")
+        raise UserError(f"{address}: this registry has no such model")
     return _version(step, name, version)
 
 

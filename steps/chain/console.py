@@ -1,7 +1,7 @@
-"""What a person sees of the project's messages: the one place that configures logging.
+"""Messages on the console: the only module that configures logging.
 
-Messages of level INFO are the lines that a person reads while a command works, on standard output, as they
-are. Warnings and errors say where they come from and how grave they are; errors go to standard error.
+Messages of level INFO go to standard output unchanged: a person reads them while a command works. Warnings
+and errors start with their source and level; errors go to standard error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CLEAR = "\r\x1b[2K"
 
 
 class _Console(logging.Handler):
-    """Writes to the standard streams of the moment, each line at once."""
+    """Writes to the current standard streams, and flushes each line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -25,7 +25,7 @@ class _Console(logging.Handler):
 
 
 def configure() -> None:
-    """Show this project's messages, once, however often it is called."""
+    """Show this project's messages; calling it again changes nothing."""
     logger = logging.getLogger("steps")
     if not logger.handlers:
         logger.addHandler(_Console())
@@ -34,6 +34,6 @@ def configure() -> None:
 
 
 def show_progress(text: str) -> None:
-    """What is going on, on a terminal only: the next line takes its place."""
+    """Show what is being done, on a terminal only; the next line replaces it."""
     if sys.stdout.isatty():
         print(f"{_CLEAR}{text}", end="", flush=True)

@@ -1,4 +1,4 @@
-"""What a step's work is given and what it gives back; the only thing a step knows of the chain around it."""
+"""The input and the result of a step's work; a step knows nothing else of the chain around it."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
     from steps.data.schema import Schema
     from steps.data.sources import Located
 
-# Of the values that a step was given; a step further down takes all that the steps above it take.
+# The values of a step; a later step takes all the parameters that the steps before it take.
 V_co = TypeVar("V_co", bound="Values", covariant=True)
 
-# What a caller must tell apart stands in this file, beside MLProject: exit codes do not survive `mlflow run`.
+# The file beside MLProject that tells a caller the verdict: exit codes do not survive `mlflow run`.
 VERDICT = "verdict.json"
 
-# The same for drift, whose verdict is about data and not about a candidate.
+# The same for drift, whose verdict is about data instead of a candidate.
 DRIFT = "drift.json"
 
-# Under this name main hands the other model's evaluation to promote, which shows it in the report.
+# The name under which main passes the other model's evaluation to promote, which shows it in the report.
 BESIDE = "evaluate other"
 
 # The step that fits the model of a role.
 FITTED_BY: Mapping[Role, str] = {"tuned": "tune", "baseline": "train"}
 
-# Each role and the one beside it in a chain.
+# Each role and the other role of its chain.
 OTHER: Mapping[Role, Role] = {"tuned": "baseline", "baseline": "tuned"}
 
-# Set by a chain's leader for the steps that it starts, if the server knows no data set records.
+# Set by the process that starts a chain, for its steps, if the server has no data set records.
 NO_DATASETS = "CHAIN_NO_DATASETS"
 
-# Labels of subgroups come from the schema and hold what MLflow's names may not.
+# Characters that MLflow's names may not hold; labels of subgroups from the schema may hold them.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. :/]")
 
 
 @dataclass(frozen=True)
 class StepRun:
-    """A finished run of a step, and what its result is."""
+    """A finished run of a step, and the digest of its result."""
 
     step: str
     run_id: str
@@ -59,11 +59,11 @@ class StepRun:
 
 @dataclass(frozen=True)
 class Result:
-    """What a step's work comes to.
+    """The result of a step's work.
 
-    digest: of its result. tags: for its run. lines: what a person should know beside the result.
-    summary: its result in one line, without the step's name. It is kept as a tag and shown again where the
-    result is reused, so it holds nothing that the store must not.
+    digest: of the result. tags: for its run. lines: further messages for a person. summary: the result in one
+    line, without the step's name; it is kept as a tag and shown again where the result is reused, so it must
+    not hold private data.
     """
 
     digest: str = ""
@@ -74,10 +74,10 @@ class Result:
 
 
 class Chain(Protocol):
-    """What a step may ask of the chain around it; `steps.chain.pipeline` answers."""
+    """The interface of the chain for a step; `steps.chain.pipeline` implements it."""
 
     def locate(self, data: str) -> Located:
-        """The files behind what a person calls data, found and downloaded once. Raises SourceError."""
+        """The files that `-P data=` names, located and downloaded once. Raises SourceError."""
 
     def find_runs(self, tags: Mapping[str, str]) -> Sequence[Run]:
         """Runs of the store, of any status, that carry all these tags, newest first."""
@@ -86,10 +86,10 @@ class Chain(Protocol):
         """Run ids of results by name, from the chain that started this process; empty where none did."""
 
     def results_above(self, step: str, values: Values) -> Mapping[str, StepRun]:
-        """The results that a step needs: those that were handed over, or found and made now."""
+        """The results that a step needs: handed over by the chain, or else reused or made now."""
 
     def ensure(self, step: str, values: Values) -> StepRun:
-        """The run that holds a step's result: one from before, or one made now, with what it needs above it.
+        """The run that holds a step's result: an earlier run, or a new one after the steps that it needs.
 
         Raises UserError where the step fails.
         """
@@ -103,10 +103,10 @@ class Chain(Protocol):
 
 @dataclass(frozen=True)
 class Context(Generic[V_co]):
-    """A step at work: its parameters, the results above it, and where its own results go.
+    """A running step: its parameters, the results that it needs, and the run that takes its own results.
 
-    `upstream` has the results that the step needs, by step; it is empty for a step that asks for them itself
-    (`chain.results_above`). `fingerprint` is that of a step whose result can be reused.
+    `upstream` has the results that the step needs, by step; it is empty for a step that requests them itself
+    (`chain.results_above`). `fingerprint` is None for a step whose result is never reused.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Context(Generic[V_co]):
 
     @property
     def log(self) -> logging.Logger:
-        """For what a person should read while the step works."""
+        """The logger for messages that a person reads while the step works."""
         return logging.getLogger(f"steps.{self.name}")
 
     @property
@@ -162,12 +162,12 @@ class Context(Generic[V_co]):
         self.client.log_artifact(self.run_id, str(file), str(Path(path).parent) if "/" in path else None)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log those of the numbers that are finite, in one call; names lose what MLflow does not take."""
+        """Log the finite numbers, in one call; characters that MLflow refuses are removed from the names."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        timestamp = int(time.time() * 1000)
         finite = [
-            Metric(_NOT_IN_NAMES.sub("", name), float(value), now, 0)
+            Metric(_NOT_IN_NAMES.sub("", name), float(value), timestamp, 0)
             for name, value in metrics.items()
             if math.isfinite(value)
         ]

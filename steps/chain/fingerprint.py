@@ -1,14 +1,13 @@
-"""What a run's result depends on, as digests: inputs, parameters, code, versions of packages, pins.
+"""Everything that a run's result depends on, as digests: inputs, parameters, code, package versions, pins.
 
-Two runs of a step with the same fingerprint compute the same thing, so the second may take the first one's
-result. Two that differ in their pins alone, the packages that only serve a model, differ in how a model is
+Two runs of a step with the same fingerprint compute the same result, so the second may reuse that of the
+first. Two that differ only in their pins (the packages that only serve a model) differ in how the model is
 packed, not in what was fitted.
 
-Code counts as the interpreter sees it: the syntax tree of the step's module and of every module of this
-repository that it imports, however deep. What the result does not depend on does not count: comments,
-layout, docstrings, imports for types, and what runs only when a module is started as a script (the wiring
-of the chain). A module that reads files of the repository names them in a literal `READS` tuple (paths or
-globs beside it), and they count.
+The code is compared as syntax trees: of the step's module and of every module of this repository that it
+imports, directly or indirectly. Comments, layout, docstrings, imports for types, and code that runs only when
+a module is started as a script (the wiring of the chain) do not count. A module that reads files of the
+repository names them in a literal `READS` tuple (paths or globs beside it), and their content counts.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def digest(value: object) -> str:
 class Fingerprint:
     """The parts that a result depends on, each name -> digest or value.
 
-    versions: of the packages that decide its numbers. pins: of more that are packed with a model.
+    versions: of the packages that decide its numbers. pins: of further packages that serve its model.
     """
 
     inputs: Mapping[str, str]
@@ -57,7 +56,7 @@ class Fingerprint:
         return digest([self.inputs, self.parameters, self.code, self.versions])
 
     def tags(self) -> dict[str, str]:
-        """MLflow tags that let a later run say what has changed since this one."""
+        """MLflow tags from which a later run can tell what has changed since this one."""
         return {
             "fingerprint": self.digest,
             "fingerprint.fit": self.fit_digest,
@@ -74,12 +73,12 @@ class Fingerprint:
         """The fingerprint that `tags` wrote.
 
         Raises:
-            KeyError: the run carries none, or one of a version of this project that computed it otherwise.
+            KeyError: the run carries none, or one that another version of this project computed differently.
         """
         return cls(*(json.loads(tags[f"fingerprint.{part}"]) for part in _PARTS))
 
     def changes_since(self, earlier: Fingerprint) -> list[str]:
-        """What differs from an earlier fingerprint, one phrase each, most telling first."""
+        """The differences from an earlier fingerprint, a phrase each, the most informative first."""
 
         def phrase(part: str, name: str, old: str | None, new: str | None) -> str:
             if part == "parameters":
@@ -90,9 +89,13 @@ class Fingerprint:
 
         changes = []
         for part in _PARTS:
-            ours, theirs = getattr(self, part), getattr(earlier, part)
-            names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-            changes += [phrase(part, name, theirs.get(name), ours.get(name)) for name in names]
+            new_values, old_values = getattr(self, part), getattr(earlier, part)
+            names = sorted(
+                name
+                for name in new_values.keys() | old_values.keys()
+                if new_values.get(name) != old_values.get(name)
+            )
+            changes += [phrase(part, name, old_values.get(name), new_values.get(name)) for name in names]
         return changes
 
 
@@ -100,21 +103,23 @@ def code(module: str, project: Path) -> dict[str, str]:
     """Digest of each file that a module's behaviour depends on, by its path in the project."""
     files: dict[str, str] = {}
     queue = [module]
-    seen: set[str] = set()
+    visited: set[str] = set()
     while queue:
         name = queue.pop()
-        if name in seen:
+        if name in visited:
             continue
-        seen.add(name)
+        visited.add(name)
         path = _source(name, project)
         if path is None:
             continue
         content, reads, imports = _module(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
         files[path.relative_to(project).as_posix()] = content
-        for read in reads:
-            matches = sorted(path.parent.glob(read))
+        for pattern in reads:
+            matches = sorted(path.parent.glob(pattern))
             if not matches:
-                raise FileNotFoundError(f"{path.name} lists {read!r} in READS, and no such file is beside it")
+                raise FileNotFoundError(
+                    f"{path.name} lists {pattern!r} in READS, and no such file is beside it"
+                )
             files.update({file.relative_to(project).as_posix(): _content(file) for file in matches})
         queue.extend(imports)
     return files
@@ -122,13 +127,13 @@ def code(module: str, project: Path) -> dict[str, str]:
 
 @functools.cache
 def _module(source: str, name: str, is_package: bool) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Digest of a module as it runs, the files that it reads, its imports; steps share most modules."""
+    """Digest of a module's code, the files that it reads, its imports; steps share most modules."""
     tree = _Essence().visit(ast.parse(source))
     return digest(ast.dump(tree)), _reads(tree), tuple(_imports(tree, name, is_package=is_package))
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Installed version of each of these packages that is there; `python` is the interpreter."""
+    """Version of each of these packages that is installed; `python` is the interpreter."""
     installed = {}
     for name in packages:
         if name == "python":
@@ -177,7 +182,7 @@ def _reads(tree: ast.Module) -> tuple[str, ...]:
 
 
 class _Essence(ast.NodeTransformer):
-    """Leaves out docstrings and the blocks that run only for type checkers or for a script."""
+    """Removes docstrings and the blocks that run only for type checkers or in a script."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         test = ast.unparse(node.test)

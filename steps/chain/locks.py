@@ -1,6 +1,6 @@
-"""One chain at a time in a store, and a store that is created by one process only.
+"""Locks: one chain at a time uses a store, and one process creates it.
 
-The operating system gives a lock back however its holder ends.
+The operating system releases a lock when its holder ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _DEPTH = "CHAIN_DEPTH"
 
 @contextlib.contextmanager
 def initialised(uri: str) -> Iterator[None]:
-    """Hold back others while a local store may be under creation: two creators at once destroy it.
+    """Hold the lock for the creation of a local store: two processes that create it at once destroy it.
 
-    A file with something in it may be half a store, so it is no sign that creation is over.
+    A file that is not empty may be a store that is only half created, so it does not show that the creation
+    is complete.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -38,10 +39,10 @@ def initialised(uri: str) -> Iterator[None]:
 
 
 def set_half_store_aside(uri: str) -> Path | None:
-    """Rename a local store whose creation was cut off before anything was recorded in it; where it is then.
+    """Rename a local store whose creation was interrupted before a run was recorded; the new path, or None.
 
-    MLflow cannot go on creating it, and says so in SQL. Call this only from `init_store`; another process may
-    still be creating the file.
+    MLflow cannot continue its creation and fails with an SQL error. Call this only from `init_store`; another
+    process may still be creating the file.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -56,16 +57,16 @@ def set_half_store_aside(uri: str) -> Path | None:
         except (MlflowException, SQLAlchemyError):
             if _holds_runs(path):
                 return None
-            aside = path.with_name(path.name + ".half")
-            path.replace(aside)
+            new_path = path.with_name(path.name + ".half")
+            path.replace(new_path)
             for leftover in ("-journal", "-wal", "-shm"):
                 path.with_name(path.name + leftover).unlink(missing_ok=True)
-            return aside
+            return new_path
     return None
 
 
 def _holds_runs(path: Path) -> bool:
-    """Whether an SQLite file holds runs, or is none that can be read."""
+    """Whether an SQLite file holds runs; True for a file that cannot be read."""
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
@@ -91,11 +92,11 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def plain_address(uri: str) -> str:
-    """The address of the same store, with as little of it quoted as may be.
+    """The address of the same store, quoted as little as possible.
 
-    MLflow makes the folder of an SQLite address without decoding it: for a store in `a b` an empty `a%20b`
-    beside it, and where that may not be written it fails. What cannot stand there as it is (`%`, `?`) is left
-    out by an address that starts in the working folder.
+    MLflow creates the folder of an SQLite address without decoding it: for a store in `a b` it creates an
+    empty `a%20b`, and fails where it may not. An address relative to the working folder avoids the characters
+    that must be quoted (`%`, `?`).
     """
     path = sqlite_path(uri)
     if path is None or "%" not in uri:
@@ -107,7 +108,7 @@ def plain_address(uri: str) -> str:
 
 
 def lock_path(uri: str, cache: Path) -> Path:
-    """Where the chain's lock of a store is: beside a local store, in the cache for a remote one."""
+    """The path of a store's chain lock: beside a local store, in the cache for a remote one."""
     path = sqlite_path(uri)
     if path is not None:
         return path.with_name(path.name + ".lock")
@@ -116,20 +117,19 @@ def lock_path(uri: str, cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def chain_lock(path: Path, what: str) -> Iterator[int]:
-    """Be the only chain of a store while the block runs; yields this process' depth in its chain.
+def chain_lock(path: Path, step: str) -> Iterator[int]:
+    """Hold a store's chain lock while the block runs; yields the depth of this process in its chain.
 
-    A chain's leader holds lock 0 and each
-    process that it starts the lock of its own depth, so that a step which outlives a killed leader is
-    waited for as well.
+    The first process of a chain holds lock 0, and each process that it starts holds the lock of its depth. So
+    the next chain also waits for a step that outlives a killed first process.
     """
     depth = int(os.environ.get(_DEPTH, "-1")) + 1
-    holder = f"{what} (process {os.getpid()} on {socket.gethostname()})"
-    with _flock(path.with_name(f"{path.name}.{depth}") if depth else path, holder, _say_who):
+    holder = f"{step} (process {os.getpid()} on {socket.gethostname()})"
+    with _flock(path.with_name(f"{path.name}.{depth}") if depth else path, holder, _log_waiting):
         if depth == 0:
             for orphan in sorted(path.parent.glob(glob.escape(path.name) + ".*")):
                 if orphan.suffix.removeprefix(".").isdigit():
-                    with _flock(orphan, waiting=_say_who):
+                    with _flock(orphan, waiting=_log_waiting):
                         pass
         os.environ[_DEPTH] = str(depth)
         try:
@@ -140,13 +140,13 @@ def chain_lock(path: Path, what: str) -> Iterator[int]:
                 os.environ[_DEPTH] = str(depth - 1)
 
 
-def _say_who(holder: str) -> None:
+def _log_waiting(holder: str) -> None:
     log.info("waiting for another chain in this store: %s", holder or "its holder gave no name")
 
 
 @contextlib.contextmanager
 def _flock(path: Path, holder: str = "", waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a file's lock; `waiting` is told who holds it if that is somebody else."""
+    """Hold a file's lock; `waiting` is called with the name of another holder before waiting for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:

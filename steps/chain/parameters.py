@@ -1,4 +1,4 @@
-"""From what a person types to the typed values of an entry point, and back. MLProject alone has defaults."""
+"""Read the typed values of an entry point from texts, and write them. Only MLProject has defaults."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def declared(project: Path) -> dict[str, dict[str, str]]:
 
 
 def entry_point(kind: type[Values]) -> str:
-    """The entry point whose parameters a class holds: they bear the same name."""
+    """The entry point whose parameters a class holds; it has the name of the class in small letters."""
     return kind.__name__.lower()
 
 
 def parse(kind: type[V], project: Path, argv: Sequence[str] | None = None) -> V:
-    """Values of an entry point from a command line of `--name value`; every problem is named at once.
+    """Values of an entry point from a command line of `--name value`; all problems are reported at once.
 
     Raises:
         UserError: an unknown parameter, or a value of the wrong kind or range.
@@ -43,22 +43,22 @@ def parse(kind: type[V], project: Path, argv: Sequence[str] | None = None) -> V:
     for name, default in names.items():
         parser.add_argument(f"--{name}", default=default)
     try:
-        known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        parsed, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     except argparse.ArgumentError as error:
         raise UserError(f"{step}: {error}") from None
     if unknown:
         stray = ", ".join(part.removeprefix("--") for part in unknown if part.startswith("--")) or unknown[0]
         raise UserError(f"{step} has no parameter {stray}; it has {', '.join(sorted(names))}")
-    return check(vars(known), kind)
+    return check(vars(parsed), kind)
 
 
 def given(kind: type[V], project: Path, texts: Mapping[str, str]) -> V:
-    """Values of an entry point of which some are given, and MLProject has the rest. Raises UserError."""
+    """Values of an entry point: some are given, the others are MLProject's defaults. Raises UserError."""
     return parse(kind, project, [f"--{name}={text}" for name, text in texts.items()])
 
 
 def check(raw: Mapping[str, str], kind: type[V]) -> V:
-    """Typed values of raw texts, or a UserError that names every one that will not do."""
+    """Typed values of raw texts. Raises UserError, which names every invalid one."""
     readers, values, problems = _readers(kind), {}, []
     for name, text in raw.items():
         try:
@@ -71,19 +71,19 @@ def check(raw: Mapping[str, str], kind: type[V]) -> V:
 
 
 def texts(values: Values) -> dict[str, str]:
-    """The values as `-P name=value` and MLProject write them; `check` gives them back."""
+    """The values as texts, as `-P name=value` and MLProject write them; `check` reads them."""
     return {
-        one.name: _write(getattr(values, one.name))
-        for one in sorted(dataclasses.fields(values), key=lambda one: one.name)
+        field.name: _write(getattr(values, field.name))
+        for field in sorted(dataclasses.fields(values), key=lambda field: field.name)
     }
 
 
 def from_words(words: Sequence[str]) -> dict[str, str]:
     """`-P name=value` pairs as `mlflow run` takes them. Raises UserError for anything else."""
     pairs: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = (next(rest, "") if word == "-P" else "").partition("=")
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = (next(remaining, "") if word == "-P" else "").partition("=")
         if not (name and equals):
             raise UserError(f"{word!r} is not of the form -P name=value")
         pairs[name] = value
@@ -97,7 +97,7 @@ def to_words(pairs: Mapping[str, str]) -> list[str]:
 
 def _readers(kind: type[Values]) -> dict[str, Read]:
     hints = get_type_hints(kind, include_extras=True)
-    return {one.name: get_args(hints[one.name])[1] for one in dataclasses.fields(kind)}
+    return {field.name: get_args(hints[field.name])[1] for field in dataclasses.fields(kind)}
 
 
 def _write(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""How steps hang together: what each needs, whether an earlier run can serve, and how one is run.
+"""The steps and their dependencies: what each needs, whether an earlier run can be reused, how it is run.
 
-`STEPS` describes every step. What it says, with the data, the code and the installed packages, gives a
-step's fingerprint; a finished run with the same fingerprint whose results are still there is reused, by the
-chain (`main`) and by every entry point on its own.
+`STEPS` describes every step. This description, the data, the code and the installed packages give a step's
+fingerprint. The chain (`main`), and every entry point on its own, reuses a finished run with the same
+fingerprint whose results still exist.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ log = logging.getLogger("steps.chain")
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Among what a step needs, this stands for the step that fits the model in question: tune or train.
+# In StepSpec.needs: the step that fits the model of the role in question, tune or train.
 FITTED = "the fitted model"
 
-# The parts of the schema that say what a row is and what a model may answer.
+# The parts of the schema that define the rows and the answers of a model.
 _MODEL_PARTS = ("name", "disclaimer", "columns", "target")
 
 _UPSTREAM = "CHAIN_UPSTREAM"
@@ -45,17 +45,17 @@ _OLDER = "its earlier runs carry fingerprints of an older version"
 
 @dataclass(frozen=True)
 class StepSpec:
-    """What a step is: its parameters, and all that decides whether an earlier result can serve.
+    """A step: its parameters, and everything that decides whether an earlier result can be reused.
 
     values: the typed parameters of its entry point.
     needs: the steps whose results it takes, in their order; `FITTED` stands for tune or train.
-    parameters: those that change its own result; those of the steps above it act through their results.
-    schema_parts: what it reads of the schema beside the rows; gates are read by no such step.
+    parameters: those that change its own result; those of the steps it needs act through their results.
+    schema_parts: the parts of the schema that it reads; no such step reads the gates.
     reads_data: its result depends on the files behind `-P data=`.
-    packages: those that decide its numbers or what it writes down; a test compares them with its imports.
-    pins: more packages that serve its model. A change of one packs the model again and fits nothing.
-    results: artifacts that have to be there for its result to be still there; a step without is never reused.
-    judges: the file beside MLProject in which it leaves its verdict.
+    packages: those that decide its numbers or its documents; a test compares them with its imports.
+    pins: further packages that serve its model. A change of one packs the model again and fits nothing.
+    results: artifacts that must exist for its result to be reused; a step without them is never reused.
+    judges: the file beside MLProject into which it writes its verdict.
     """
 
     values: type[Values]
@@ -71,7 +71,7 @@ class StepSpec:
 
 _TABLES = ("python", "numpy", "pandas", "pyarrow")
 _FITS = (*_TABLES, "scikit-learn", "scipy", "interpret-core")
-_READS = ("openpyxl",)  # where it is installed
+_READS = ("openpyxl",)  # if it is installed
 _SERVES = ("httptools", "mlflow", "skops", "uvloop")
 
 STEPS: Mapping[str, StepSpec] = {
@@ -131,9 +131,9 @@ STEPS: Mapping[str, StepSpec] = {
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a step: the run to reuse, or why there is none.
+    """What to do about a step: the run to reuse, or the reasons why there is none.
 
-    `same_fit`, where there is nothing to reuse: a run whose model can be packed again instead of fitted.
+    `same_fit`, where there is no run to reuse: a run whose model can be packed again instead of fitted.
     """
 
     step: str
@@ -153,17 +153,17 @@ def upstream_of(step: str, values: Values) -> tuple[str, ...]:
 
 @dataclass
 class Chain:
-    """The steps' results in one store, for one schema; steps see it as `steps.chain.context.Chain`."""
+    """The steps' results in one store, for one schema; steps use it as `steps.chain.context.Chain`."""
 
     client: MlflowClient
     schema: Schema
     schema_file: str
     cache: Path
-    _known: dict[str, StepRun] = field(default_factory=dict)
+    _results: dict[str, StepRun] = field(default_factory=dict)
     _located: dict[str, Located] = field(default_factory=dict)
 
     def locate(self, data: str) -> Located:
-        """The files behind what a person calls data, found and downloaded once. Raises SourceError."""
+        """The files that `-P data=` names, located and downloaded once. Raises SourceError."""
         from steps.data import downloads, sources
 
         if data not in self._located:
@@ -201,13 +201,13 @@ class Chain:
         )
 
     def decide(self, step: str, values: Values, upstream: Mapping[str, StepRun]) -> Decision:
-        """Whether an earlier run can serve for a step, and if not, why."""
+        """The earlier run that can be reused for a step, or the reasons why there is none."""
         current = self.fingerprint_of(step, values, upstream)
-        same = self._finished({"fingerprint": current.digest})
-        reusable, why_not = self._first_usable(step, same)
+        equal_runs = self._finished({"fingerprint": current.digest})
+        reusable, why_not = self._first_usable(step, equal_runs)
         if reusable is not None:
             return Decision(step, current, reusable)
-        if same:
+        if equal_runs:
             return Decision(step, current, reasons=(why_not,))
         same_fit = None
         if STEPS[step].pins:
@@ -220,7 +220,7 @@ class Chain:
         return tracking.finished_runs(self.client, tags, limit=20)
 
     def _first_usable(self, step: str, runs: Sequence[Run]) -> tuple[StepRun | None, str]:
-        """The newest run whose results can serve, or why the newest of all cannot."""
+        """The newest run whose results can be reused, or why the newest of all cannot."""
         reasons = []
         for run in runs:
             if run.data.tags.get("stopped_by") == "timeout":
@@ -232,27 +232,32 @@ class Chain:
         return None, reasons[0] if reasons else ""
 
     def own_changes(self, step: str, values: Values) -> tuple[str, ...]:
-        """What is new about a step's own parameters, code and versions; empty where an earlier run had it.
+        """The changes of a step's own parameters, code and versions; empty where an earlier run had the same.
 
-        For a step whose input is not known yet: with such a change it runs, whatever that comes to.
+        For a step whose input is not known yet: after such a change it runs, whatever its input will be.
         """
         current = self.fingerprint_of(step, values, {})
         earlier, never = self._earlier(step, values)
-        changes = [replace(current, inputs=one.inputs).changes_since(one) for one in earlier]
+        changes = [
+            replace(current, inputs=earlier_fingerprint.inputs).changes_since(earlier_fingerprint)
+            for earlier_fingerprint in earlier
+        ]
         return () if [] in changes else tuple(changes[0]) if changes else (never,)
 
     def _earlier(self, step: str, values: Values) -> tuple[list[fingerprint.Fingerprint], str]:
-        """Fingerprints of a step's finished runs, newest first, and what to say where there is none."""
+        """Fingerprints of a step's finished runs, newest first, and the reason where there is none."""
         tags = {"step": step, "schema": self.schema.name}
         if step == "evaluate" and isinstance(values, Evaluate):
             tags["model"] = values.model
         runs = tracking.finished_runs(self.client, tags, limit=50)
         comparable = [run.data.tags for run in runs if "fingerprint.fit" in run.data.tags]
         older = any("fingerprint" in run.data.tags for run in runs)
-        return [fingerprint.Fingerprint.from_tags(one) for one in comparable], _OLDER if older else _NEVER
+        return [
+            fingerprint.Fingerprint.from_tags(run_tags) for run_tags in comparable
+        ], _OLDER if older else _NEVER
 
     def _is_intact(self, step: str, run: Run) -> bool:
-        """Whether a run's results are still where it left them, whole."""
+        """Whether a run's results still exist, unchanged."""
         if step == "preprocess":
             from steps.data import prepared
 
@@ -261,47 +266,47 @@ class Chain:
         return tracking.has_artifacts(self.client, run.info.run_id, STEPS[step].results)
 
     def ensure(self, step: str, values: Values) -> StepRun:
-        """The run that holds a step's result: one from before, or one made now, with what it needs above it.
+        """The run that holds a step's result: an earlier run, or a new one after the steps that it needs.
 
         Raises:
             UserError: the step failed; its own output has said why.
         """
         key = label(step, values)
-        if key in self._known:
-            return self._known[key]
+        if key in self._results:
+            return self._results[key]
         needs = {name: self.ensure(name, values) for name in upstream_of(step, values)}
         if isinstance(values, Reusable) and values.fresh:
             reasons: tuple[str, ...] = ("fresh=true",)
         else:
             decision = self.decide(step, values, needs)
             if decision.reusable is not None:
-                _tell(key, "reused", decision.reusable)
-                self._known[key] = decision.reusable
+                _log_step(key, "reused", decision.reusable)
+                self._results[key] = decision.reusable
                 return decision.reusable
             reasons = decision.reasons
         console.show_progress(f"{key} runs, because {listed(reasons)} ...")
         started = time.monotonic()
-        self._known[key] = _step_run(step, self.launch(step, values, needs))
-        _tell(key, f"{time.monotonic() - started:.0f} s", self._known[key], reasons)
-        return self._known[key]
+        self._results[key] = _step_run(step, self.launch(step, values, needs))
+        _log_step(key, f"{time.monotonic() - started:.0f} s", self._results[key], reasons)
+        return self._results[key]
 
     def launch(self, step: str, values: Values, needs: Mapping[str, StepRun]) -> Run:
         """Run a step's entry point as a nested MLflow Project run; returns the run that has the result.
 
-        That is another one where somebody else finished the same step meanwhile. `needs` is what the step
-        gets by `handed_over`. Raises UserError if it failed.
+        This is another run if another process finished the same step meanwhile. The step gets `needs` by
+        `handed_over`. Raises UserError if it failed.
         """
         import mlflow
         from mlflow.exceptions import ExecutionException
 
         accepted = parameters.declared(PROJECT)[step]
-        given = {name: text for name, text in parameters.texts(values).items() if name in accepted}
+        texts = {name: text for name, text in parameters.texts(values).items() if name in accepted}
         os.environ[_UPSTREAM] = json.dumps({name: run.run_id for name, run in needs.items()})
         try:
             submitted = mlflow.projects.run(  # type: ignore[no-untyped-call]
-                uri=os.path.relpath(PROJECT),  # MLflow takes what follows a # for a folder in the project
+                uri=os.path.relpath(PROJECT),  # in a full path MLflow reads the text after a # as a subfolder
                 entry_point=step,
-                parameters=given,
+                parameters=texts,
                 env_manager="local",
                 run_name=label(step, values),
             )
@@ -318,7 +323,7 @@ class Chain:
         return dict(json.loads(os.environ.get(_UPSTREAM, "{}")))
 
     def results_above(self, step: str, values: Values) -> dict[str, StepRun]:
-        """The results that a step needs: those that were handed over, or found and made now."""
+        """The results that a step needs: handed over by the chain, or else reused or made now."""
         run_ids = self.handed_over()
         return {
             name: _step_run(name, self.client.get_run(run_ids[name]))
@@ -337,18 +342,18 @@ class Chain:
 
 
 def label(step: str, values: Values) -> str:
-    """What a step is called where a person reads it: evaluate has two results in a chain."""
+    """The name of a step in messages; evaluate has two results in a chain, one for each model."""
     return f"evaluate {values.model}" if step == "evaluate" and isinstance(values, Evaluate) else step
 
 
-def _tell(key: str, how: str, run: StepRun, reasons: Sequence[str] = ()) -> None:
-    """One line about a step: its name, its time or that it is reused, its result, why it ran again."""
+def _log_step(key: str, duration: str, run: StepRun, reasons: Sequence[str] = ()) -> None:
+    """Log a line about a step: its name, its time or that it is reused, its result, and why it ran."""
     because = f"; it ran because {listed(reasons)}" if reasons and tuple(reasons) != (_NEVER,) else ""
-    log.info("%s", f"{key:17} {how:>6}  {run.tags.get('summary', '')} (run {run.run_id[:8]}{because})")
+    log.info("%s", f"{key:17} {duration:>6}  {run.tags.get('summary', '')} (run {run.run_id[:8]}{because})")
 
 
 def listed(reasons: Sequence[str], most: int = 4) -> str:
-    """The first reasons in one phrase, and how many more there are."""
+    """The first reasons in one phrase, and the number of further ones."""
     shown = list(reasons[:most])
     if len(reasons) > most:
         shown.append(f"{len(reasons) - most} more changes")
@@ -356,7 +361,7 @@ def listed(reasons: Sequence[str], most: int = 4) -> str:
 
 
 def cache_folder() -> Path:
-    """Where rows are kept: on this machine only."""
+    """The folder of the rows, which stay on this machine."""
     return Path(os.environ.get("ROWS_CACHE") or PROJECT / ".cache").resolve()
 
 

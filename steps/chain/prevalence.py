@@ -1,7 +1,7 @@
-"""How frequent the outcome is: in new data, and in those of the champion that a new model would replace.
+"""Compare the share of outcomes in new data with that in the champion's data, before anything is trained.
 
-A file that was balanced, or drawn from other people, teaches another share of outcomes, and every risk with
-it. That is found out before anything is trained, and a person has to say that it is meant.
+A model of a balanced file, or of other people, learns another share of outcomes, which moves every risk. So a
+person has to confirm that a change is intended.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Counts:
 
 
 def count(step: Context[Judged], data: StepRun) -> Counts | None:
-    """Counts for the rows that preprocess prepared; None without a champion that says how its own were."""
+    """Counts for the rows that preprocess prepared; None without a champion with a reference."""
     name = registered_name(step.schema, data.tags["data_kind"])
     champion = registry.alias_version(step.client, name, registry.CHAMPION)
     if champion is None:
@@ -42,24 +42,24 @@ def count(step: Context[Judged], data: StepRun) -> Counts | None:
     run_id = str(step.client.get_model_version(name, champion).run_id)
     if not tracking.has_artifacts(step.client, run_id, ("reference.json",)):
         return None
-    known = step.fetch_json(run_id, "reference.json")["validation"]
+    validation = step.fetch_json(run_id, "reference.json")["validation"]
     outcomes = [table[TARGET_COLUMN] for table in prepared.load(step.cache, data.result_digest).values()]
     return Counts(
         sum(int(outcome.sum()) for outcome in outcomes),
         sum(len(outcome) for outcome in outcomes),
-        int(known["positives"]),
-        int(known["rows"]),
+        int(validation["positives"]),
+        int(validation["rows"]),
     )
 
 
-def stop(step: Context[Judged], data: StepRun, found: Requirement) -> Result:
-    """End undecided, before a model is trained or compared; the attempt is recorded and spends nothing."""
+def stop(step: Context[Judged], data: StepRun, requirement: Requirement) -> Result:
+    """End undecided, before a model is trained; the attempt is recorded with the number 0."""
     name = registered_name(step.schema, data.tags["data_kind"])
     champion = registry.alias_version(step.client, name, registry.CHAMPION)
     anchor = registry.alias_version(step.client, name, registry.ANCHOR)
     explanation = (
         f"the outcome is not as frequent as in the data of version {champion} of {name}, the champion: "
-        f"{found.detail}. A model of these rows would move everybody's risk"
+        f"{requirement.detail}. A model of these rows would move everybody's risk"
     )
     attempts.keep(
         step,
@@ -76,7 +76,7 @@ def stop(step: Context[Judged], data: StepRun, found: Requirement) -> Result:
             anchor=anchor,
             test_rows=data.result_digest,
             limits=asdict(step.schema.gates),
-            requirements=(found,),
+            requirements=(requirement,),
         ),
     )
     decision = Verdict(
@@ -89,7 +89,7 @@ def stop(step: Context[Judged], data: StepRun, found: Requirement) -> Result:
         reason="prevalence",
         explanation=explanation,
         remedy=_REMEDY,
-        requirements=(found,),
+        requirements=(requirement,),
     )
     lines = [f"{step.name}: undecided, nothing was trained: {explanation}.", f"If it is meant: {_REMEDY}"]
     return verdict.conclude(step, decision, lines)

@@ -1,4 +1,4 @@
-"""One step's process: parameters in, lock, reuse or work, tags and exit code out."""
+"""The process of one step: read parameters, take the lock, reuse or compute the result, set tags."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Work = Callable[[Context[Any]], Result]
 
 
 def execute(step: str, work: Work, argv: Sequence[str] | None = None) -> int:
-    """A step's whole process, from its command line to its exit code.
+    """Run a step from its command line to its exit code.
 
-    Exit codes: 0 done or reused; 1 a person can mend it and was told how; 130 stopped by Ctrl-C. Any other
-    error is a fault of ours and shows its traceback.
+    Exit codes: 0 done or reused; 1 an error that a person can correct, whose message says how; 130 stopped by
+    Ctrl-C. Any other error is a fault of this project and shows its traceback.
     """
     return command(step, partial(_execute, step, work, argv))
 
 
 def command(name: str, work: Callable[[], int]) -> int:
-    """Exit code of a command's work, its messages shown: an error that a person can mend is one sentence."""
+    """Run a command and return its exit code; a UserError is shown as one sentence, without a traceback."""
     console.configure()
     tracking.set_defaults()
     processors.let_waiting_threads_sleep()
@@ -55,10 +55,10 @@ def command(name: str, work: Callable[[], int]) -> int:
         logger.error("stopped; the same command goes on from here")
         return 130
     except Exception as error:
-        away = tracking.lost(error)
-        if away is None:
+        store_error = tracking.as_user_error(error)
+        if store_error is None:
             raise
-        logger.error("%s", away)
+        logger.error("%s", store_error)
         return 1
 
 
@@ -76,20 +76,20 @@ def _execute(step: str, work: Work, argv: Sequence[str] | None) -> int:
         chain = Chain(client, schema, values.schema, cache)
         context = Context(step, values, schema, client, run_id, PROJECT, cache, scratch, chain)
         context.tag({"step": step, "schema": schema.name})
-        if depth == 0:  # a nested run has been given its name; `mlflow run` makes one up
+        if depth == 0:  # `mlflow run` gives it a random name; a nested run has its step's name
             context.tag({"mlflow.runName": step})
         if depth == 0 and tracking.is_remote(uri):
             _try_server(context)
         result = _reuse_or_work(context, chain, work) if STEPS[step].results else work(context)
     for line in result.lines:
         context.log.info(line)
-    if result.summary and depth == 0:  # the chain shows that of a nested run, with its time
+    if result.summary and depth == 0:  # the chain shows the summary of a nested run, with its time
         context.log.info("%s: %s", step, result.summary)
     return result.exit_code
 
 
 def _opened(step: str, argv: Sequence[str] | None) -> tuple[Values, Schema, MlflowClient]:
-    """Parameters, schema and store; where one of them will not do, no verdict of an earlier run is left."""
+    """Parameters, schema and store; an error in one of them removes the verdict of an earlier run."""
     spec = STEPS[step]
     try:
         values = parameters.parse(spec.values, PROJECT, argv)
@@ -101,7 +101,7 @@ def _opened(step: str, argv: Sequence[str] | None) -> tuple[Values, Schema, Mlfl
 
 
 def _try_server(context: Context[Values]) -> None:
-    """Find out what a server lacks before anything is computed: without the registry nothing starts."""
+    """Check the features of a server before anything is computed. Raises UserError without a registry."""
     if context.name in ("main", "promote"):
         registry.require_registry(context.client, context.schema.name)
     if not tracking.keeps_datasets(context.client, context.run_id):
@@ -131,6 +131,6 @@ def _reuse_or_work(context: Context[Values], chain: Chain, work: Work) -> Result
     else:
         result = work(active)
     summary = {"summary": result.summary[:500]} if result.summary else {}
-    # Last of all, at once: a run without a fingerprint is never reused, so a half-done one never is.
+    # All at once and last: a run without a fingerprint is never reused, so an unfinished run never is.
     context.tag({"result_digest": result.digest, **summary, **result.tags, **decision.fingerprint.tags()})
     return result

@@ -42,10 +42,10 @@ def model_version(client: MlflowClient, name: str, version: str) -> ModelVersion
 
 
 def require_registry(client: MlflowClient, name: str) -> None:
-    """Find out, before hours of training, that a server keeps registered models and their aliases.
+    """Check, before hours of training, that a server keeps registered models and their aliases.
 
     Raises:
-        UserError: it does not, or this user may not.
+        UserError: it does not, or this user has no rights to them.
     """
     from mlflow.exceptions import MlflowException
 
@@ -65,7 +65,7 @@ def _no_registry(reason: str) -> str:
 
 
 def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]) -> str:
-    """The version of a run's model: the one registered earlier, its tags renewed, or a new one."""
+    """The version of a run's model: an earlier one with its tags updated, or a new one."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -83,13 +83,13 @@ def register(client: MlflowClient, name: str, run_id: str, tags: Mapping[str, st
 
 
 def move_champion(client: MlflowClient, name: str, version: str) -> None:
-    """Point @previous at the champion of now and @champion at a version, then read both back.
+    """Point @previous at the current champion and @champion at a version, then read both back.
 
-    @champion is only ever overwritten, never deleted, so there is one at every moment, however many promote
-    at once.
+    @champion is overwritten and never deleted, so there is always a champion, even if several processes
+    promote at once.
 
     Raises:
-        UserError: somebody else moved an alias in between.
+        UserError: another process moved an alias in between.
     """
     before = alias_version(client, name, CHAMPION)
     if before == version:
@@ -107,7 +107,7 @@ def move_champion(client: MlflowClient, name: str, version: str) -> None:
 
 
 def wait_ready(client: MlflowClient, name: str, version: str, seconds: float = 60) -> None:
-    """Wait until a server has copied a version's files, where it does that after creating it."""
+    """Wait until a version is ready: some servers copy its files after creating it."""
     end = time.monotonic() + seconds
     while client.get_model_version(name, version).status != "READY":
         if time.monotonic() > end:

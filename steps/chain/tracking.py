@@ -1,4 +1,4 @@
-"""The tracking store: reaching it, what to say where it is away, finding runs and their artifacts.
+"""The tracking store: connecting to it, messages for when it is unreachable, finding runs and artifacts.
 
 `MLFLOW_TRACKING_URI` (with `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`) names any MLflow
 server or DagsHub; without it the store is `mlflow.db`, an SQLite file in the folder where `mlflow run` was
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# MLflow's own defaults do not suit a chain: a store that is away should be noticed in seconds and not in a
-# quarter of an hour, a bar for each small artifact is noise, and so is a line for each command it starts.
+# MLflow's own defaults do not suit a chain: it should notice an unreachable store in seconds instead of in a
+# quarter of an hour, and show neither a bar for each small artifact nor a line for each command.
 _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -31,10 +31,10 @@ _MLFLOW_DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
-# With these a server says that it does not have what was named; any other error says nothing about that.
+# The error codes of a server for a name that does not exist.
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
-# What MLflow says where the files of a run are not at the address that the store has of them.
+# MLflow's messages where the files of a run are not at the address that the store holds.
 _GONE = re.compile(r"Failed to download artifacts from path|No such artifact|artifact_uri .* does not exist")
 _AWAY = re.compile(
     r"failed with exception|error code (401|403|429|5\d\d)|Permission denied|not authenticated|"
@@ -43,13 +43,13 @@ _AWAY = re.compile(
 
 
 def set_defaults() -> None:
-    """Settings of MLflow that the environment leaves open; they count only before MLflow is imported."""
+    """Set MLflow's environment variables that are not set yet; call this before MLflow is imported."""
     for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def connect() -> MlflowClient:
-    """A client of the store that the environment names, known to answer.
+    """A client of the store that the environment names, after a first request to it.
 
     Raises:
         UserError: the store cannot be reached, refuses the credentials or cannot be opened.
@@ -78,7 +78,7 @@ def connect() -> MlflowClient:
 
 
 def deleted_experiment(client: MlflowClient, name: str) -> str | None:
-    """What to tell a person if the experiment of this name was deleted: no run can start in it."""
+    """The message if the experiment of this name was deleted, else None: no run can start in it."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None or experiment.lifecycle_stage != "deleted":
         return None
@@ -88,8 +88,8 @@ def deleted_experiment(client: MlflowClient, name: str) -> str | None:
     )
 
 
-def lost(error: Exception) -> UserError | None:
-    """What to tell a person if an error in mid-chain is the store's and not a fault of ours, else None."""
+def as_user_error(error: Exception) -> UserError | None:
+    """A UserError for an error in mid-chain that the store caused, else None."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -115,15 +115,15 @@ def lost(error: Exception) -> UserError | None:
 
 
 def unreachable(uri: str, reason: str) -> str:
-    """What to tell somebody whose tracking store does not answer; never the password in its address."""
-    shown = without_credentials(uri)
+    """The message that a tracking store does not answer; it never shows the password in its address."""
+    address = without_credentials(uri)
     first = reason.strip().splitlines()[0][:300] if reason.strip() else "no reason given"
     if "Invalid Host header" in reason:
         remedy = (
             "the server answers only to host names that it was told: start it with --allowed-hosts naming "
             "the one in the address (MLFLOW_SERVER_ALLOWED_HOSTS)"
         )
-    elif re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:  # not digits of an address
+    elif re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:
         remedy = (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for DagsHub: user name and token)"
         )
@@ -131,7 +131,7 @@ def unreachable(uri: str, reason: str) -> str:
         remedy = "check MLFLOW_TRACKING_URI and the server; what finished is kept, the same command goes on"
     else:
         remedy = "check MLFLOW_TRACKING_URI; an older store is brought up to date by `mlflow db upgrade`"
-    return f"the tracking store {shown} does not answer: {without_credentials(first)}. Remedy: {remedy}"
+    return f"the tracking store {address} does not answer: {without_credentials(first)}. Remedy: {remedy}"
 
 
 def is_remote(uri: str) -> bool:
@@ -140,7 +140,7 @@ def is_remote(uri: str) -> bool:
 
 
 def shown_location(uri: str, project: Path) -> str:
-    """An artifact location as a person types it: relative to the project where it is a file in it."""
+    """An artifact location for a message: a path inside the project is relative to it."""
     path = Path(url2pathname(uri.removeprefix("file://")) if uri.startswith("file://") else uri)
     return os.path.relpath(path, project) if path.is_absolute() and path.is_relative_to(project) else uri
 
@@ -190,10 +190,10 @@ def _search_runs(client: MlflowClient, clauses: Sequence[str], limit: int) -> li
 
 
 def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:
-    """Mark as KILLED the runs of steps that still say RUNNING, with those that never came to say their step.
+    """Mark as KILLED the abandoned runs: those of steps whose status is still RUNNING, except `keep`.
 
-    Call this only as the holder of a local store's lock. A run whose process waits for the lock says RUNNING
-    again as it begins.
+    A run of this project without the tag `step` ended before it could set it. Call this only as the holder of
+    a local store's lock. A run whose process waits for the lock sets its status to RUNNING when it starts.
     """
     abandoned = {
         run.info.run_id
@@ -206,7 +206,7 @@ def close_abandoned(client: MlflowClient, project: Path, keep: set[str]) -> int:
 
 
 def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> bool:
-    """Whether every one of a run's artifacts is there. Where the store does not say, its error is raised."""
+    """Whether all these artifacts of a run exist. Any other error of the store is raised."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
@@ -218,7 +218,7 @@ def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> 
             if error.error_code in ABSENT:
                 return False
             raise
-        except HTTPError as error:  # of the server's own artifact store
+        except HTTPError as error:  # raised by the server's own artifact store
             if error.response is not None and error.response.status_code == 404:
                 return False
             raise
@@ -228,7 +228,7 @@ def has_artifacts(client: MlflowClient, run_id: str, paths: tuple[str, ...]) -> 
 
 
 def keeps_datasets(client: MlflowClient, run_id: str) -> bool:
-    """Whether the server knows the call that notes data sets of a run; DagsHub does not."""
+    """Whether the server can record the data sets of a run; DagsHub cannot."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,8 +1,8 @@
-"""The typed parameters of every entry point: what kind of value each takes, and how its text is read.
+"""The typed parameters of every entry point: the kind of value that each takes, and how its text is read.
 
-A class holds what an entry point of that name declares in MLProject, which alone has the defaults. They
-extend each other as MLProject's blocks do, since a step further down takes all that the steps above it take.
-`steps.chain.parameters` reads and writes them.
+A class holds the parameters that MLProject declares for the entry point of that name; MLProject alone has the
+defaults. The classes inherit from each other as MLProject's blocks do: a later step takes all parameters of
+the steps before it. `steps.chain.parameters` reads and writes them.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def truth(text: str) -> bool:
 
 
 def optional(read: Read) -> Read:
-    """Reader of what `read` reads, or of nothing: an empty text is None."""
+    """Reader of the values that `read` reads; an empty text is None."""
     return lambda text: read(text) if text else None
 
 
 def nonempty(text: str) -> str:
-    """A text with something in it."""
+    """A text that is not empty."""
     if not text:
         raise ValueError("it is empty")
     return text
 
 
 def parallelism(text: str) -> int:
-    """Trials at once; 0 stands for one on each processor that this process may use."""
+    """Number of parallel trials; 0 means one for each processor that this process may use."""
     return int(number(int, 0, 1024)(text)) or processors.available()
 
 
@@ -100,7 +100,7 @@ def _literal(text: str) -> float | int | str:
 
 @dataclass(frozen=True)
 class Values:
-    """What every entry point takes: the file that describes the data, and the data."""
+    """Parameters of every entry point: the schema file and the data."""
 
     schema: Annotated[str, nonempty]
     data: Annotated[str, nonempty]
@@ -123,7 +123,7 @@ class Preprocess(Reusable):
 
 @dataclass(frozen=True)
 class Fit(Preprocess):
-    """What train and tune share."""
+    """Parameters that train and tune share."""
 
     recall: Annotated[float, number(float, 0.01, 0.999)]
     threshold_odds: Annotated[float | None, optional(number(float, 0.01, 1000))]
@@ -162,7 +162,7 @@ class Evaluate(Train, Tune):
 
 @dataclass(frozen=True)
 class Judged(Evaluate):
-    """What main and promote share: a person's word that another share of outcomes is meant, and why."""
+    """Parameters that main and promote share: a person's approval of another share of outcomes, and why."""
 
     accept_prevalence: Annotated[bool, truth]
     why: Annotated[str, str]

@@ -1,7 +1,7 @@
-"""`verdict.json`: what a promotion came to, for whoever has to act on it. One writer, one reader.
+"""`verdict.json`: the outcome of a promotion, for the person or program that acts on it.
 
-It stands beside MLProject and in promote's run, whose tag `verdict` says the same in one word, because exit
-codes do not survive `mlflow run`. A crash leaves none.
+It is written beside MLProject and into promote's run, whose tag `verdict` holds the decision in one word,
+because exit codes do not survive `mlflow run`. A crash leaves no such file.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Decision = Literal["promoted", "unchanged", "refused", "undecided", "rolled_back"]
 Outcome = Literal["passed", "refused", "undecided", "shown"]
 
-# Why a model did not become champion: a requirement decided, too few people with the outcome, another share
-# of them, a champion or an anchor that cannot be asked about these rows, a person who rolled this model back.
+# Why a model did not become champion: a requirement, too few people with the outcome, another share of
+# outcomes, a champion or an anchor that cannot score these rows, or an earlier rollback of this model.
 Reason = Literal["limits", "events", "prevalence", "champion", "anchor", "rolled_back"]
 
 _FAILURES = ("refused", "undecided")
@@ -32,7 +32,7 @@ _FAILURES = ("refused", "undecided")
 
 @dataclass(frozen=True)
 class Requirement:
-    """One line of a promotion: the figure with its interval, the limit in words, and what followed.
+    """One requirement of a promotion: the figure with its interval, the limit in words, and the outcome.
 
     `events`: how many test rows with the outcome would decide it, where it is undecided.
     """
@@ -49,9 +49,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Approval:
-    """A person's word where figures cannot decide: `user` as MLflow or GitHub names them, which is not
-    proven.
-    """
+    """A person's decision where figures cannot decide. `user`: the name in MLflow or GitHub, not verified."""
 
     user: str
     why: str
@@ -59,11 +57,11 @@ class Approval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What promote, or main before it, came to; None where something does not apply.
+    """The outcome of promote, or of main before it; None where a field does not apply.
 
-    `champion` is the version after, `champion_before` the one before; `attempt` counts the attempts of the
-    last 365 days. `explanation` is for a person, `remedy` a command that goes on from here. `events`: how
-    many test rows with the outcome a decision would take.
+    `champion` is the version after the decision, `champion_before` the version before it; `attempt` counts
+    the attempts of the last 365 days. `explanation` is for a person, `remedy` a command that continues from
+    here. `events`: how many test rows with the outcome a decision would take.
     """
 
     verdict: Decision
@@ -99,9 +97,9 @@ def conclude(step: Context[Values], verdict: Verdict, lines: Sequence[str]) -> R
 
 
 def read(project: Path) -> Verdict | None:
-    """The verdict beside MLProject, or None where the last command left none.
+    """The verdict beside MLProject, or None where the last command wrote none.
 
-    Raises UserError for a file that is no verdict of a promotion.
+    Raises UserError for a file that is not a promotion's verdict.
     """
     try:
         text = (project / VERDICT).read_text(encoding="utf-8")

@@ -73,11 +73,11 @@ def test_only_a_remote_store_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> Non
 
     away = MlflowException("API request to http://h/api failed with exception: Connection refused")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert "the same command goes on" in str(tracking.lost(away))
-    assert tracking.lost(MlflowException("a metric has no name")) is None
-    assert tracking.lost(ValueError("failed with exception")) is None
+    assert "the same command goes on" in str(tracking.as_user_error(away))
+    assert tracking.as_user_error(MlflowException("a metric has no name")) is None
+    assert tracking.as_user_error(ValueError("failed with exception")) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    assert tracking.lost(away) is None
+    assert tracking.as_user_error(away) is None
 
 
 def test_only_a_refusal_is_taken_for_a_refused_password() -> None:

@@ -98,7 +98,7 @@ def test_a_server_that_is_busy_has_not_lost_its_artifacts(monkeypatch: pytest.Mo
         tracking.has_artifacts(_Answers(shed), "r", ("model/MLmodel",))  # type: ignore[arg-type]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     for error in (busy, shed):
-        assert "does not answer" in str(tracking.lost(error))
+        assert "does not answer" in str(tracking.as_user_error(error))
     gone = MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)
     assert not tracking.has_artifacts(_Answers(gone), "r", ("model/MLmodel",))  # type: ignore[arg-type]
 
@@ -115,7 +115,7 @@ def test_a_deleted_experiment_is_said_with_the_command_that_brings_it_back(
     with pytest.raises(MlflowException) as caught:
         client.create_run("1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert "mlflow experiments restore" in str(tracking.lost(caught.value))
+    assert "mlflow experiments restore" in str(tracking.as_user_error(caught.value))
 
 
 def test_runs_are_found_by_values_with_an_apostrophe(tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_a_moved_project_is_said_with_the_remedy(tmp_path: Path, monkeypatch: py
     shutil.move(tmp_path / "mlruns", tmp_path / "elsewhere")
     with pytest.raises(Exception) as caught:
         client.download_artifacts(run.info.run_id, "model", str(tmp_path))
-    told = tracking.lost(caught.value)
+    told = tracking.as_user_error(caught.value)
     assert told is not None and "ln -s NEW OLD" in str(told)
