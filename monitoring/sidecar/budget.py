@@ -13,9 +13,12 @@ from monitoring.sidecar.settings import Settings
 MEGABYTE = 1_000_000
 # The process with its libraries, the metrics and a page of them.
 BASE_BYTES = 90 * MEGABYTE
-# What came and was not taken yet, a small body that is arriving or a small answer that is not read, and the
-# objects that stand for a connection.
+# A small body that is arriving with what is read at once, or a small answer that is not read, an eighth more
+# for what such a buffer grows by, and the objects that stand for a connection.
 CONNECTION_BYTES = 114_688
+# What the system holds of a connection in either direction; Linux grants twice what it is asked for. Control
+# groups count it as the container's memory.
+SYSTEM_BYTES = 65_536
 # A body, and the copy of it that waits in a socket's buffer.
 COPIES = 2
 # What a label that was counted takes, so that it does not count twice.
@@ -93,6 +96,7 @@ def bounds(settings: Settings) -> list[Bound]:
     return [
         Bound("process, libraries, metrics", BASE_BYTES),
         Bound(f"{settings.connections} connections", settings.connections * CONNECTION_BYTES),
+        Bound("the system's buffers of them", 2 * settings.connections * SYSTEM_BYTES),
         Bound("bodies, answers, rows waiting to be counted", settings.buffer_bytes),
         Bound("the one body that is being parsed", PARSED_FACTOR * settings.body_bytes),
         Bound(f"{settings.feedback_memory} labels", settings.feedback_memory * LABEL_BYTES),

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer
-from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire
+from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire, bound_buffers
 
 MOST_INTERIM = 10
 
@@ -105,11 +105,12 @@ class Upstream:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, wire = await loop.create_connection(lambda: Wire(self._scratch), *self._address)
+                transport, wire = await loop.create_connection(lambda: Wire(self._scratch), *self._address)
         except TimeoutError:
             raise UpstreamError("timeout") from None
         except OSError:
             raise UpstreamError("refused") from None
+        bound_buffers(transport.get_extra_info("socket"))
         return wire, True
 
     def _head(self, method: str, target: str, fields: http1.Fields, length: int) -> bytes:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer, refusal
 from monitoring.sidecar.budget import SMALL_BODY, Budget, OverBudgetError, Reservation
-from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire
+from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire, bound_buffers
 
 SWEEP_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10.0
@@ -384,10 +384,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; `*` is every address of IPv4 and, where the system has it, IPv6. Raises OSError."""
     if host != "*":
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", port))
+        listener = socket.create_server((host, port), family=family)
+    elif socket.has_dualstack_ipv6():
+        listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        listener = socket.create_server(("", port))
+    bound_buffers(listener)
+    return listener
 
 
 def subscriber(address: str) -> str:

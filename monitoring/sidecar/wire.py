@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 
 from monitoring.sidecar import http1
-from monitoring.sidecar.budget import SMALL_BODY
+from monitoring.sidecar.budget import SMALL_BODY, SYSTEM_BYTES
 
 READ_BYTES = 16_384
 MOST_UNREAD = http1.HEAD_BYTES
@@ -19,6 +19,13 @@ class EndedError(ConnectionError):
 
 class TooLargeError(Exception):
     """More came than may come."""
+
+
+def bound_buffers(each: socket.socket) -> None:
+    """Bound what the system holds for a socket, or for those that a listening one accepts: megabytes, if
+    nothing is said."""
+    for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        each.setsockopt(socket.SOL_SOCKET, direction, SYSTEM_BYTES // 2)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -60,7 +67,7 @@ class Wire(asyncio.BufferedProtocol):
         if self.discards:
             return
         self._buffer += self._scratch[:count]
-        if len(self._buffer) >= self._wanted + MOST_UNREAD:
+        if len(self._buffer) >= max(self._wanted, MOST_UNREAD):
             self.transport.pause_reading()
         if len(self._buffer) >= self._wanted:
             self._wake()

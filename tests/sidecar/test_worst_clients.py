@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from monitoring.sidecar import budget
 from monitoring.sidecar.settings import Settings
@@ -103,6 +104,13 @@ def sidecar(scripted: Begin, tmp_path: Path) -> Iterator[tuple[int, int, subproc
     yield (*ports, process)
     process.terminate()
     process.communicate(timeout=PATIENCE)
+
+
+def test_the_containers_limit_leaves_a_fifth_above_the_stated_bound() -> None:
+    """What the sum leaves out, such as what an allocator does not give back, has room."""
+    compose = yaml.safe_load((ROOT / "monitoring" / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
+    limit = int(compose["services"]["exporter"]["mem_limit"].removesuffix("m")) * 2**20
+    assert budget.most_bytes(Settings()) < 0.8 * limit
 
 
 def connect(port: int, address: str) -> socket.socket:
