@@ -114,10 +114,10 @@ class Observer:
                     seen = self._queue.popleft()
                     counted_bytes += seen.size
                     flagged: Sequence[bool | None] = ()
-                    with self._failing("count"):
+                    with self._failing("count"), payloads.one_at_a_time(seen.answer):
                         flagged = self._count_predictions(seen)
                     if not seen.tables or not seen.answered:
-                        with self._failing("count"):
+                        with self._failing("count"), payloads.one_at_a_time(seen.body):
                             self._count_body(seen, flagged)
                         continue
                     for table in seen.tables:

@@ -89,13 +89,13 @@ def fault(content_type: str, body: bytes) -> str | None:
     if kind == JSON_TYPE:
         return TOO_DEEP if _depth(body) > DEEPEST else None
     if kind == CSV_TYPE:
-        with _one_at_a_time(body):
+        with one_at_a_time(body):
             return TOO_WIDE if _is_ragged(body) else None
     return None
 
 
-def _one_at_a_time(body: bytes) -> AbstractContextManager[object]:
-    """Parsed, a large body takes many times its size."""
+def one_at_a_time(body: bytes) -> AbstractContextManager[object]:
+    """Hold this until what was parsed of a body is gone: of a large body that is many times its size."""
     return _parsing if len(body) > SMALL_BODY else nullcontext()
 
 
@@ -254,21 +254,18 @@ def columns(content_type: str, body: bytes, names: Sequence[str], most: int) -> 
 
     `names` are the reference's columns, in its order, which is also that of bodies that name none. Nothing is
     built for other columns, of which a body may hold any number. Returns None for what cannot be read here:
-    Parquet, other types, malformed bodies, and those that would take more than `most` bytes.
+    Parquet, other types, malformed bodies, and those that would take more than `most` bytes. Hold
+    `one_at_a_time`.
     """
     if media_type(content_type) not in (JSON_TYPE, CSV_TYPE) or parsed_bytes(content_type, body) > most:
         return None
-    with _one_at_a_time(body):
-        return _columns(media_type(content_type), body, names)
+    return _columns(media_type(content_type), body, names)
 
 
 def predicted_values(answer: bytes, most: int) -> list[Any] | None:
     """The predictions in an answer of any size; None if it has another shape, or takes more than `most` bytes
-    when it is parsed."""
-    if parsed_bytes(JSON_TYPE, answer) > most:
-        return None
-    with _one_at_a_time(answer):
-        found = (_document(answer) or {}).get("predictions")
+    when it is parsed. Hold `one_at_a_time`."""
+    found = (_document(answer) or {}).get("predictions") if parsed_bytes(JSON_TYPE, answer) <= most else None
     return found if isinstance(found, list) else None
 
 

@@ -17,7 +17,7 @@ from monitoring.sidecar import feedback_tokens, guard, http1, payloads
 from monitoring.sidecar import rows as values
 from monitoring.sidecar.answers import Answer, refusal
 from monitoring.sidecar.batching import Batcher, Send
-from monitoring.sidecar.budget import COPIES, SMALL_BODY, Budget, OverBudgetError, Reservation
+from monitoring.sidecar.budget import COPIES, PARSED_FACTOR, SMALL_BODY, Budget, OverBudgetError, Reservation
 from monitoring.sidecar.counting import Observer, Seen
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.model_client import Upstream, UpstreamError
@@ -166,8 +166,9 @@ class Proxy:
                 return refusal("malformed", fault)
             if not rejects:
                 return None
-            most = self._settings.body_bytes
-            return self._guarded(payloads.columns(content_type, body, self._names, most))
+            with payloads.one_at_a_time(body):
+                most = PARSED_FACTOR * self._settings.body_bytes
+                return self._guarded(payloads.columns(content_type, body, self._names, most))
         except Exception as error:
             self._fail("body", error)
             return refusal("guard", guard.UNREADABLE) if rejects else None

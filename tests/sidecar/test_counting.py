@@ -414,6 +414,8 @@ def test_the_guard_rejects_without_asking_the_container(
     large = json.dumps({"dataframe_records": [{"BMI": 5000, "Age": 1, "city": "Oslo"}] * 3000})
     assert sidecar.ask(body=large).status == 422
     assert sidecar.value("sidecar_requests_refused_total", reason="guard") == 5
+    larger = json.dumps({"dataframe_records": [{"BMI": 25, "Age": 1, "city": "Oslo"}] * 40_000})
+    assert sidecar.ask(body=larger).status == 200
 
 
 @pytest.mark.parametrize("setting", ["observe", "reject"])
