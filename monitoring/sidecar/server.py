@@ -156,32 +156,28 @@ class Connection(Wire):
 
     async def _body(self, head: http1.RequestHead, held: Reservation) -> bytes:
         """Read a request's body. A small one is reserved when it is there: before that it is part of what a
-        connection may hold, or clients that drip would take the room of all."""
-        most = self._server.limits.body_bytes
+        connection may hold. Of a large one each piece is reserved, and gets time, when it is due. Otherwise
+        clients that send nothing would take the room of all."""
+        most, total = self._server.limits.body_bytes, 0
+
+        def grow(count: int) -> None:
+            nonlocal total
+            is_first = total <= SMALL_BODY
+            total += count
+            if total > SMALL_BODY:
+                held.grow(total if is_first else count)
+                self.late_at += count / SLOWEST_BYTES_A_SECOND
+
         if head.length == 0:
             return b""
-        if head.length is not None:
-            if head.length > most:
-                raise TooLargeError
-            if head.length > SMALL_BODY:
-                held.grow(head.length)
-            self.late_at += allowed_seconds(head.length) - MOVE_SECONDS
+        if head.length is not None and head.length > most:
+            raise TooLargeError
         if head.waits and not self.has_begun:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if head.length is not None:
-            body = await self.exactly(head.length)
-        else:
-            total = 0
-
-            def grow(count: int) -> None:
-                nonlocal total
-                is_first = total <= SMALL_BODY
-                total += count
-                if total > SMALL_BODY:
-                    held.grow(total if is_first else count)
-                    self.late_at += count / SLOWEST_BYTES_A_SECOND
-
+        if head.length is None:
             body = await self.chunks(most, grow)
+        else:
+            body = await self.pieces(head.length, grow)
         if len(body) <= SMALL_BODY:
             held.grow(len(body))
         return body

@@ -11,6 +11,7 @@ from monitoring.sidecar.budget import SMALL_BODY, SYSTEM_BYTES
 READ_BYTES = 16_384
 MOST_UNREAD = http1.HEAD_BYTES
 MOST_TRAILERS = 100
+PIECE_BYTES = 1_048_576
 
 
 class EndedError(ConnectionError):
@@ -137,6 +138,18 @@ class Wire(asyncio.BufferedProtocol):
         while len(self._buffer) < count:
             await self.more(count)
         return self._take(count)
+
+    async def pieces(self, count: int, grow: Callable[[int], None]) -> bytes:
+        """The next `count` bytes; `grow` is told of each piece before it is read. Raises EndedError and what
+        `grow` raises."""
+        if count <= PIECE_BYTES:
+            grow(count)
+            return await self.exactly(count)
+        body = bytearray()
+        while size := min(PIECE_BYTES, count - len(body)):
+            grow(size)
+            body += await self.exactly(size)
+        return bytes(body)
 
     async def chunks(self, most: int, grow: Callable[[int], None]) -> bytes:
         """A chunked body of at most `most` bytes; `grow` is told of each chunk's size before it is read.

@@ -367,6 +367,24 @@ def test_small_bodies_that_drip_take_no_room_of_others(start: Start, scripted: B
         client.close()
 
 
+def test_clients_that_promise_large_bodies_and_send_nothing_take_no_room_of_others(
+    start: Start, scripted: Begin
+) -> None:
+    """Of a large body a megabyte is reserved at a time, and gets its time when it is due."""
+    sidecar = start(scripted().port)
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(9)]
+    for client in clients:
+        client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 10000000\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 100 ")
+    rows = json.loads(people(20))["dataframe_split"]["data"] * 100_000
+    body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": rows}})
+    assert len(body) > 1_500_000
+    assert sidecar.ask(body=body).status == 200
+    for client in clients:
+        client.close()
+    eventually(lambda: sidecar.sidecar.server.budget.reserved == 0, "all is given back")
+
+
 def test_what_follows_a_large_body_is_not_read_on(start: Start, scripted: Begin) -> None:
     """Before the request is answered, no more waits here than a head takes."""
     gate = Gate()
