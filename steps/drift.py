@@ -46,7 +46,7 @@ def work(step: Context[Drift]) -> Result:
         reference = references.parse(chosen_model.fetch_reference(step, chosen))
     except references.ReferenceError as error:
         raise UserError(f"{chosen.label}: {error}") from error
-    known = drifting.Known(
+    baseline = drifting.Baseline(
         reference=reference,
         label=chosen.label,
         version=chosen.version,
@@ -54,7 +54,7 @@ def work(step: Context[Drift]) -> Result:
         trained_on=_training_rows(step, reference),
     )
     incoming = _incoming(step, located, chosen)
-    report = drifting.compare(known, incoming, step.schema, seed=step.values.seed)
+    report = drifting.compare(baseline, incoming, step.schema, seed=step.values.seed)
     return _conclude(step, replace(report, run_id=step.run_id))
 
 

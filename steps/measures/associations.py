@@ -1,5 +1,4 @@
-"""How strongly columns go together, whatever their kinds, each measure from 0 (nothing) to 1 (one gives the
-other).
+"""Association of columns of any kinds, from 0 (none) to 1 (one column determines the other).
 
 Both have an order (numeric, ordinal, binary): Spearman's rank correlation. One is nominal: the correlation
 ratio of the other's ranks. Both are nominal: Cramér's V with Bergsma's correction of its bias.
@@ -24,7 +23,7 @@ Measure = Literal["rank correlation", "correlation ratio", "Cramér's V"]
 
 @dataclass(frozen=True)
 class Association:
-    """Strength of two columns' association; rank correlations alone have a sign."""
+    """Strength of the association of two columns; only rank correlations have a sign."""
 
     first: str
     second: str
@@ -33,31 +32,31 @@ class Association:
 
 
 def is_ordered(column: Coded) -> bool:
-    """Whether more and less mean something: text never does, two levels always do."""
+    """Whether the column's levels have an order; two levels always have."""
     return column.column.kind in ("numeric", "ordinal") or (
         column.column.kind == "binary" and len(column.labels) == 2
     )
 
 
 def between_columns(columns: Sequence[Coded], frame: pd.DataFrame) -> list[Association]:
-    """Every pair of columns, each on the rows where both are present."""
+    """Measure every pair of columns on the rows where both are present."""
     ordered = [column for column in columns if is_ordered(column)]
     ranks = {column.column.name: _ranks(column, frame) for column in ordered}
     correlations = _rank_correlations(ranks)
-    found = []
-    for place, first in enumerate(columns):
-        for second in columns[place + 1 :]:
+    pairs = []
+    for index, first in enumerate(columns):
+        for second in columns[index + 1 :]:
             names = (first.column.name, second.column.name)
             if names[0] in ranks and names[1] in ranks:
-                found.append(Association(*names, "rank correlation", correlations[names]))
+                pairs.append(Association(*names, "rank correlation", correlations[names]))
             elif names[0] in ranks or names[1] in ranks:
-                nominal, other = (second, names[0]) if names[0] in ranks else (first, names[1])
-                found.append(
-                    Association(*names, "correlation ratio", correlation_ratio(nominal, ranks[other]))
+                nominal, ordered_name = (second, names[0]) if names[0] in ranks else (first, names[1])
+                pairs.append(
+                    Association(*names, "correlation ratio", correlation_ratio(nominal, ranks[ordered_name]))
                 )
             else:
-                found.append(Association(*names, "Cramér's V", cramers_v(first, second)))
-    return found
+                pairs.append(Association(*names, "Cramér's V", cramers_v(first, second)))
+    return pairs
 
 
 def correlation_ratio(groups: Coded, values: Floats) -> float:
@@ -66,15 +65,15 @@ def correlation_ratio(groups: Coded, values: Floats) -> float:
     The square is corrected for the groups' number (epsilon squared, Kelley 1935), so that chance gives 0.
     """
     present = (groups.codes != groups.missing) & ~np.isnan(values)
-    codes, known = groups.codes[present], values[present]
+    codes, numbers = groups.codes[present], values[present]
     size = bins.counts(codes, groups.size)
     used = int((size > 0).sum())
-    total = float(((known - known.mean()) ** 2).sum()) if len(known) else 0.0
-    if total == 0 or used < 2 or len(known) <= used:
+    total = float(((numbers - numbers.mean()) ** 2).sum()) if len(numbers) else 0.0
+    if total == 0 or used < 2 or len(numbers) <= used:
         return 0.0
-    means = bins.counts(codes, groups.size, known) / np.maximum(size, 1)
-    within = total - float((size * (means - known.mean()) ** 2).sum())
-    return float(np.sqrt(max(0.0, 1 - within / (len(known) - used) * (len(known) - 1) / total)))
+    means = bins.counts(codes, groups.size, numbers) / np.maximum(size, 1)
+    within = total - float((size * (means - numbers.mean()) ** 2).sum())
+    return float(np.sqrt(max(0.0, 1 - within / (len(numbers) - used) * (len(numbers) - 1) / total)))
 
 
 def cramers_v(first: Coded, second: Coded) -> float:
@@ -94,7 +93,7 @@ def cramers_v(first: Coded, second: Coded) -> float:
 
 
 def _ranks(column: Coded, frame: pd.DataFrame) -> Floats:
-    """Mean rank of each value, NaN where missing. A text column of two levels counts them 0 and 1."""
+    """Mean rank of each value, NaN where missing. The levels of a binary column count as 0 and 1."""
     if column.column.is_text or column.column.kind == "binary":
         values = np.where(column.codes == column.missing, np.nan, column.codes.astype(np.float64))
     else:

@@ -1,8 +1,7 @@
 """Columns as small whole numbers: one code for each level, or for each tenth of a numeric column's rows.
 
-What looks at data as a whole (exploration, the classifier of drift) counts codes instead of sorting values,
-which makes a table of a quarter of a million rows a matter of milliseconds. A missing value is a code of
-its own, the last.
+Exploration and the drift classifier count codes instead of sorting values, which takes milliseconds for a
+quarter of a million rows. A missing value has the last code.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MINUS = "−"
 
 @dataclass(frozen=True)
 class Coded:
-    """One column: `codes` (rows,) index `labels`; a missing value has the code `len(labels)`."""
+    """A column: `codes` (rows,) index `labels`; a missing value has the code `len(labels)`."""
 
     column: Column
     codes: Codes
@@ -50,9 +49,7 @@ class Coded:
 
 
 def code(frame: pd.DataFrame, schema: Schema, like: Sequence[Coded] | None = None) -> tuple[Coded, ...]:
-    """Every feature of a valid frame as codes; `like` gives the edges of an earlier table, to compare with
-    it.
-    """
+    """Every feature of a valid frame as codes; with `like`, the bins of another table are used."""
     edges = {coded.column.name: coded.edges for coded in like or ()}
     return tuple(
         _numeric(np.asarray(frame[column.name], dtype=np.float64), column, edges.get(column.name))
@@ -73,7 +70,7 @@ def cross(first: Coded, second: Coded) -> Codes:
 
 
 def matrix(columns: Sequence[Coded], frame: pd.DataFrame) -> Floats:
-    """What trees take, shape (rows, columns): numbers as they are, levels by their place, NaN for missing."""
+    """Input of trees, shape (rows, columns): numbers as they are, levels by their index, NaN for missing."""
     return np.column_stack(
         [
             np.asarray(frame[column.column.name], dtype=np.float64)
@@ -94,20 +91,18 @@ def _numeric(values: Floats, column: NumericColumn, edges: tuple[float, ...] | N
 
 
 def band_names(edges: Sequence[float], column: NumericColumn) -> tuple[str, ...]:
-    """Names of the bands; where edges are whole numbers, so are the limits of the names: 25-27, not 25 to
-    28.
-    """
+    """Names of the bands; whole-number edges give whole-number limits: 25-27, not 25 to 28."""
     limits = [column.minimum, *edges, column.maximum]
-    whole = all(float(limit).is_integer() for limit in limits)
+    is_whole = all(float(limit).is_integer() for limit in limits)
     names = []
-    for place, (low, high) in enumerate(pairwise(limits)):
-        last = place == len(edges)
-        top = high if last or not whole else high - 1
-        if last and edges:
+    for index, (low, high) in enumerate(pairwise(limits)):
+        is_last = index == len(edges)
+        top = high if is_last or not is_whole else high - 1
+        if is_last and edges:
             names.append(f"{_number(low)} and over" if low < high else _number(low))
-        elif whole and top == low:
+        elif is_whole and top == low:
             names.append(_number(low))
-        elif whole:
+        elif is_whole:
             names.append(f"{_number(low)}-{_number(top)}")
         else:
             names.append(f"{_number(low)} to {_number(high)}")
@@ -121,6 +116,6 @@ def _number(value: float) -> str:
 def _levels(values: pd.Series, column: LevelledColumn) -> Coded:
     import pandas as pd
 
-    place = pd.Index(list(column.codes)).get_indexer(pd.Index(values)).astype(np.intp)
-    place[place < 0] = len(column.codes)
-    return Coded(column, place, tuple(column.levels.values()), ())
+    codes = pd.Index(list(column.codes)).get_indexer(pd.Index(values)).astype(np.intp)
+    codes[codes < 0] = len(column.codes)
+    return Coded(column, codes, tuple(column.levels.values()), ())

@@ -1,4 +1,4 @@
-"""Every measure of an evaluation: its name, its label, its digits and what it says, in the order shown.
+"""Every measure of an evaluation: its name, label, digits and meaning, in the order of the reports.
 
 Van Calster and colleagues (2025, Lancet Digital Health 7:100916) recommend ROC AUC, calibration, net benefit
 and the risks' distribution. Those lead. Sensitivity and specificity describe one threshold; Brier score and
@@ -79,7 +79,7 @@ MEASURES: tuple[Measure, ...] = (
 
 BY_NAME = {measure.name: measure for measure in MEASURES}
 
-# What a terminal and a workflow's page have room for.
+# The measures that a terminal and a workflow's page have room for.
 HEADLINES = (
     "roc_auc",
     "observed_expected",

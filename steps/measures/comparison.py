@@ -58,8 +58,8 @@ class GroupChange:
     """One subgroup under both models.
 
     `distance`: |log(observed / expected)| of the candidate less that of the other model; below 0 the
-    candidate is nearer to 1. `recall`: candidate less other, both flagging as many people in all as the other
-    does.
+    candidate is nearer to 1. `recall`: candidate less other, where both flag as many people in all as the
+    other model does.
     """
 
     distance: Estimate
@@ -68,7 +68,7 @@ class GroupChange:
 
 @dataclass(frozen=True)
 class Change:
-    """Candidate less another model on the same rows; above 0 is better, but for log loss.
+    """Candidate less another model on the same rows; above 0 is better, except for log loss.
 
     `log_loss` is the other model's. `net_benefit` is at the other model's threshold.
     """
@@ -83,7 +83,7 @@ class Change:
 
 
 def measure(y: ArrayLike, risk: ArrayLike, groups: Mapping[str, Mask]) -> Figures:
-    """A model's own figures."""
+    """Measure a model by itself."""
     labels, risks = np.asarray(y, dtype=np.float64), np.asarray(risk, dtype=np.float64)
     ranked, recalibration = placements(labels, risks), metrics.calibration(labels, risks)
     return Figures(
@@ -100,7 +100,7 @@ def measure(y: ArrayLike, risk: ArrayLike, groups: Mapping[str, Mask]) -> Figure
 def compare(
     y: ArrayLike, risk: ArrayLike, other: ArrayLike, threshold: float, groups: Mapping[str, Mask]
 ) -> Change:
-    """The candidate's `risk` against that of another model, whose `threshold` flags, on the same rows."""
+    """Compare the candidate's `risk` with the risks of another model, at that model's `threshold`."""
     labels = np.asarray(y, dtype=np.float64)
     new, old = np.asarray(risk, dtype=np.float64), np.asarray(other, dtype=np.float64)
     first, second = placements(labels, new), placements(labels, old)
@@ -160,7 +160,7 @@ def _benefit(labels: Floats, flagged: Mask, threshold: float) -> Floats:
 
 
 def _flag_as_many(risk: Floats, count: int) -> Floats:
-    """1.0 for the `count` highest risks, where equal risks at the edge share what is left of it."""
+    """1.0 for the `count` highest risks; equal risks at the edge share the remaining flags."""
     flags = np.zeros(len(risk))
     if count:
         edge = np.partition(risk, len(risk) - count)[len(risk) - count]

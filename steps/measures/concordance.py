@@ -1,14 +1,14 @@
-"""What ROC AUC a model's own risks promise, and what it then achieves on the same people.
+"""The ROC AUC that a model's own risks promise, and the ROC AUC that it achieves on the same people.
 
-Two things make the ROC AUC of new people differ from that of former ones: they are other people, more alike
-or less, or the model ranks them worse. The model-based concordance (van Klaveren, Gönen, Steyerberg and
+The ROC AUC of new people can differ for two reasons: these people are more alike or less alike than before,
+or the model ranks them worse. The model-based concordance (van Klaveren, Gönen, Steyerberg and
 Vergouwe, "A new concordance measure for risk prediction models in external validation settings", Statistics
 in Medicine 35, 2016) is the ROC AUC that is expected if every row is positive with its predicted risk. It
-moves with the people alone, so realised minus expected, on the same rows, is what is owed to the model.
+depends on the people alone, so realised minus expected, on the same rows, shows the model's own part.
 
-It holds for a model whose risks are right within any group. No model is right within every group: on other
-people the expected ROC AUC errs by more than sampling. `error_on_other_people` measures by how much, from
-subgroups whose outcomes are known.
+It holds for a model whose risks are right within any group. No model's are, so on other people the expected
+ROC AUC errs by more than sampling. `error_on_other_people` measures by how much, from subgroups with known
+outcomes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from steps.measures import evidence
 
 Floats = NDArray[np.float64]
 
-# Fewest positives, and negatives, of a subgroup whose realised ROC AUC says anything.
+# Fewest positives, and fewest negatives, of a subgroup whose realised ROC AUC is used.
 FEWEST_OUTCOMES = 50
-# Error of the expected ROC AUC on other people where no subgroup can tell: that of an additive model on the
-# subgroups of BRFSS 2015.
+# Error of the expected ROC AUC on other people where subgroups are too small to measure it: the error of an
+# additive model on the subgroups of BRFSS 2015.
 TYPICAL_ERROR = 0.02
 
 
@@ -48,8 +48,8 @@ class Concordance:
 def expected_roc_auc(risk: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Model-based concordance of risks (rows,), each row counting `weights` times; NaN without rows.
 
-    Rows of equal risk are ties and count half; the case of one bin for each distinct risk of
-    `evidence.expected_performance`.
+    Rows of equal risk are ties and count half. It is `evidence.expected_performance` with a bin for each
+    distinct risk.
     """
     risks = np.asarray(risk, dtype=np.float64)
     if not len(risks):
@@ -100,10 +100,9 @@ def error_on_other_people(y: ArrayLike, risk: ArrayLike, groups: Sequence[NDArra
     """Typical error of the expected ROC AUC within groups (masks of the rows), beyond sampling.
 
     The spread of the groups' gaps around the gap of all rows, less what sampling explains (method of moments,
-    as DerSimonian and Laird, Controlled Clinical Trials 7, 1986), plus one standard error of that: small
-    groups cannot show an error of 0.01, and not having seen it is no reason to promise its absence. Groups
-    with fewer than 50 positives or negatives are left out; with fewer than two others it is unknown, and
-    None.
+    as DerSimonian and Laird, Controlled Clinical Trials 7, 1986), plus one standard error of that: groups
+    too small to show an error of 0.01 do not prove its absence. Groups with fewer than 50 positives or
+    negatives are left out; None if fewer than two groups remain.
     """
     outcomes, risks = np.asarray(y), np.asarray(risk, dtype=np.float64)
     overall = measure(outcomes, risks)
@@ -115,9 +114,9 @@ def error_on_other_people(y: ArrayLike, risk: ArrayLike, groups: Sequence[NDArra
     if len(within) < 2:
         return None
     gaps, sampling = (
-        np.array([one.gap - overall.gap for one in within]),
-        np.array([one.stderr for one in within]),
+        np.array([group.gap - overall.gap for group in within]),
+        np.array([group.stderr for group in within]),
     )
     between = max(0.0, float(np.mean(gaps**2 - sampling**2)))
-    doubt = math.sqrt(2 * float(np.mean((sampling**2 + between) ** 2)) / len(within))
-    return math.sqrt(between + doubt)
+    stderr = math.sqrt(2 * float(np.mean((sampling**2 + between) ** 2)) / len(within))
+    return math.sqrt(between + stderr)

@@ -1,6 +1,6 @@
-"""What the figures of a report are drawn from: groups along the risk, counts by outcome, the ROC curve.
+"""The data of a report's figures: groups along the risk, counts by outcome, the ROC curve.
 
-They hold people who share a risk, not an answer, and groups of many; edges are not people's own values.
+Groups are large and made of people with similar risks, not of an answer; no edge is a person's own value.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ def calibration_groups(rows: ScoredRows) -> tuple[CalibrationGroup, ...]:
     """Mean risk and observed share in groups of equal size: 20, fewer where rows are few or tied."""
     count = min(20, max(4, len(rows.y) // 250))
     edges = np.unique(np.quantile(rows.risk, np.arange(1, count) / count))
-    place = np.searchsorted(edges, rows.risk, side="right")
+    group_of_row = np.searchsorted(edges, rows.risk, side="right")
     groups = []
-    for i in np.unique(place):
-        inside = place == i
+    for i in np.unique(group_of_row):
+        inside = group_of_row == i
         size, positives = int(inside.sum()), int(rows.y[inside].sum())
         interval = metrics.wilson_interval(positives, size)
         groups.append(CalibrationGroup(size, float(rows.risk[inside].mean()), positives / size, *interval))

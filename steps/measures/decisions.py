@@ -1,4 +1,4 @@
-"""What a decision threshold means: counts of 1,000 people, other thresholds, net benefit, and chance."""
+"""Consequences of a decision threshold: counts of 1,000 people, other thresholds, net benefit, chance."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def decision_thresholds(prevalence: float) -> Floats:
 
 
 def per_1000(counts: Confusion) -> Per1000:
-    """Of 1,000 rows: whole numbers that add up to 1,000 (largest remainders)."""
+    """Counts per 1,000 rows: whole numbers that add up to 1,000 (largest remainders)."""
     missed = counts.positives - counts.true_positives
     cleared = counts.rows - counts.true_positives - counts.false_positives - missed
     exact = np.array([counts.true_positives, counts.false_positives, missed, cleared]) * 1000 / counts.rows
-    whole = np.floor(exact).astype(int)
-    whole[np.argsort(whole - exact, kind="stable")[: 1000 - whole.sum()]] += 1
-    return Per1000(*whole.tolist())
+    counts_per_1000 = np.floor(exact).astype(int)
+    counts_per_1000[np.argsort(counts_per_1000 - exact, kind="stable")[: 1000 - counts_per_1000.sum()]] += 1
+    return Per1000(*counts_per_1000.tolist())
 
 
 def choices(rows: ScoredRows, threshold: float) -> tuple[Choice, ...]:
-    """What other thresholds would mean."""
-    found = []
+    """Figures at other thresholds."""
+    results = []
     for cut in sorted({*_CUTS, float(threshold)}):
         counts = metrics.confusion(rows.y, rows.risk, cut)
-        found.append(
+        results.append(
             Choice(
                 threshold=cut,
                 chosen=cut == threshold,
@@ -59,7 +59,7 @@ def choices(rows: ScoredRows, threshold: float) -> tuple[Choice, ...]:
                 net_benefit=net_benefit(counts, cut).value,
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def policies(rows: ScoredRows, threshold: float) -> tuple[Policy, ...]:
@@ -81,7 +81,7 @@ def decision_curve(rows: ScoredRows, ranking: Ranking, scores: Sequence[ScoreOnR
     """Net benefit over thresholds of the model, of flagging everybody, and of each score with risks."""
     cuts, prevalence = decision_thresholds(rows.prevalence), rows.prevalence
     counts = _count(ranking, cuts)
-    model = tuple(net_benefit(_at(counts, place), float(cut)) for place, cut in enumerate(cuts))
+    model = tuple(net_benefit(_at(counts, index), float(cut)) for index, cut in enumerate(cuts))
     everybody = prevalence - (1 - prevalence) * cuts / (1 - cuts)
     curves = {}
     for on in scores:
@@ -96,21 +96,21 @@ def _count(ranking: Ranking, cuts: Floats) -> Confusion:
     return metrics.confusion_of_counts(metrics.count(ranking, ones), cuts)
 
 
-def _at(counts: Confusion, place: int) -> Confusion:
-    """The counts at one of the thresholds, as plain numbers."""
+def _at(counts: Confusion, index: int) -> Confusion:
+    """The counts at a threshold, as plain numbers."""
     return Confusion(
-        float(counts.true_positives[0, place]),
-        float(counts.false_positives[0, place]),
+        float(counts.true_positives[0, index]),
+        float(counts.false_positives[0, index]),
         float(counts.positives[0, 0]),
         float(counts.rows[0, 0]),
     )
 
 
 def chance_of_recall(target: float, chosen_on: int, measured_on: int) -> ChanceOfRecall:
-    """Range of recall that chance alone gives a threshold chosen for `target` on other rows.
+    """Range of recall that chance alone gives a threshold that was chosen for `target` on other rows.
 
-    `chosen_on` and `measured_on`: people with the outcome on either side. Both shares vary, so their binomial
-    variances add up; on the scale of log odds, so that the range stays within 0 and 1.
+    `chosen_on` and `measured_on`: people with the outcome among the rows of each. Both shares vary, so their
+    binomial variances add up, on the scale of log odds so that the range stays within 0 and 1.
     """
     error = math.sqrt((1 / chosen_on + 1 / measured_on) / (target * (1 - target)))
     odds = math.log(target / (1 - target))

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Placements:
-    """Where each row stands among those of the other class, and the ROC AUC that follows.
+    """The rank of each row among the rows of the other class, and the ROC AUC that follows.
 
     `positive` (positives,): share of negatives with a lower score, equal ones counting half. `negative`
     (negatives,): share of positives with a higher score. Both have the mean `roc_auc`.

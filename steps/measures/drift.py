@@ -1,10 +1,10 @@
-"""Whether new data are still what a model knows, and what to do if they are not.
+"""Compare new data with the data that a model was trained on.
 
-Everything is measured against `reference.json` (counts of training rows, figures of validation rows) and the
-figures of the test split; only telling old from new, and finding rows that the model was trained on, need
-training rows, and are left out where those are not on this machine. The formulas are those of
-`steps.measures.evidence` and `steps.measures.selection`, which the monitoring's rules are tested against.
-`steps.measures.drift_verdict` says what follows.
+The comparison uses `reference.json` (counts of training rows, figures of validation rows) and the figures of
+the test split. Only separability, and the search for rows that the model was trained on, need training rows;
+both are left out where the training rows are not on this machine. The formulas are those of
+`steps.measures.evidence` and `steps.measures.selection`, which the monitoring rules are tested against.
+`steps.measures.drift_verdict` decides the verdict.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Rows that stand in the training data are worth a sentence from this share above chance.
+# Rows that are also in the training data are reported from this share above chance.
 _MANY_KNOWN = 0.05
 
 
@@ -58,9 +58,9 @@ _MANY_KNOWN = 0.05
 class Incoming:
     """New data, checked and scored.
 
-    `cells`: every row; `valid`: features of the valid ones, indexed by their place among all, with `risk`
-    (valid,) and `outcome` (valid,), NaN where unlabelled, or None. `person` (rows,): an identifier of each
-    row's person, or None. `problems`: which rules values broke. `kind`, `digest`: what the data are.
+    `cells`: every row; `valid`: features of the valid rows, indexed by their position among all rows, with
+    `risk` (valid,) and `outcome` (valid,), NaN where unlabelled, or None. `person` (rows,): an identifier of
+    each row's person, or None. `problems`: the rules that values broke. `kind`, `digest`: of the data.
     """
 
     cells: Cells
@@ -74,13 +74,13 @@ class Incoming:
 
     @property
     def read(self) -> int:
-        """Rows that came."""
+        """Number of rows, valid or not."""
         return len(self.cells.values)
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of the model: its reference, its name for people, its test figures, its training rows."""
+class Baseline:
+    """The model that new data are compared with: reference, display name, test figures, training rows."""
 
     reference: Reference
     label: str = "the model"
@@ -90,29 +90,31 @@ class Known:
 
 
 def outcome_of(frame: pd.DataFrame, column: str) -> Floats | None:
-    """The outcome as float64 with NaN where unlabelled; None if no row has any."""
+    """The outcome as float64 with NaN where unlabelled; None if no row has an outcome."""
     if column not in frame:
         return None
     values = frame[column].to_numpy(dtype=np.float64)
     return None if np.isnan(values).all() else values
 
 
-def compare(known: Known, incoming: Incoming, schema: Schema, *, seed: int = 0) -> DriftReport:
-    """Everything that is found, the verdict and its reasons among it; aggregates only."""
-    reference = known.reference
-    yardstick, tests = _yardstick(known, incoming, schema)
+def compare(baseline: Baseline, incoming: Incoming, schema: Schema, *, seed: int = 0) -> DriftReport:
+    """Measure all differences and decide the verdict with its reasons; aggregates only."""
+    reference = baseline.reference
+    yardstick, tests = _yardstick(baseline, incoming, schema)
     data = reference.data
     features = tuple(
         drift_shifts.feature_drift(feature, incoming.cells, incoming.problems, data, yardstick)
         for feature in reference.features
     )
     score = drift_shifts.score_drift(reference, incoming.risk, yardstick)
-    found = _separability(known, incoming, schema, seed)
-    apart = list(drift_verdict.of_separability(found, yardstick))
-    moved = score.shift.counts or bool(apart) or any(feature.shift.counts for feature in features)
-    scored = Scored(incoming.risk, incoming.outcome, _valid_design_effect(incoming), moved)
+    separated = _separability(baseline, incoming, schema, seed)
+    separability_reasons = list(drift_verdict.of_separability(separated, yardstick))
+    people_moved = (
+        score.shift.counts or bool(separability_reasons) or any(feature.shift.counts for feature in features)
+    )
+    scored = Scored(incoming.risk, incoming.outcome, _valid_design_effect(incoming), people_moved)
     expected = drift_performance.expected(reference, scored)
-    tested = known.tested or drift_performance.standard_of_validation(reference)
+    tested = baseline.tested or drift_performance.standard_of_validation(reference)
     realised = drift_performance.realised(reference, tested, scored)
     instrument = drift_shifts.find_instrument(features, reference, incoming.cells, yardstick)
     reasons: list[Reason] = [
@@ -124,18 +126,21 @@ def compare(known: Known, incoming: Incoming, schema: Schema, *, seed: int = 0) 
         *drift_verdict.of_score(score),
         *drift_verdict.of_realised(realised, yardstick),
         *drift_verdict.of_expected(expected, yardstick),
-        *apart,
+        *separability_reasons,
     ]
-    needed, worth = drift_shifts.rows_needed(reference, yardstick), incoming.read / yardstick.design_effect
-    if not reasons and worth < needed.psi_0_25:
-        reasons = [drift_verdict.too_few(worth, needed)]
+    needed, effective_rows = (
+        drift_shifts.rows_needed(reference, yardstick),
+        incoming.read / yardstick.design_effect,
+    )
+    if not reasons and effective_rows < needed.psi_0_25:
+        reasons = [drift_verdict.too_few(effective_rows, needed)]
     model = reference.model
     return DriftReport(
         verdict=drift_verdict.gravest(reasons),
         reasons=_gravest_first(reasons, features),
         tests=tests,
         limits=_limits(schema),
-        model=Model(known.label, known.version, model.digest, model.family, model.synthetic),
+        model=Model(baseline.label, baseline.version, model.digest, model.family, model.synthetic),
         data=Data(incoming.kind, incoming.digest, incoming.person is not None, yardstick.design_effect),
         rows=Rows(
             read=incoming.read,
@@ -145,14 +150,14 @@ def compare(known: Known, incoming: Incoming, schema: Schema, *, seed: int = 0) 
             validation=int(data["rows"]["validation"]),
         ),
         rows_needed=needed,
-        known_rows=_known_rows(known.trained_on, incoming, schema),
+        known_rows=_known_rows(baseline.trained_on, incoming, schema),
         features=features,
         instrument=instrument,
         score=score,
         expected=expected,
         realised=realised,
-        separability=found,
-        subgroups=_subgroups(known, incoming, schema),
+        separability=separated,
+        subgroups=_subgroups(baseline, incoming, schema),
         disclaimer=schema.disclaimer,
     )
 
@@ -171,7 +176,7 @@ def _limits(schema: Schema) -> Limits:
 
 
 def _gravest_first(reasons: Sequence[Reason], features: Sequence[FeatureDrift]) -> tuple[Reason, ...]:
-    """The gravest first; of equal ones the figures of all people, then the features by size of shift."""
+    """The gravest reasons first; within a verdict, figures of all people before features by size of shift."""
     sizes = {feature.name: feature.shift.psi for feature in features}
     return tuple(
         sorted(
@@ -180,26 +185,28 @@ def _gravest_first(reasons: Sequence[Reason], features: Sequence[FeatureDrift]) 
     )
 
 
-# ---------------------------------------------------------------- what each test has to reach
+# ---------------------------------------------------------------- the evidence that each test needs
 
 
-def _yardstick(known: Known, incoming: Incoming, schema: Schema) -> tuple[Yardstick, Tests]:
-    """Evidence and quantile for exactly the tests that are made (Bonferroni)."""
+def _yardstick(baseline: Baseline, incoming: Incoming, schema: Schema) -> tuple[Yardstick, Tests]:
+    """The evidence and quantile that each test needs, by Bonferroni over the tests that are made."""
     limits = schema.drift
-    made = sum(
-        # The shift; missing; invalid; levels never seen, which a numeric feature has not.
+    test_count = sum(
+        # The shift; missing; invalid; levels never seen, which a numeric feature does not have.
         (len(feature.bins) > 1) + 2 + (feature.kind != "numeric")
-        for feature in known.reference.features
+        for feature in baseline.reference.features
     )
-    made += 1  # the score
-    made += separability.is_measurable(known.trained_on, incoming.valid)
-    made += len(incoming.risk) >= SMALLEST_CELL  # the expected ROC AUC
+    test_count += 1  # the score
+    test_count += separability.is_measurable(baseline.trained_on, incoming.valid)
+    test_count += len(incoming.risk) >= SMALLEST_CELL  # the expected ROC AUC
     if _is_labelled(incoming):
-        made += 4  # ranking, observed / expected, slope, curve
-    each = limits.evidence + math.log10(made)
-    z = -float(special.ndtri(10**-each / 2))
+        test_count += 4  # ranking, observed / expected, slope, curve
+    evidence_needed = limits.evidence + math.log10(test_count)
+    z = -float(special.ndtri(10**-evidence_needed / 2))
     effect = design_effect(incoming.person) if incoming.person is not None else 1.0
-    return Yardstick(each, z, limits, effect), Tests(made, limits.evidence, each, z)
+    return Yardstick(evidence_needed, z, limits, effect), Tests(
+        test_count, limits.evidence, evidence_needed, z
+    )
 
 
 def _is_labelled(incoming: Incoming) -> bool:
@@ -215,20 +222,20 @@ def _valid_design_effect(incoming: Incoming) -> float:
     return design_effect(incoming.person.iloc[incoming.valid.index.to_numpy()])
 
 
-def _separability(known: Known, incoming: Incoming, schema: Schema, seed: int) -> Separability | None:
-    if known.trained_on is None or not separability.is_measurable(known.trained_on, incoming.valid):
+def _separability(baseline: Baseline, incoming: Incoming, schema: Schema, seed: int) -> Separability | None:
+    if baseline.trained_on is None or not separability.is_measurable(baseline.trained_on, incoming.valid):
         return None
-    return separability.measure(known.trained_on, incoming.valid, schema, seed)
+    return separability.measure(baseline.trained_on, incoming.valid, schema, seed)
 
 
 # ---------------------------------------------------------------- rows that the model was trained on
 
 
 def _known_rows(trained_on: pd.DataFrame | None, incoming: Incoming, schema: Schema) -> KnownRows | None:
-    """How many valid rows stand in the training data, and how many would by chance; None if unknown.
+    """How many valid rows are also in the training data, and how many would be by chance; None if unknown.
 
-    By chance: new people of the same kind have an answer sheet that training knows with probability
-    1 - (sheets of one training row only) / (training rows) (Good, Biometrika 40, 1953). Labelled rows are
+    By chance, a new person of the same kind gives answers that a training row has too with probability
+    1 - (training rows with unique answers) / (training rows) (Good, Biometrika 40, 1953). Labelled rows are
     compared together with their outcome.
     """
     if trained_on is None or incoming.valid.empty:
@@ -239,30 +246,34 @@ def _known_rows(trained_on: pd.DataFrame | None, incoming: Incoming, schema: Sch
     labelled = incoming.outcome is not None and not np.isnan(incoming.outcome).any()
     columns = [*names, TARGET_COLUMN] if labelled else names
     new = incoming.valid[names].assign(**{TARGET_COLUMN: incoming.outcome}) if labelled else incoming.valid
-    then = hash_pandas_object(
+    training_hashes = hash_pandas_object(
         trained_on[columns].astype({TARGET_COLUMN: float} if labelled else {}), index=False
     )
-    now = hash_pandas_object(new[columns], index=False)
-    _, sheets = np.unique(then, return_counts=True)
-    rows = int(np.isin(now, then).sum())
+    new_hashes = hash_pandas_object(new[columns], index=False)
+    _, repeats = np.unique(training_hashes, return_counts=True)
+    rows = int(np.isin(new_hashes, training_hashes).sum())
     return KnownRows(
         rows=shown(rows),
-        share=None if is_small(rows) else rows / len(now),
-        by_chance=1 - float((sheets == 1).sum()) / len(then),
+        share=None if is_small(rows) else rows / len(new_hashes),
+        by_chance=1 - float((repeats == 1).sum()) / len(training_hashes),
     )
 
 
 def has_many_known_rows(report: DriftReport) -> bool:
-    """Whether so many rows stand in the training data that realised figures flatter the model."""
-    known = report.known_rows
-    return known is not None and known.share is not None and known.share >= known.by_chance + _MANY_KNOWN
+    """Whether so many rows are in the training data that realised figures flatter the model."""
+    known_rows = report.known_rows
+    return (
+        known_rows is not None
+        and known_rows.share is not None
+        and known_rows.share >= known_rows.by_chance + _MANY_KNOWN
+    )
 
 
 # ---------------------------------------------------------------- subgroups
 
 
-def _subgroups(known: Known, incoming: Incoming, schema: Schema) -> tuple[SubgroupDrift, ...]:
-    """Share of each subgroup then and now, and its figures now; small ones without.
+def _subgroups(baseline: Baseline, incoming: Incoming, schema: Schema) -> tuple[SubgroupDrift, ...]:
+    """Share of each subgroup in training and now, and its figures now; small subgroups are hidden.
 
     Subgroups of one column are one table: see `steps.data.disclosure`.
     """
@@ -270,15 +281,17 @@ def _subgroups(known: Known, incoming: Incoming, schema: Schema) -> tuple[Subgro
     outcome = np.full(len(incoming.valid), np.nan) if incoming.outcome is None else incoming.outcome
     hidden = np.zeros(len(masks), dtype=np.bool_)
     for column in {group.column for group in schema.subgroups}:
-        own = [i for i, group in enumerate(schema.subgroups) if group.column == column]
-        members, place = np.unique(np.array([masks[i] for i in own]), axis=1, return_inverse=True)
+        indices = [i for i, group in enumerate(schema.subgroups) if group.column == column]
+        members, pattern_of_row = np.unique(
+            np.array([masks[i] for i in indices]), axis=1, return_inverse=True
+        )
         rows, positives, negatives = (
-            np.bincount(place.ravel(), weights, members.shape[1]).astype(np.float64)
+            np.bincount(pattern_of_row.ravel(), weights, members.shape[1]).astype(np.float64)
             for weights in (None, outcome == 1, outcome == 0)
         )
-        hidden[own] = hidden_lines(members, rows, positives, negatives)
+        hidden[indices] = hidden_lines(members, rows, positives, negatives)
     return tuple(
-        _subgroup(group, mask, bool(hide), known, incoming)
+        _subgroup(group, mask, bool(hide), baseline, incoming)
         for group, mask, hide in zip(schema.subgroups, masks, hidden, strict=True)
     )
 
@@ -287,9 +300,9 @@ _UNKNOWN = Figure(None, None, None)
 
 
 def _subgroup(
-    group: Subgroup, mask: NDArray[np.bool_], hidden: bool, known: Known, incoming: Incoming
+    group: Subgroup, mask: NDArray[np.bool_], hidden: bool, baseline: Baseline, incoming: Incoming
 ) -> SubgroupDrift:
-    then = _share_then(known, group)
+    then = _share_then(baseline, group)
     if hidden:
         return SubgroupDrift(group.name, group.headline, True, then, _UNKNOWN, None, None, _UNKNOWN)
     rows = int(mask.sum())
@@ -310,7 +323,7 @@ def _subgroup(
 def _observed(incoming: Incoming, mask: NDArray[np.bool_]) -> tuple[float | None, Figure]:
     """Observed share of a subgroup's labelled rows, and observed / expected of the same rows.
 
-    As they are, not weighted: a subgroup has too few labels in each band of risk.
+    Rows are not weighted: a subgroup has too few labels in each band of risk.
     """
     if incoming.outcome is None:
         return None, _UNKNOWN
@@ -322,16 +335,16 @@ def _observed(incoming: Incoming, mask: NDArray[np.bool_]) -> tuple[float | None
     return float(y.mean()), drift_performance.figure(float(y.sum() / risk.sum()), stderr)
 
 
-def _share_then(known: Known, group: Subgroup) -> float | None:
+def _share_then(baseline: Baseline, group: Subgroup) -> float | None:
     """Share of training rows in a group.
 
-    Of levels it follows from the reference, so that it says no more than that does. Of a range of numbers it
-    is counted, in tens; None where few are inside or outside, and where there are no training rows.
+    For levels it follows from the reference, so that it discloses no more than the reference. For a range of
+    numbers it is counted, in tens; None where few rows are inside or outside, or without training rows.
     """
-    share = _share_of_levels(known.reference, group)
-    if share is not None or known.trained_on is None:
+    share = _share_of_levels(baseline.reference, group)
+    if share is not None or baseline.trained_on is None:
         return share
-    mask = np.asarray(group.mask(known.trained_on))
+    mask = np.asarray(group.mask(baseline.trained_on))
     inside = int(mask.sum())
     if is_small(inside) or is_small(len(mask) - inside):
         return None
@@ -350,14 +363,14 @@ def _share_of_levels(reference: Reference, group: Subgroup) -> float | None:
 
 def flat(report: DriftReport) -> dict[str, float]:
     """Flat numbers to log as metrics."""
-    found = {f"psi {feature.name}": feature.shift.psi for feature in report.features}
-    found |= {"psi score": report.score.shift.psi}
-    found |= {"rows": report.rows.read, "valid_rows": report.rows.valid}
+    numbers = {f"psi {feature.name}": feature.shift.psi for feature in report.features}
+    numbers |= {"psi score": report.score.shift.psi}
+    numbers |= {"rows": report.rows.read, "valid_rows": report.rows.valid}
     figures: Mapping[str, Figure | None] = {
         "expected_roc_auc": report.expected.roc_auc if report.expected else None,
         "realised_roc_auc": report.realised.ranking.realised if report.realised else None,
         "observed_expected": report.realised.observed_expected if report.realised else None,
         "separability_roc_auc": report.separability.roc_auc if report.separability else None,
     }
-    found |= {name: figure.value for name, figure in figures.items() if figure and figure.value is not None}
-    return {name: float(value) for name, value in found.items()}
+    numbers |= {name: figure.value for name, figure in figures.items() if figure and figure.value is not None}
+    return {name: float(value) for name, value in numbers.items()}

@@ -1,7 +1,7 @@
-"""`drift.json`: how new data differ from those that a model knows, and what to do, as a typed document.
+"""`drift.json`: differences of new data from a model's data, and the verdict, as a typed document.
 
 `steps.measures.drift` fills it; the report, the terminal, the job summary and `make retrain` read it. It
-holds aggregates, never a row; small cells are None. A figure that is undefined is None.
+holds aggregates, never a row; small cells are None. An undefined figure is None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 FORMAT = 2
 
 Verdict = Literal["quiet", "too_few", "watch", "recalibrate", "retrain", "mend"]
-# From what needs nothing done to what must be done first: broken data hide everything else.
+# In ascending order of urgency; broken data come first, since they hide everything else.
 VERDICTS: tuple[Verdict, ...] = ("quiet", "too_few", "watch", "recalibrate", "retrain", "mend")
 
 Kind = Literal[
@@ -35,7 +35,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Reason:
-    """One thing that speaks for a verdict: `about` names the feature or the figure, `text` says it."""
+    """A reason for a verdict: `about` names the feature or the figure, `text` explains it."""
 
     verdict: Verdict
     kind: Kind
@@ -45,9 +45,9 @@ class Reason:
 
 @dataclass(frozen=True)
 class Tests:
-    """Tests that were made, and the evidence (log10) and normal quantile that each has to reach.
+    """Number of tests, and the evidence (log10) and normal quantile that each needs to count.
 
-    They are chosen so that all of them together give a false alarm in one of 10^`together` comparisons.
+    All tests together give a false alarm in one of 10^`together` comparisons.
     """
 
     made: int
@@ -58,7 +58,7 @@ class Tests:
 
 @dataclass(frozen=True)
 class Limits:
-    """Sizes from which on a difference counts (`DriftLimits` of the schema) beside the evidence."""
+    """Smallest differences that count, besides the evidence (`DriftLimits` of the schema)."""
 
     psi: float
     share: float
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Model:
-    """The model that is compared with."""
+    """The model whose data the new data are compared with."""
 
     label: str
     version: str | None
@@ -82,8 +82,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """The new data. `design_effect`: by how much their counts overstate what is known, 1 if people are known
-    to come once or nobody knows (`people_known`)."""
+    """The new data. `design_effect`: the factor by which repeated people inflate counts; 1 if every person
+    comes once, or if rows name no person (`people_known` is false)."""
 
     kind: str
     digest: str
@@ -93,7 +93,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows: `read`; `valid` and scored; `labelled` of these; in `training` and `validation` of the model."""
+    """Rows: `read`; `valid` and scored; `labelled` of these; `training` and `validation` of the model."""
 
     read: int
     valid: int
@@ -104,7 +104,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class RowsNeeded:
-    """Rows that it takes to see a shift of PSI 0.1 and of 0.25 in any feature."""
+    """Rows needed to detect a shift of PSI 0.1 and of 0.25 in any feature."""
 
     psi_0_1: int
     psi_0_25: int
@@ -112,8 +112,8 @@ class RowsNeeded:
 
 @dataclass(frozen=True)
 class KnownRows:
-    """Rows whose every answer and outcome stand in the training data too; `by_chance` is the share that new
-    people of the same kind would have, `rows` None where they are few."""
+    """Rows whose answers and outcome all equal those of a training row; `by_chance` is the share expected of
+    new people of the same kind, `rows` None where they are few."""
 
     rows: int | None
     share: float | None
@@ -149,9 +149,9 @@ class ShareChange:
 class FeatureDrift:
     """One feature.
 
-    `then`, `now`: shares of `labels`, None where hidden; where the number of rows without an answer is
-    hidden, those rows count in the denominator of `now`. `unseen`: values of levels that no training row had.
-    `rules`: what invalid values break.
+    `then`, `now`: shares of `labels` in training and now, None where hidden; where the number of rows without
+    an answer is hidden, those rows count in the denominator of `now`. `unseen`: values of levels that no
+    training row had. `rules`: the rules that invalid values break.
     """
 
     name: str
@@ -167,13 +167,13 @@ class FeatureDrift:
 
     @property
     def broken(self) -> bool:
-        """More values are missing, invalid or never seen than in training."""
+        """Whether more values are missing, invalid or of unseen levels than in training."""
         return any(change.counts and change.rises for change in (self.missing, self.invalid, self.unseen))
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """One feature alone has moved, as if measured with another scale or from another zero."""
+    """The only feature that has moved, as if its scale or its zero had changed."""
 
     feature: str
     scale: float
@@ -204,7 +204,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the threshold does: shares, None where undefined."""
+    """Decisions at the threshold: shares, None where undefined."""
 
     recall: float | None
     precision: float | None
@@ -214,10 +214,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the risks alone promise. `loss`: of ROC AUC, against what they promised for validation rows.
+    """Performance expected from the risks alone. `loss`: of expected ROC AUC against validation rows.
 
-    `people_error` is the typical error of the expected ROC AUC on other people, seen on validation
-    subgroups; it is part of the interval.
+    `people_error` is the typical error of the expected ROC AUC on other people, measured on validation
+    subgroups; the interval includes it.
     """
 
     roc_auc: Figure
@@ -244,9 +244,10 @@ class LabelledBin:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Realised ROC AUC against the one expected on the same rows, and the same difference when tested.
+    """Realised and expected ROC AUC on the same rows, and the same two figures of the test.
 
-    `loss`: expected less realised, less the same of `compared_with`. `withheld`: why there is no verdict.
+    `loss`: expected less realised, less the same difference of `compared_with`. `withheld`: why there is no
+    verdict.
     """
 
     realised: Figure
@@ -281,7 +282,7 @@ class Realised:
 
 @dataclass(frozen=True)
 class ColumnPart:
-    """What shuffling one column costs the classifier of old and new, in ROC AUC."""
+    """ROC AUC that the classifier of old and new rows loses when a column is shuffled."""
 
     name: str
     lost: float
@@ -289,7 +290,7 @@ class ColumnPart:
 
 @dataclass(frozen=True)
 class Separability:
-    """How well boosted trees tell new rows from training rows: ROC AUC on rows not learned from."""
+    """How well boosted trees tell new rows from training rows: ROC AUC on held-out rows."""
 
     rows: int
     roc_auc: Figure
@@ -299,7 +300,7 @@ class Separability:
 
 @dataclass(frozen=True)
 class SubgroupDrift:
-    """A subgroup's share then and now, and its figures now; None where hidden or unknown."""
+    """A subgroup's share in training and now, and its figures now; None where hidden or unknown."""
 
     name: str
     headline: bool
@@ -313,7 +314,7 @@ class SubgroupDrift:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Everything that one comparison found; `verdict` is that of the gravest of `reasons`."""
+    """The result of a comparison; `verdict` is that of the gravest of `reasons`."""
 
     verdict: Verdict
     reasons: tuple[Reason, ...]
@@ -337,10 +338,10 @@ class DriftReport:
 
     @property
     def moved(self) -> tuple[str, ...]:
-        """Features whose values have moved, as they stand in the schema."""
+        """Features whose values have moved, in the schema's order."""
         return tuple(feature.name for feature in self.features if feature.shift.counts)
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Features with more missing, invalid or never seen values."""
+        """Features with more missing, invalid or unseen values than in training."""
         return tuple(feature.name for feature in self.features if feature.broken)

@@ -1,4 +1,4 @@
-"""How good a model is on new people: what its risks promise without labels, and what labels show."""
+"""Performance of a model on new people: expected from its risks, and realised on labelled rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Half the width of a 95 % interval, in standard errors.
+# Half of the width of a 95 % interval, in standard errors.
 Z95 = 1.959963984540054
 # Fewest labels of either outcome for realised figures.
 FEWEST_OUTCOMES = 10
@@ -28,8 +28,8 @@ FEWEST_OUTCOMES = 10
 
 @dataclass(frozen=True)
 class Standard:
-    """What new figures are compared with: the model's ROC AUC on rows that it did not see, and what its risks
-    promised for them. `rows` names them: "the test split", or "validation rows"."""
+    """The standard for new figures: the model's realised and expected ROC AUC on rows that it did not see.
+    `rows` names these rows: "the test split", or "validation rows"."""
 
     rows: str
     concordance: Concordance
@@ -39,7 +39,8 @@ class Standard:
 class Scored:
     """Valid rows with their risk (rows,), and their outcome (rows,), NaN where unlabelled, or None.
 
-    `design_effect` divides what is known from them; `people_moved`: they are other people than in training.
+    `design_effect` divides the rows for every standard error; `people_moved`: the people differ from those in
+    training.
     """
 
     risk: Floats
@@ -52,8 +53,8 @@ class Scored:
         """Which rows have an outcome."""
         if self.outcome is None:
             return np.zeros(len(self.risk), dtype=np.bool_)
-        known: NDArray[np.bool_] = ~np.isnan(self.outcome)
-        return known
+        is_labelled: NDArray[np.bool_] = ~np.isnan(self.outcome)
+        return is_labelled
 
 
 def figure(value: float, stderr: float) -> Figure:
@@ -62,15 +63,15 @@ def figure(value: float, stderr: float) -> Figure:
 
 
 def people_error(reference: Reference) -> float:
-    """Typical error of the model's expected ROC AUC on other people, as its validation subgroups show it."""
-    known = reference.validation.get("people_error")
-    return concordance.TYPICAL_ERROR if known is None else float(known)
+    """Typical error of the model's expected ROC AUC on other people, from its validation subgroups."""
+    measured = reference.validation.get("people_error")
+    return concordance.TYPICAL_ERROR if measured is None else float(measured)
 
 
 def standard_of_validation(reference: Reference) -> Standard:
     """The validation rows' figures, for models whose test split is not known.
 
-    References of earlier versions have them by score bin alone.
+    In references of earlier versions they follow from the score bins.
     """
     validation, score = reference.validation, reference.score
     realised, positives = float(validation["roc_auc"]), int(validation["positives"])
@@ -85,11 +86,11 @@ def standard_of_validation(reference: Reference) -> Standard:
 
 
 def expected(reference: Reference, scored: Scored) -> Expected | None:
-    """What the risks alone promise, against what they promised for validation rows, in the same bins.
+    """Performance expected from the risks alone, against that expected of validation rows in the same bins.
 
-    The interval carries, beside sampling, what the promise missed on validation rows and on their subgroups.
-    The loss compares two promises of one model, so only other people add to its error. None with fewer than
-    10 rows.
+    Besides sampling, the interval includes the error of the expected ROC AUC on validation rows and on their
+    subgroups. The loss compares two expectations of one model, so it has the error of other people only. None
+    with fewer than 10 rows.
     """
     risk, score = scored.risk, reference.score
     if len(risk) < SMALLEST_CELL:
@@ -128,7 +129,7 @@ def _by_bin(score: Score, risk: Floats, weights: Floats | None = None) -> Floats
 
 @dataclass(frozen=True)
 class _LabelCounts:
-    """Counts and sums by score bin: of all scored rows, of the labelled ones, of the positives."""
+    """Counts and sums by score bin: of all scored rows, of the labelled rows, of the positives."""
 
     rows: Floats
     risk_sums: Floats
@@ -141,10 +142,10 @@ def realised(reference: Reference, tested: Standard, scored: Scored) -> Realised
 
     None with fewer than 10 of either outcome.
     """
-    known = scored.labelled
-    if scored.outcome is None or not known.any():
+    is_labelled = scored.labelled
+    if scored.outcome is None or not is_labelled.any():
         return None
-    y, risk = scored.outcome[known].astype(np.int8), scored.risk[known]
+    y, risk = scored.outcome[is_labelled].astype(np.int8), scored.risk[is_labelled]
     positives = int(y.sum())
     if min(positives, len(y) - positives) < FEWEST_OUTCOMES:
         return None
@@ -165,7 +166,7 @@ def realised(reference: Reference, tested: Standard, scored: Scored) -> Realised
         positives=positives,
         effective_positives=float(effective.positives) / scored.design_effect,
         effective_negatives=float(effective.negatives) / scored.design_effect,
-        labelled_share=len(y) / len(known),
+        labelled_share=len(y) / len(is_labelled),
         weighted=bool(np.ptp(weights) > 0),
         by_bin=_labelled_bins(score, counts),
         ranking=_ranking(reference, tested, scored, counts),
@@ -192,10 +193,10 @@ def _value(estimate: evidence.Estimate) -> float | None:
 
 
 def _ranking(reference: Reference, tested: Standard, scored: Scored, counts: _LabelCounts) -> Ranking:
-    """Realised less expected ROC AUC on the labelled rows, against the same difference when tested."""
+    """Realised less expected ROC AUC on the labelled rows, against the same difference of the test."""
     assert scored.outcome is not None
-    known = scored.labelled
-    y, risk = scored.outcome[known], scored.risk[known]
+    is_labelled = scored.labelled
+    y, risk = scored.outcome[is_labelled], scored.risk[is_labelled]
     weights = selection.weights(counts.rows, counts.labels)[reference.score.bin(risk)]
     now = concordance.measure(y, risk, weights)
     stderr = float(selection.roc_auc(counts.rows, counts.labels, counts.positives).stderr)
@@ -214,12 +215,12 @@ def _ranking(reference: Reference, tested: Standard, scored: Scored, counts: _La
 
 
 def _why_withheld(score: Score, scored: Scored, counts: _LabelCounts) -> str | None:
-    """Why labels allow no verdict on the ranking, or None."""
+    """Why the labels allow no verdict on the ranking, or None."""
     blind = np.flatnonzero(selection.blind_bins(counts.rows, counts.labels))
     if len(blind):
         return (
             f"no row has a label in {len(blind)} of {len(score.bins)} bands of risk "
-            f"({', '.join(score.bins[place] for place in blind[:4])}{', ...' if len(blind) > 4 else ''})"
+            f"({', '.join(score.bins[index] for index in blind[:4])}{', ...' if len(blind) > 4 else ''})"
         )
     smallest = min(selection.effective(counts.rows, counts.labels, counts.positives))
     if smallest / scored.design_effect < selection.FEWEST_EFFECTIVE:
@@ -231,9 +232,9 @@ def _why_withheld(score: Score, scored: Scored, counts: _LabelCounts) -> str | N
 
 
 def _calibration(score: Score, y: NDArray[np.int8], risk: Floats) -> tuple[float, float, float]:
-    """Calibration error by score bin, what chance gives of it, and evidence (log10) against calibration.
+    """Calibration error by score bin, its expectation by chance, and evidence (log10) against calibration.
 
-    Of the labelled rows as they are: within a bin every row has the same weight.
+    Labelled rows are not weighted: within a bin every row has the same weight.
     """
     size = len(score.bins)
     cell = score.bin(risk) * 2 + y
@@ -248,23 +249,23 @@ def _calibration(score: Score, y: NDArray[np.int8], risk: Floats) -> tuple[float
 
 
 def _labelled_bins(score: Score, counts: _LabelCounts) -> tuple[LabelledBin, ...]:
-    """How completely each band of risk is labelled, and its observed share; small counts are hidden."""
-    unobserved = hidden_cells(counts.rows, counts.labels, counts.positives)
-    found = []
-    for place, name in enumerate(score.bins):
-        rows, labels = int(counts.rows[place]), int(counts.labels[place])
-        positives = float(counts.positives[place])
+    """The labelled share and the observed share of each band of risk; small counts are hidden."""
+    is_hidden = hidden_cells(counts.rows, counts.labels, counts.positives)
+    labelled_bins = []
+    for index, name in enumerate(score.bins):
+        rows, labels = int(counts.rows[index]), int(counts.labels[index])
+        positives = float(counts.positives[index])
         low, high = metrics.wilson_interval(positives, labels)
         observed = Figure(positives / labels, low, high) if labels else Figure(None, None, None)
         few = is_small(rows) or is_small(labels)
-        found.append(
+        labelled_bins.append(
             LabelledBin(
                 bin=name,
                 rows=shown(rows),
                 labels=shown(labels),
                 share=None if few or not rows else labels / rows,
-                risk=None if is_small(rows) or not rows else float(counts.risk_sums[place]) / rows,
-                observed=Figure(None, None, None) if unobserved[place] else observed,
+                risk=None if is_small(rows) or not rows else float(counts.risk_sums[index]) / rows,
+                observed=Figure(None, None, None) if is_hidden[index] else observed,
             )
         )
-    return tuple(found)
+    return tuple(labelled_bins)

@@ -1,4 +1,4 @@
-"""Shifts of features and of predicted risks: sizes, evidence, and how many rows it takes to see one."""
+"""Shifts of features and of predicted risks: sizes, evidence, and the rows needed to detect one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# More rows than anybody has: a shift that these do not show is not shown by any.
+# The largest answer of `rows_needed`: a shift that these rows do not show counts as not detectable.
 _MOST_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a difference has to reach: evidence (log10) and normal quantile of each test, and sizes.
+    """What a difference needs to count: evidence (log10), a normal quantile, and the limits of sizes.
 
     Counts are divided by `design_effect` before evidence is taken from them.
     """
@@ -44,7 +44,7 @@ def feature_drift(
     data: Mapping[str, object],
     yardstick: Yardstick,
 ) -> FeatureDrift:
-    """How one feature differs. `data`: what the reference says of the model's data."""
+    """Measure the drift of a feature. `data`: the reference's facts about the model's data."""
     counted = count(feature, cells)
     then, now = np.asarray(feature.counts, np.float64), counted.bins.astype(np.float64)
     read, training, read_then, invalid_then = _rows(feature.name, cells, data)
@@ -58,7 +58,7 @@ def feature_drift(
     new_levels = np.zeros(len(then), np.bool_) if feature.kind == "numeric" else then == 0
     hide_unseen = bool(hidden[-1]) or is_small(counted.unknown + int(now[new_levels].sum()))
     unseen = outside_bins[2] + bins[new_levels].sum()
-    # A hidden count of rows without an answer must not follow from the denominator.
+    # Rows without an answer are left in the denominator where their hidden count would follow from it.
     outside = np.array([counted.missing, invalid, counted.unknown])
     shares = now / max(1, read - int(outside[~hidden[-3:]].sum()))
     return FeatureDrift(
@@ -76,15 +76,15 @@ def feature_drift(
 
 
 def count(feature: Feature, cells: Cells) -> Counts:
-    """Values of every row that are not broken, by bin or other fate."""
+    """Count the values of all rows that are not broken, by bin, missing, out of range or unknown."""
     values = cells.values[feature.name][~cells.broken[feature.name]]
     return feature.count(values.to_numpy(dtype=object if feature.is_text else np.float64))
 
 
 def _rows(name: str, cells: Cells, data: Mapping[str, object]) -> tuple[int, int, int, int]:
-    """Rows now, rows of training, rows that preprocess read, and those of them with an invalid value.
+    """Rows now, rows of training, rows that preprocess read, and how many of these had an invalid value.
 
-    References of earlier versions do not say how many were invalid; they are then taken for none.
+    A reference of an earlier version does not say how many were invalid; the number is then 0.
     """
     rows, invalid = data["rows"], data.get("invalid")
     assert isinstance(rows, Mapping)
@@ -94,42 +94,46 @@ def _rows(name: str, cells: Cells, data: Mapping[str, object]) -> tuple[int, int
 
 
 def shift(now: Floats, then: Floats, yardstick: Yardstick) -> Shift:
-    """PSI with its interval and evidence from counts by bin; 0 where there is nothing to compare."""
+    """PSI with its interval and evidence from counts by bin; 0 where either side has no rows."""
     if len(now) < 2 or now.sum() == 0 or then.sum() == 0:
         return Shift(0.0, 0.0, 0.0, 0.0, False)
     effective = now / yardstick.design_effect
     low, high = evidence.psi_interval(effective, then)
-    psi, found = float(evidence.psi(now, then)), float(evidence.drift_evidence(effective, then))
-    counts = found >= yardstick.each and psi >= yardstick.limits.psi
-    return Shift(psi, float(low), float(high), found, counts)
+    psi, shift_evidence = float(evidence.psi(now, then)), float(evidence.drift_evidence(effective, then))
+    counts = shift_evidence >= yardstick.each and psi >= yardstick.limits.psi
+    return Shift(psi, float(low), float(high), shift_evidence, counts)
 
 
 def as_published(counts: Floats, expected: Floats, hidden: NDArray[np.bool_]) -> Floats:
-    """Counts of one table (cells,) of which every figure is taken: those that are shown, and stand-ins.
+    """Counts of a table (cells,) for all published figures: shown counts, and substitutes for hidden counts.
 
-    A PSI with all its digits, taken of the exact counts, would give the hidden ones away. So a small count is
-    taken for the one from 1 to 9 that is nearest to the expected, and the larger ones that were hidden along
-    with it share what is left of the hidden rows as expected. Nothing then depends on how those are spread.
+    A PSI of the exact counts, with all its digits, would disclose hidden counts. So a small count becomes the
+    number from 1 to 9 that is nearest to the expected count. Larger hidden counts share the remaining hidden
+    rows in proportion to their expected counts. No figure then depends on the distribution of hidden rows.
     """
     small, large = hidden & (counts > 0) & (counts < SMALLEST_CELL), hidden & (counts >= SMALLEST_CELL)
-    made = counts.astype(np.float64)
-    made[small] = np.clip(expected[small], 1, SMALLEST_CELL - 1)
+    published = counts.astype(np.float64)
+    published[small] = np.clip(expected[small], 1, SMALLEST_CELL - 1)
     if large.any():
         weights = np.maximum(expected[large], 1.0)
-        rest = max(float(counts[hidden].sum() - made[small].sum()), float(SMALLEST_CELL * large.sum()))
-        made[large] = rest * weights / weights.sum()
-    return made
+        remaining = max(
+            float(counts[hidden].sum() - published[small].sum()), float(SMALLEST_CELL * large.sum())
+        )
+        published[large] = remaining * weights / weights.sum()
+    return published
 
 
 def _share_change(
     now: float, rows: int, then: int, rows_then: int, yardstick: Yardstick, hide: bool
 ) -> ShareChange:
-    """Shares then and now, None with `hide`, and the evidence that they differ, as of two bins."""
+    """Shares in training and now (None with `hide`), and the evidence of a change between two bins."""
     share_now, share_then = float(now) / max(1, rows), then / max(1, rows_then)
     effective = np.array([now, rows - now]) / yardstick.design_effect
-    found = float(evidence.drift_evidence(effective, [then, rows_then - then])) if rows else 0.0
-    counts = found >= yardstick.each and abs(share_now - share_then) >= yardstick.limits.share
-    return ShareChange(share_then, None if hide else share_now, found, counts, share_now > share_then)
+    change_evidence = float(evidence.drift_evidence(effective, [then, rows_then - then])) if rows else 0.0
+    counts = change_evidence >= yardstick.each and abs(share_now - share_then) >= yardstick.limits.share
+    return ShareChange(
+        share_then, None if hide else share_now, change_evidence, counts, share_now > share_then
+    )
 
 
 def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> ScoreDrift:
@@ -151,38 +155,40 @@ def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> Sco
 def find_instrument(
     features: Sequence[FeatureDrift], reference: Reference, cells: Cells, yardstick: Yardstick
 ) -> Instrument | None:
-    """The one feature that has moved as if its instrument had, or None. Other people move several."""
+    """The only moved feature, if a changed instrument explains it; a change of people moves several."""
     moved = [drift for drift in features if drift.shift.counts]
     if len(moved) != 1 or moved[0].kind != "numeric":
         return None
     feature = next(feature for feature in reference.features if feature.name == moved[0].name)
     assert feature.minimum is not None
     assert feature.maximum is not None
-    found = instrument.explain(
+    explanation = instrument.explain(
         cells.values[feature.name].dropna().to_numpy(dtype=np.float64),
         np.asarray(feature.edges),
         np.asarray(feature.counts, np.float64),
         (feature.minimum, feature.maximum),
         yardstick.limits.psi,
     )
-    if found is None:
+    if explanation is None:
         return None
-    return Instrument(feature.name, found.scale, found.offset, moved[0].shift.psi, found.psi_left)
+    return Instrument(
+        feature.name, explanation.scale, explanation.offset, moved[0].shift.psi, explanation.psi_left
+    )
 
 
 def rows_needed(reference: Reference, yardstick: Yardstick) -> RowsNeeded:
-    """Rows that it takes to see a shift of PSI 0.1 and of 0.25, towards higher values, in any feature."""
+    """Rows needed to detect a shift of PSI 0.1 and of 0.25, towards higher values, in any feature."""
     counts = [np.asarray(feature.counts, np.float64) for feature in reference.features]
     counts = [then for then in counts if np.count_nonzero(then) > 1]
 
-    def most(psi: float) -> int:
+    def largest(psi: float) -> int:
         return max((_rows_to_see(then, psi, yardstick) for then in counts), default=0)
 
-    return RowsNeeded(most(0.1), most(0.25))
+    return RowsNeeded(largest(0.1), largest(0.25))
 
 
 def _rows_to_see(then: Floats, psi: float, yardstick: Yardstick) -> int:
-    """Fewest rows whose expected counts, tilted to this PSI, reach the evidence."""
+    """Fewest rows whose expected counts, tilted to this PSI, give enough evidence."""
     shares = evidence.shares(then)
     direction = np.linspace(-1.0, 1.0, len(shares))
 
@@ -193,13 +199,15 @@ def _rows_to_see(then: Floats, psi: float, yardstick: Yardstick) -> int:
     low, high = 0.0, 30.0
     for _ in range(50):
         middle = (low + high) / 2
-        other = tilted(middle)
-        far = float(((other - shares) * np.log(other / shares)).sum()) > psi
-        low, high = (low, middle) if far else (middle, high)
-    other = tilted(low)
-    fewest, enough = 1, _MOST_ROWS
-    while fewest < enough:
-        rows = (fewest + enough) // 2
-        seen = float(evidence.drift_evidence(rows / yardstick.design_effect * other, then)) >= yardstick.each
-        fewest, enough = (fewest, rows) if seen else (rows + 1, enough)
-    return enough
+        shifted = tilted(middle)
+        is_too_far = float(((shifted - shares) * np.log(shifted / shares)).sum()) > psi
+        low, high = (low, middle) if is_too_far else (middle, high)
+    shifted = tilted(low)
+    fewest, most = 1, _MOST_ROWS
+    while fewest < most:
+        rows = (fewest + most) // 2
+        is_detected = (
+            float(evidence.drift_evidence(rows / yardstick.design_effect * shifted, then)) >= yardstick.each
+        )
+        fewest, most = (fewest, rows) if is_detected else (rows + 1, most)
+    return most

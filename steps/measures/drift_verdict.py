@@ -1,15 +1,15 @@
-"""What a difference between new data and a model's asks for: verdict, reasons, advice.
+"""Verdict, reasons and advice that follow from the differences between new data and a model's data.
 
-* *mend*: more values are missing, invalid or of levels never seen; or one instrument reads otherwise and the
-  risks are off with it. The data are broken, and training would teach it. Nothing else is done before.
-* *retrain*: the model ranks people worse than these people explain.
+* *mend*: more values are missing, invalid or of unseen levels; or one column's instrument has changed and the
+  risks are off. The data are broken, and training would teach the fault, so this comes before all else.
+* *retrain*: the model ranks people worse than a change of people explains.
 * *recalibrate*: risks are too high, too low, too extreme or too timid, and the ranking is as good as before.
-* *watch*: something has moved, and nothing says that the model is worse for it.
-* *too_few*: too few rows to see even a large shift.
-* *quiet*: enough rows, and none of this.
+* *watch*: something has moved, with no sign that the model is worse for it.
+* *too_few*: too few rows to detect even a large shift.
+* *quiet*: enough rows, and none of the above.
 
 A difference counts if it is certain (evidence over all tests together) and large enough (the schema's
-limits). Shifts without labels are never more than *watch*: other people are no reason to train.
+limits). Shifts without labels give *watch* at most: a change of people is no reason to train.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from steps.measures.drift_performance import Z95
 from steps.measures.drift_shifts import Yardstick
 from steps.measures.selection import FEWEST_EFFECTIVE
 
-# A column whose shuffling costs the classifier of old and new less than this is not named.
+# A column is named only if shuffling it costs the classifier of old and new rows at least this much ROC AUC.
 _NAMED_PART = 0.002
 
 
 def gravest(reasons: Sequence[Reason]) -> Verdict:
-    """The verdict of all reasons together; quiet without any."""
+    """The gravest verdict of the reasons; quiet without reasons."""
     return max((reason.verdict for reason in reasons), key=VERDICTS.index, default="quiet")
 
 
 def too_few(rows: float, needed: RowsNeeded) -> Reason:
-    """The reason that says how many rows it takes; `rows` came, or are worth so many."""
+    """The reason that there are too few rows; `rows` is their effective number."""
     return Reason(
         "too_few",
         "too_few",
@@ -61,17 +61,17 @@ def too_few(rows: float, needed: RowsNeeded) -> Reason:
 def of_feature(
     feature: FeatureDrift, instrument: Instrument | None, realised: Realised | None, yardstick: Yardstick
 ) -> Iterator[Reason]:
-    """What speaks against one feature."""
+    """Reasons from a feature."""
     name = feature.name
     changes: tuple[tuple[Kind, str, ShareChange], ...] = (
         ("missing", "missing", feature.missing),
         ("invalid", "not valid", feature.invalid),
         ("unseen", "of a level that no training row had", feature.unseen),
     )
-    for kind, word, change in changes:
+    for kind, description, change in changes:
         if change.counts and change.rises:
             rules = f" ({', '.join(feature.rules)})" if kind == "invalid" and feature.rules else ""
-            yield Reason("mend", kind, name, f"{name} is {word}{rules} in {_shares(change)}")
+            yield Reason("mend", kind, name, f"{name} is {description}{rules} in {_shares(change)}")
     if feature.missing.counts and not feature.missing.rises:
         yield Reason(
             "watch", "answered", name, f"{name} is missing less often: in {_shares(feature.missing)}"
@@ -109,27 +109,27 @@ def _psi(shift: Shift) -> str:
 
 
 def of_score(score: ScoreDrift) -> Iterator[Reason]:
-    """What the predicted risks say."""
+    """Reasons from the predicted risks."""
     if score.shift.counts:
         yield Reason(
             "watch", "score", "predicted risk", f"The predicted risks have moved: {_psi(score.shift)}"
         )
 
 
-def of_separability(found: Separability | None, yardstick: Yardstick) -> Iterator[Reason]:
-    """What telling new from old says: it counts if the ROC AUC is beyond chance above its limit."""
-    if found is None or found.roc_auc.value is None:
+def of_separability(separability: Separability | None, yardstick: Yardstick) -> Iterator[Reason]:
+    """Reasons from separability: its ROC AUC counts if it is significantly above its limit."""
+    if separability is None or separability.roc_auc.value is None:
         return
-    stderr = found.stderr * yardstick.design_effect**0.5
-    if found.roc_auc.value - yardstick.z * stderr < yardstick.limits.separability:
+    stderr = separability.stderr * yardstick.design_effect**0.5
+    if separability.roc_auc.value - yardstick.z * stderr < yardstick.limits.separability:
         return
-    named = ", ".join(part.name for part in found.columns[:3] if part.lost > _NAMED_PART)
-    text = f"New rows can be told from training rows: ROC AUC {found.roc_auc.value:.3f}"
+    named = ", ".join(part.name for part in separability.columns[:3] if part.lost > _NAMED_PART)
+    text = f"New rows can be told from training rows: ROC AUC {separability.roc_auc.value:.3f}"
     yield Reason("watch", "separability", "all columns", text + (f", by {named}" if named else ""))
 
 
 def of_expected(expected: Expected | None, yardstick: Yardstick) -> Iterator[Reason]:
-    """What the risks alone promise: other people may be harder to rank, which no training changes."""
+    """Reasons from the expected ROC AUC: other people may be harder to rank, which no training changes."""
     if expected is None or not _is_loss(expected.loss, expected.loss_stderr, yardstick):
         return
     assert expected.roc_auc.value is not None
@@ -143,7 +143,7 @@ def of_expected(expected: Expected | None, yardstick: Yardstick) -> Iterator[Rea
 
 
 def of_realised(realised: Realised | None, yardstick: Yardstick) -> Iterator[Reason]:
-    """What labels say of ranking and calibration."""
+    """Reasons from labels: ranking and calibration."""
     if realised is None:
         return
     ranking = realised.ranking
@@ -160,13 +160,13 @@ def of_realised(realised: Realised | None, yardstick: Yardstick) -> Iterator[Rea
     off = False
     if is_off(realised.observed_expected, limits.observed_expected, realised, yardstick):
         off = True
-        word = "low" if (realised.observed_expected.value or 0) > 1 else "high"
-        text = f"The risks are too {word}: observed / expected {_figure(realised.observed_expected)}"
+        adjective = "low" if (realised.observed_expected.value or 0) > 1 else "high"
+        text = f"The risks are too {adjective}: observed / expected {_figure(realised.observed_expected)}"
         yield Reason("recalibrate", "observed_expected", "observed / expected", text)
     if is_off(realised.calibration_slope, limits.calibration_slope, realised, yardstick):
         off = True
-        word = "timid" if (realised.calibration_slope.value or 0) > 1 else "extreme"
-        text = f"The risks are too {word}: calibration slope {_figure(realised.calibration_slope)}"
+        adjective = "timid" if (realised.calibration_slope.value or 0) > 1 else "extreme"
+        text = f"The risks are too {adjective}: calibration slope {_figure(realised.calibration_slope)}"
         yield Reason("recalibrate", "calibration_slope", "calibration slope", text)
     excess = realised.calibration_error - realised.calibration_error_by_chance
     certain = realised.calibration_evidence >= yardstick.each
@@ -186,9 +186,9 @@ def _figure(figure: Figure) -> str:
 
 
 def is_off(figure: Figure, limits: tuple[float, float], realised: Realised, yardstick: Yardstick) -> bool:
-    """Whether a figure that is ideally 1 lies outside its limits, and from 1 beyond chance.
+    """Whether a figure that is ideally 1 is outside its limits and significantly different from 1.
 
-    Never with labels worth fewer than 50 positives or negatives: a handful is no reason for anything.
+    Never with fewer than 50 effective positives or negatives.
     """
     if figure.value is None or figure.low is None or figure.high is None:
         return False
@@ -199,41 +199,41 @@ def is_off(figure: Figure, limits: tuple[float, float], realised: Realised, yard
 
 
 def _is_loss(loss: float, stderr: float, yardstick: Yardstick) -> bool:
-    """A loss of ROC AUC of the size that counts, and beyond chance."""
+    """Whether a loss of ROC AUC reaches its limit and is significant."""
     return loss >= yardstick.limits.roc_auc_loss and loss > yardstick.z * stderr
 
 
 def advice(report: DriftReport) -> list[str]:
-    """What to do about it, most urgent first."""
+    """Advice for people, most urgent first."""
     kinds = {reason.kind for reason in report.reasons}
-    found = []
+    sentences = []
     if report.broken:
-        found.append(
+        sentences.append(
             f"Mend {', '.join(report.broken)} where it comes from. Training on such rows would teach the "
             "fault."
         )
     if report.instrument is not None:
-        found.append(
+        sentences.append(
             f"Look at how {report.instrument.feature} is measured: its device, unit, zero and coding. "
             "A changed instrument looks like changed people."
         )
-    found += [_ACTS[report.verdict]] if report.verdict in _ACTS else []
+    sentences += [_ACTS[report.verdict]] if report.verdict in _ACTS else []
     if "moved" in kinds:
-        found.append(
+        sentences.append(
             "Check that what has moved is still asked, measured and coded as before. If it is, these are "
             "other people, and no training makes them easier to predict."
         )
     if report.realised is None:
-        found.append(
+        sentences.append(
             "Without labels nobody can see whether the same answers still mean the same risk (concept "
             "shift): collect outcomes, from people of every band of risk."
         )
     elif report.realised.ranking.withheld is not None:
-        found.append(
+        sentences.append(
             f"The ranking is not judged: {report.realised.ranking.withheld}. Collect outcomes from people "
             "of every band of risk."
         )
-    return found
+    return sentences
 
 
 _ACTS: dict[Verdict, str] = {

@@ -1,7 +1,7 @@
-"""What a data set looks like before anybody fits a model to it: aggregates only, never a row.
+"""A data set before a model is fitted to it: aggregates only, never a row.
 
-`explore` measures everything that the report shows. What a column or a pair of columns adds to prediction is
-measured on rows that had no part in its estimates (`steps.measures.exploration_prediction`).
+`explore` measures everything that the report shows. The predictive value of a column or of a pair of columns
+is measured on held-out rows (`steps.measures.exploration_prediction`).
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 
 # Held-out ROC AUC of one column alone from which it probably holds the outcome itself.
 LEAK_AUC = 0.95
-# Share of one outcome in a level from which the level gives the outcome away, with its Wilson interval.
+# A level determines the outcome if the Wilson interval of its outcome share is above this.
 LEAK_RATE = 0.98
-# Strength of association from which two columns say the same.
+# Strength of association from which two columns count as equivalent.
 SAME = 0.95
 _STRONGEST = 12
 _TRENDS = 6
@@ -67,9 +67,8 @@ class Table:
     """A checked data set in file order.
 
     `frame`: valid features, `__file__`, and `__target__` as float64 with NaN where unlabelled (absent if
-    the data have no outcome). `read`: rows of the files; `rejected` of them broke the schema, as `problems`
-    says. `answers`: a code for each valid row's outcome as it was written, where that is more than yes or
-    no.
+    the data have no outcome). `read`: rows of the files; `rejected` of them broke the schema, for the reasons
+    in `problems`. `answers`: a code for the level of each valid row's outcome, where it has more than two.
     """
 
     name: str
@@ -83,9 +82,7 @@ class Table:
 
 
 def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None = None) -> Exploration:
-    """Everything that is reported about one data set; bands of numeric columns are the tenths of `like`, if
-    given.
-    """
+    """Explore a data set; with `like`, the bands of numeric columns are the deciles of that table."""
     frame = table.frame
     columns = bins.code(frame, schema, None if like is None else bins.code(like, schema))
     outcome = (
@@ -128,20 +125,23 @@ def explore(table: Table, schema: Schema, seed: int, like: pd.DataFrame | None =
 
 
 def compare(first: Table, second: Table, schema: Schema) -> Comparison:
-    """Two data sets side by side: how far each column's shares have moved.
+    """Compare two data sets: how far the shares of each column have moved.
 
-    The first is the reference: its tenths are the bands of both.
+    The first is the reference: its deciles are the bands of both.
     """
-    ours = bins.code(first.frame, schema)
-    theirs = bins.code(second.frame, schema, like=ours)
+    reference_columns = bins.code(first.frame, schema)
+    current_columns = bins.code(second.frame, schema, like=reference_columns)
     columns = []
-    for mine, other in zip(ours, theirs, strict=True):
-        reference, current = bins.counts(mine.codes, mine.size), bins.counts(other.codes, other.size)
+    for reference_column, current_column in zip(reference_columns, current_columns, strict=True):
+        reference, current = (
+            bins.counts(reference_column.codes, reference_column.size),
+            bins.counts(current_column.codes, current_column.size),
+        )
         used = reference + current > 0
         low, high = evidence.psi_interval(current[used], reference[used]) if used.sum() > 1 else (0.0, 0.0)
         columns.append(
             MovedColumn(
-                name=mine.column.name,
+                name=reference_column.column.name,
                 psi=float(evidence.psi(current[used], reference[used])),
                 low=float(low),
                 high=float(high),
@@ -170,28 +170,28 @@ def scalars(exploration: Exploration) -> dict[str, float]:
 
 def _about(table: Table, outcome: Floats) -> Data:
     labelled = ~np.isnan(outcome)
-    positives, known = int(np.nansum(outcome)), int(labelled.sum())
-    low, high = metrics.wilson_interval(positives, known)
-    few = is_small(positives) or is_small(known - positives)
-    set_aside = shown(table.rejected)
+    positives, labels = int(np.nansum(outcome)), int(labelled.sum())
+    low, high = metrics.wilson_interval(positives, labels)
+    few = is_small(positives) or is_small(labels - positives)
+    rejected = shown(table.rejected)
     return Data(
         name=table.name,
         kind=table.kind,
-        read=None if set_aside is None else table.read,
+        read=None if rejected is None else table.read,
         rows=len(outcome),
-        rejected=set_aside,
-        labelled=None if is_small(len(outcome) - known) else shown(known),
-        has_outcome=known > 0,
+        rejected=rejected,
+        labelled=None if is_small(len(outcome) - labels) else shown(labels),
+        has_outcome=labels > 0,
         positives=None if few else positives,
         prevalence=Share(None, None, None)
-        if few or not known
-        else Share(positives / known, defined(low), defined(high)),
+        if few or not labels
+        else Share(positives / labels, defined(low), defined(high)),
         extra_columns=table.extra_columns,
     )
 
 
 def _problems(table: Table) -> tuple[BrokenRule, ...]:
-    """Most rows break one rule alone, so the problems are hidden as the parts of a known sum."""
+    """Rows by broken rule; small counts are hidden as parts of a known sum, as most rows break one rule."""
     hidden = hidden_counts(np.array([problem.rows for problem in table.problems], dtype=np.float64))
     return tuple(
         BrokenRule(problem.column, problem.rule, None if hide else problem.rows)
@@ -206,16 +206,16 @@ def _repeats(keys: NDArray[np.uint64], outcome: Floats, answers: NDArray[np.intp
     state = (written + 1).astype(np.uint64)
     distinct = len(np.unique(split.mix(keys + state)))
     labelled = ~np.isnan(outcome)
-    known = bins.counts(pattern[labelled], len(sizes))
+    labels = bins.counts(pattern[labelled], len(sizes))
     positives = bins.counts(pattern[labelled], len(sizes), outcome[labelled])
-    disputed = (positives > 0) & (positives < known)
-    minority = float(np.minimum(positives, known - positives)[disputed].sum())
+    disputed = (positives > 0) & (positives < labels)
+    minority = float(np.minimum(positives, labels - positives)[disputed].sum())
     return Repeats(
         same_features=int(len(keys) - len(sizes)),
         exact=int(len(keys) - distinct),
         largest_group=shown(int(sizes.max(initial=0))),
         disagreeing_patterns=int(disputed.sum()),
-        disagreeing_rows=int(known[disputed].sum()),
+        disagreeing_rows=int(labels[disputed].sum()),
         unavoidable_errors=minority / max(1, int(labelled.sum())),
     )
 
@@ -228,13 +228,13 @@ def _order(columns: Sequence[Coded], outcome: Floats) -> Order:
     }
     if np.isfinite(outcome).any():
         values["outcome"] = outcome
-    found = row_order.examine(values)
+    examined = row_order.examine(values)
     sizes = {column.column.name: max(1, len(column.labels) - 1) for column in columns} | {"outcome": 1}
     return Order(
-        stretches=found.stretches,
+        stretches=examined.stretches,
         columns=len(values),
-        ordered=tuple(found.ordered),
-        breaks=tuple(found.breaks),
+        ordered=tuple(examined.ordered),
+        breaks=tuple(examined.breaks),
         trends=tuple(
             Trend(
                 name=trend.name,
@@ -244,7 +244,7 @@ def _order(columns: Sequence[Coded], outcome: Floats) -> Order:
                 overall=trend.overall / sizes[trend.name],
                 stderr=trend.stderr / sizes[trend.name],
             )
-            for trend in found.trends[:_TRENDS]
+            for trend in examined.trends[:_TRENDS]
         ),
     )
 
@@ -276,7 +276,7 @@ def _associations(columns: Sequence[Coded], frame: pd.DataFrame) -> Associations
 
 
 def _clustered(strength: Floats) -> list[int]:
-    """An order of columns in which those that go together stand together (average linkage)."""
+    """An order of columns that puts associated columns side by side (average linkage)."""
     if len(strength) < 3:
         return list(range(len(strength)))
     from scipy.cluster import hierarchy
@@ -288,7 +288,7 @@ def _clustered(strength: Floats) -> list[int]:
 
 
 def _span(decided: oddities.Decided) -> str:
-    """Values in words, with how many of those with the outcome they hold."""
+    """The values as text, with their share of the people who have the outcome."""
     low, high = decided.low, decided.high
     where = f"{low:g} and over" if high is None else f"{high:g} and below" if low is None else f"{low:g}"
     return f"{where}: {decided.share:.0%} of those who have it"
@@ -297,32 +297,32 @@ def _span(decided: oddities.Decided) -> str:
 def _leaks(
     columns: Sequence[Coded], outcome: Floats, alone: Mapping[str, ColumnPrediction], frame: pd.DataFrame
 ) -> tuple[Leak, ...]:
-    """Columns that probably hold the outcome itself: too good alone, or a level that gives it away."""
-    found = []
+    """Columns that probably hold the outcome itself: too good alone, or with a level that determines it."""
+    leaks = []
     for column in columns:
         name = column.column.name
         area = alone[name].roc_auc if name in alone else 0.5
         if area >= LEAK_AUC:
-            found.append(Leak(name, "alone", area, None))
+            leaks.append(Leak(name, "alone", area, None))
         elif isinstance(column.column, NumericColumn):
-            own = np.asarray(frame[name], dtype=np.float64)
-            decided = oddities.decided(own, outcome, column.column.minimum, column.column.maximum)
+            values = np.asarray(frame[name], dtype=np.float64)
+            decided = oddities.decided(values, outcome, column.column.minimum, column.column.maximum)
             if decided is not None:
-                found.append(Leak(name, "values", area, _span(decided)))
+                leaks.append(Leak(name, "values", area, _span(decided)))
         elif (label := _deciding_level(column, outcome)) is not None:
-            found.append(Leak(name, "level", area, label))
-    return tuple(found)
+            leaks.append(Leak(name, "level", area, label))
+    return tuple(leaks)
 
 
 def _deciding_level(column: Coded, outcome: Floats) -> str | None:
-    """The first level of many people at which nearly everybody has the outcome."""
+    """The first level with enough people of whom nearly all have the outcome."""
     labelled = ~np.isnan(outcome)
-    known = bins.counts(column.codes[labelled], column.size)
+    labels = bins.counts(column.codes[labelled], column.size)
     positives = bins.counts(column.codes[labelled], column.size, outcome[labelled])
     return next(
         (
             label
-            for label, rows, hits in zip([*column.labels, "missing"], known, positives, strict=True)
+            for label, rows, hits in zip([*column.labels, "missing"], labels, positives, strict=True)
             if rows >= 5 * SMALLEST_CELL and metrics.wilson_interval(hits, rows)[0] >= LEAK_RATE
         ),
         None,

@@ -1,6 +1,6 @@
-"""Who stands at which level of a column, in which subgroup and file, and how common the outcome is there.
+"""People and outcome rates by level of a column, by subgroup and by file.
 
-What would give a few people away is hidden, here and by subtraction.
+Figures that would disclose a few people, directly or by subtraction, are hidden.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from steps.data.schema import Schema
     from steps.data.schema import Subgroup as SchemaSubgroup
 
-# Share of one value from which a column is nearly constant.
+# A column is nearly constant from this share of its commonest value.
 NEARLY_CONSTANT = 0.995
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """What is not shown of one column: its levels or bands, the missing answers last; and its subgroups."""
+    """Which levels or bands of a column are hidden, missing answers last, and which of its subgroups."""
 
     levels: Lines
     subgroups: Mapping[str, bool]
@@ -40,21 +40,23 @@ class Hidden:
 
 @dataclass(frozen=True, eq=False)
 class _Counts:
-    """Rows, rows with an outcome, and rows that have it, of each group, all of shape (groups,)."""
+    """Rows, labelled rows and positive rows of each group, all of shape (groups,)."""
 
     rows: Floats
-    known: Floats
+    labels: Floats
     positives: Floats
 
-    def level(self, place: int, label: str, everybody: int, hidden: bool) -> Level:
-        """One group as it is shown, among `everybody`."""
+    def level(self, index: int, label: str, total: int, hidden: bool) -> Level:
+        """The group at this index, as the report shows it; `total` is the number of all rows."""
         if hidden:
             return Level(label, hidden=True)
-        rows, known, positives = (float(part[place]) for part in (self.rows, self.known, self.positives))
-        rate = positives / known if known else float("nan")
-        low, high = metrics.wilson_interval(positives, known)
+        rows, labels, positives = (
+            float(counts[index]) for counts in (self.rows, self.labels, self.positives)
+        )
+        rate = positives / labels if labels else float("nan")
+        low, high = metrics.wilson_interval(positives, labels)
         return Level(
-            label, False, int(rows), rows / max(1, everybody), defined(rate), defined(low), defined(high)
+            label, False, int(rows), rows / max(1, total), defined(rate), defined(low), defined(high)
         )
 
 
@@ -68,37 +70,37 @@ def _count(codes: bins.Codes, size: int, outcome: Floats) -> _Counts:
 
 
 def hide(column: Coded, outcome: Floats, frame: pd.DataFrame, subgroups: Sequence[SchemaSubgroup]) -> Hidden:
-    """Levels and subgroups of a column as one table: a subgroup less a level is a level."""
-    own = [group for group in subgroups if group.column == column.column.name]
+    """Decide what to hide of a column: its levels and subgroups are one table, open to subtraction."""
+    column_groups = [group for group in subgroups if group.column == column.column.name]
     cells = column.codes
-    for group in own:
+    for group in column_groups:
         cells = cells * 2 + group.mask(frame)
-    distinct, first, place = np.unique(cells, return_index=True, return_inverse=True)
-    count = _count(place, len(distinct), outcome)
+    distinct, first, cell_of_row = np.unique(cells, return_index=True, return_inverse=True)
+    count = _count(cell_of_row, len(distinct), outcome)
     levels = column.codes[first] == np.arange(column.size)[:, None]
-    groups = [group.mask(frame)[first] for group in own]
+    groups = [group.mask(frame)[first] for group in column_groups]
     members = np.vstack([levels, *groups]) if len(distinct) else np.zeros((column.size, 0), dtype=np.bool_)
     # The profile of a prepared data set shows the levels without their outcomes.
-    elsewhere = np.zeros(len(members), dtype=np.bool_)
-    elsewhere[: column.size] = hidden_counts(bins.counts(column.codes, column.size))
+    hidden_in_profile = np.zeros(len(members), dtype=np.bool_)
+    hidden_in_profile[: column.size] = hidden_counts(bins.counts(column.codes, column.size))
     hidden = hidden_lines(
-        members, count.rows, count.positives, count.known - count.positives, elsewhere=elsewhere
+        members, count.rows, count.positives, count.labels - count.positives, elsewhere=hidden_in_profile
     )
-    names = [group.name for group in own]
+    names = [group.name for group in column_groups]
     return Hidden(hidden[: column.size], dict(zip(names, hidden[column.size :].tolist(), strict=True)))
 
 
 def describe(
     column: Coded, outcome: Floats, frame: pd.DataFrame, alone: ColumnPrediction | None, hidden: Hidden
 ) -> Column:
-    """Shares and outcome rates of a column's levels or bands, and what looks odd about it."""
+    """Describe a column: shares and outcome rates of its levels or bands, and its oddities."""
     count = _count(column.codes, column.size, outcome)
     *levels, missing = (
-        count.level(place, label, len(outcome), bool(hidden.levels[place]))
-        for place, label in enumerate([*column.labels, "missing"])
+        count.level(index, label, len(outcome), bool(hidden.levels[index]))
+        for index, label in enumerate([*column.labels, "missing"])
     )
     answered = count.rows[: column.missing]
-    most = float(answered.max(initial=0) / max(1, count.rows.sum()))
+    largest_share = float(answered.max(initial=0) / max(1, count.rows.sum()))
     quantiles, zeros, spike = None, None, None
     if isinstance(column.column, NumericColumn):
         values = np.asarray(frame[column.column.name], dtype=np.float64)
@@ -113,9 +115,9 @@ def describe(
         levels=tuple(levels),
         missing=missing,
         quantiles=quantiles,
-        largest_share=most,
+        largest_share=largest_share,
         constant=bool((answered > 0).sum() <= 1),
-        nearly_constant=most >= NEARLY_CONSTANT,
+        nearly_constant=largest_share >= NEARLY_CONSTANT,
         zeros=zeros,
         spike=None if spike is None else Spike(*spike),
         empty_levels=tuple(label for label, rows in zip(column.labels, answered, strict=True) if rows == 0),
@@ -124,15 +126,15 @@ def describe(
 
 
 def files(frame: pd.DataFrame, outcome: Floats) -> tuple[Level, ...]:
-    """The rows of each file; nothing if nobody knows which file a row is from."""
+    """The rows of each file; empty where rows do not name their file."""
     if FILE_COLUMN not in frame:
         return ()
     names = frame[FILE_COLUMN].astype("category")
     count = _count(names.cat.codes.to_numpy().astype(np.intp), len(names.cat.categories), outcome)
-    hidden = hidden_cells(count.rows, count.known, count.positives)
+    hidden = hidden_cells(count.rows, count.labels, count.positives)
     return tuple(
-        count.level(place, str(name), len(outcome), bool(hidden[place]))
-        for place, name in enumerate(names.cat.categories)
+        count.level(index, str(name), len(outcome), bool(hidden[index]))
+        for index, name in enumerate(names.cat.categories)
     )
 
 
@@ -151,7 +153,7 @@ def subgroups(
         Subgroup(
             group.column,
             group.headline,
-            count.level(place, group.name, len(frame), hidden[group.column].subgroups[group.name]),
+            count.level(index, group.name, len(frame), hidden[group.column].subgroups[group.name]),
         )
-        for place, group in enumerate(schema.subgroups)
+        for index, group in enumerate(schema.subgroups)
     )

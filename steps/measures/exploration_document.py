@@ -1,4 +1,4 @@
-"""`exploration.json`: what a data set looks like, or two side by side, as a typed document.
+"""`exploration.json`: the exploration of a data set, or of two side by side, as a typed document.
 
 `steps.measures.exploration` fills it; the report and the terminal read it. It holds aggregates, never a row;
 small cells are None. A figure that is undefined is None.
@@ -18,7 +18,7 @@ LeakReason = Literal["alone", "level", "values"]
 
 @dataclass(frozen=True)
 class SchemaName:
-    """The schema that the data were checked against; `open_questions`: what those of a draft are about."""
+    """The schema that the data were checked against; `open_questions`: topics of a draft's questions."""
 
     name: str
     title: str
@@ -88,7 +88,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Spike:
-    """One value that stands in a large share of the rows."""
+    """A value that a large share of the rows has."""
 
     value: float
     share: float
@@ -168,9 +168,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Associations:
-    """Strength of each pair of columns: a matrix of `names`, the strongest, and pairs that say the same.
+    """Strength of each pair of columns: a matrix of `names`, the strongest, and equivalent pairs.
 
-    Columns that go together stand together.
+    `names` are ordered so that associated columns are side by side.
     """
 
     names: tuple[str, ...]
@@ -191,7 +191,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """A subgroup of the schema, by which column, and its people."""
+    """A subgroup of the schema, its column, and its people."""
 
     column: str
     headline: bool
@@ -210,7 +210,7 @@ class PairPrediction:
 
 @dataclass(frozen=True)
 class Gain:
-    """What is added to the ROC AUC of all columns, with its 95 % interval."""
+    """Gain over the ROC AUC of all columns, with its 95 % interval."""
 
     value: float
     low: float
@@ -219,7 +219,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Interaction:
-    """A pair of columns, and what an effect of both together adds to the effects of each."""
+    """A pair of columns, and the gain of a joint effect over the effects of each."""
 
     first: str
     second: str
@@ -238,10 +238,10 @@ class RateTable:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What predicts, on rows that were not learned from.
+    """Predictive value of columns and pairs on held-out rows.
 
-    `roc_auc`: of all columns, each with an effect of its own. `interactions`: the pairs that seem to interact
-    most on the rows learned from; `together`: what all of these add, None where there is no pair.
+    `roc_auc`: of all columns, each with its own effect. `interactions`: the pairs with the strongest
+    interaction on the rows learned from; `together`: the gain of all these pairs, None without pairs.
     """
 
     learned_rows: int
@@ -258,7 +258,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Exploration:
-    """Everything that is reported about one data set."""
+    """The exploration of one data set."""
 
     schema: SchemaName
     target: Target
@@ -288,7 +288,7 @@ class MovedColumn:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two data sets: the columns that moved most first; below `psi_floor` a difference does not matter."""
+    """Two data sets: columns in order of their shift; a PSI below `psi_floor` does not matter."""
 
     columns: tuple[MovedColumn, ...]
     psi_floor: float

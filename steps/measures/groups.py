@@ -1,7 +1,7 @@
 """Figures of the schema's subgroups, and calibration where two of them meet.
 
-People of a group are compared with everybody else, who are other people, so the intervals of differences
-are those of independent samples. What is hidden is decided by `steps.data.disclosure`.
+People of a group are compared with all other people, so the intervals of differences are those of
+independent samples. `steps.data.disclosure` decides what is hidden.
 """
 
 from __future__ import annotations
@@ -32,53 +32,53 @@ def subgroup_masks(rows: ScoredRows, subgroups: Sequence[Subgroup]) -> dict[str,
 
 
 def shown_subgroups(rows: ScoredRows, subgroups: Sequence[Subgroup]) -> list[Subgroup]:
-    """The subgroups whose figures may be shown; those of one column are one table, overlapping or not."""
+    """The subgroups whose figures may be shown; subgroups of a column are one table, overlapping or not."""
     masks = subgroup_masks(rows, subgroups)
     shown = []
     for column in dict.fromkeys(group.column for group in subgroups):
-        own = [group for group in subgroups if group.column == column]
-        hidden = _hidden(rows.y, [masks[group.name] for group in own])
-        shown += [group for group, hide in zip(own, hidden, strict=True) if not hide]
+        column_groups = [group for group in subgroups if group.column == column]
+        hidden = _hidden(rows.y, [masks[group.name] for group in column_groups])
+        shown += [group for group, hide in zip(column_groups, hidden, strict=True) if not hide]
     return [group for group in subgroups if group in shown]
 
 
 def _hidden(y: NDArray[np.int8], masks: Sequence[Mask], public: Mask | None = None) -> Mask:
-    """Which of these sets of rows may not be shown together, where some are `public`; nor empty ones."""
-    members, place = _patterns(masks)
-    rows = np.bincount(place).astype(np.float64)
-    positives = np.bincount(place, weights=y).astype(np.float64)
+    """Which of these sets of rows to hide, where some are `public`; empty sets are hidden too."""
+    members, pattern_of_row = _patterns(masks)
+    rows = np.bincount(pattern_of_row).astype(np.float64)
+    positives = np.bincount(pattern_of_row, weights=y).astype(np.float64)
     empty = members.astype(np.float64) @ rows == 0
     hidden = hidden_lines(members, rows, positives, rows - positives, public=public)
     return np.asarray(empty | hidden, dtype=np.bool_)
 
 
 def _patterns(masks: Sequence[Mask]) -> tuple[Mask, NDArray[np.intp]]:
-    """The sets of masks that rows are in together, (masks, patterns), and the pattern of each row.
+    """The distinct combinations of masks, (masks, patterns), and the pattern of each row.
 
     The same as `np.unique(masks, axis=1)`, which compares whole columns and takes ten times as long.
     """
-    place = np.zeros(len(masks[0]), dtype=np.int64)
+    pattern_of_row = np.zeros(len(masks[0]), dtype=np.int64)
     for mask in masks:
-        _, place = np.unique(place * 2 + mask, return_inverse=True)
-    _, first = np.unique(place, return_index=True)
-    return np.array([mask[first] for mask in masks]), place
+        _, pattern_of_row = np.unique(pattern_of_row * 2 + mask, return_inverse=True)
+    _, first_row = np.unique(pattern_of_row, return_index=True)
+    return np.array([mask[first_row] for mask in masks]), pattern_of_row
 
 
 def measure_groups(rows: ScoredRows, subgroups: Sequence[Subgroup], threshold: float) -> tuple[Group, ...]:
-    """Every figure of each of these subgroups."""
-    whole = _auc_influence(rows.y, rows.risk, np.ones(len(rows.y), dtype=np.bool_))
+    """Measure each of these subgroups."""
+    of_all = _auc_influence(rows.y, rows.risk, np.ones(len(rows.y), dtype=np.bool_))
     masks = subgroup_masks(rows, subgroups)
-    return tuple(_group(group, masks[group.name], rows, threshold, whole) for group in subgroups)
+    return tuple(_group(group, masks[group.name], rows, threshold, of_all) for group in subgroups)
 
 
 def _group(
-    group: Subgroup, mask: Mask, rows: ScoredRows, threshold: float, whole: tuple[float, Floats]
+    group: Subgroup, mask: Mask, rows: ScoredRows, threshold: float, of_all: tuple[float, Floats]
 ) -> Group:
     y, risk = rows.y[mask], rows.risk[mask]
     size, positives = len(y), int(y.sum())
     roc_auc, influence = _auc_influence(rows.y, rows.risk, mask)
     error = float(np.sqrt(np.sum(influence**2)))
-    gap = float(np.sqrt(np.sum((whole[1] - influence) ** 2)))
+    gap = float(np.sqrt(np.sum((of_all[1] - influence) ** 2)))
     inside = _decision(metrics.confusion(y, risk, threshold), threshold)
     outside = _decision(metrics.confusion(rows.y[~mask], rows.risk[~mask], threshold), threshold)
     return Group(
@@ -89,7 +89,7 @@ def _group(
         positives=positives,
         prevalence=positives / size,
         roc_auc=intervals.logit_delong(roc_auc, error, min(positives, size - positives)),
-        roc_auc_difference=intervals.normal(whole[0] - roc_auc, gap, intervals.DELONG),
+        roc_auc_difference=intervals.normal(of_all[0] - roc_auc, gap, intervals.DELONG),
         observed_expected=observed_expected(y, risk),
         calibration_slope=calibration_slope(y, risk),
         recall=inside["recall"],
@@ -132,7 +132,7 @@ def net_benefit(counts: Confusion, threshold: float) -> Estimate:
 
 
 def observed_expected(y: NDArray[np.int8], risk: Floats) -> Estimate:
-    """Positives over the sum of risks; its standard error is that of a ratio of two sums over people."""
+    """Positives over the sum of risks, with the standard error of a ratio of two sums over people."""
     expected = float(risk.sum())
     if expected <= 0:
         return Estimate(None, None, None, intervals.LOG_NORMAL)
@@ -142,14 +142,15 @@ def observed_expected(y: NDArray[np.int8], risk: Floats) -> Estimate:
 
 def calibration_slope(y: NDArray[np.int8], risk: Floats) -> Estimate:
     """Slope of the logistic recalibration with its robust standard error."""
-    found = metrics.calibration(y, risk)
-    return intervals.normal(found.slope, found.slope_error)
+    recalibration = metrics.calibration(y, risk)
+    return intervals.normal(recalibration.slope, recalibration.slope_error)
 
 
 def _auc_influence(y: NDArray[np.int8], risk: Floats, mask: Mask) -> tuple[float, Floats]:
-    """ROC AUC of the masked rows, and what each of all rows adds to its error: their squares sum to it.
+    """ROC AUC of the masked rows, and the influence of each of all rows; the squares sum to its variance.
 
-    So the error of a difference of two ROC AUCs on overlapping people is that of the difference of these.
+    The variance of a difference of two ROC AUCs on overlapping people follows from the differences of their
+    influences.
     """
     inside = placements(y[mask], risk[mask])
     influence, positive = np.zeros(len(y)), y == 1
@@ -162,8 +163,8 @@ def _auc_influence(y: NDArray[np.int8], risk: Floats, mask: Mask) -> tuple[float
 def measure_cells(rows: ScoredRows, shown: Sequence[Subgroup]) -> tuple[tuple[Cell, ...], int]:
     """Calibration where two subgroups of different columns meet, and how many such cells are hidden.
 
-    The groups of two columns and the cells between them are one table, of which the groups are public: so no
-    hidden cell follows from a group less the cells that are shown.
+    The groups of two columns and their cells are one table, of which the groups are public: so no hidden cell
+    follows from a group less its shown cells.
     """
     masks = subgroup_masks(rows, shown)
     by_column: dict[str, list[Subgroup]] = {}

@@ -34,8 +34,8 @@ def importance(
 ) -> Importance:
     """Permutation importance (Breiman 2001): loss of ROC AUC when one column is shuffled, mean and spread.
 
-    Measured on a random sample of at most `rows` rows, so that its cost is bounded: columns x repeats x rows
-    predictions. Columns that carry the same information share it: each alone then seems to matter less.
+    Measured on a random sample of at most `rows` rows, so that the cost is at most columns x repeats x rows
+    predictions. Columns with the same information share its importance, so each alone seems to matter less.
     """
     generator = np.random.default_rng(seed)
     labels = np.asarray(y)

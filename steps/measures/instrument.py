@@ -1,9 +1,9 @@
-"""Does one column look as if it were measured with another scale, or from another zero?
+"""Whether a column looks as if its scale or its zero had changed.
 
-Pounds for kilograms, a device that reads a third too much, ages counted from 0: the values are a x + b of
-what they were, and undoing that gives the former distribution back. So candidates for (a, 1) and (1, b) are
-undone, and the best of them is an explanation if little of the shift is left. Values that really rose can
-look the same: the finding says "look at the instrument first", never that it is broken.
+Pounds for kilograms, a device that reads a third too much, ages counted from 0: the new values are a x + b,
+and undoing that restores the former distribution. So candidates for a (with b = 0) and for b (with a = 1) are
+undone, and the best is an explanation if little of the shift is left. Values that really rose can look the
+same: the finding means "look at the instrument first", not that the instrument is broken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEFT = 0.25
 
 @dataclass(frozen=True)
 class Transformation:
-    """Values are `scale` times what they were, plus `offset`; `psi_left` is the PSI after undoing that."""
+    """New values are `scale` times old values plus `offset`; `psi_left` is the PSI after undoing that."""
 
     scale: float
     offset: float
@@ -37,29 +37,29 @@ class Transformation:
 def explain(
     values: Floats, edges: Floats, counts: Floats, bounds: tuple[float, float], smallest_psi: float
 ) -> Transformation | None:
-    """The scale or offset that explains how values (rows,) differ from counts (bins,) between inner edges.
+    """Find the scale or offset that explains how values (rows,) differ from counts (bins,).
 
-    `bounds`: least and largest value that the schema allows. `smallest_psi`: what counts as no shift. None
-    where nothing explains it, or the values have fewer than two bins.
+    `edges`: inner edges of the bins. `bounds`: least and largest value of the schema. `smallest_psi`: a PSI
+    up to this counts as no shift. None without an explanation, and with fewer than two bins.
     """
     if not len(values) or not len(edges) or not counts.sum():
         return None
     distinct, rows = np.unique(values, return_counts=True)
-    whole = bool(np.all(distinct == np.round(distinct)))
+    is_whole = bool(np.all(distinct == np.round(distinct)))
 
     def psi_left(scale: float, offset: float) -> float:
-        return _psi_undone(distinct, rows, edges, counts, scale, offset, whole)
+        return _psi_undone(distinct, rows, edges, counts, scale, offset, is_whole)
 
     before = psi_left(1.0, 0.0)
     width = bounds[1] - bounds[0]
     scale = _least(lambda a: psi_left(a, 0.0), _SCALES)
     offset = _least(lambda b: psi_left(1.0, b), width * _OFFSETS)
-    found = min(
+    best = min(
         Transformation(scale, 0.0, psi_left(scale, 0.0)),
         Transformation(1.0, offset, psi_left(1.0, offset)),
-        key=lambda one: one.psi_left,
+        key=lambda candidate: candidate.psi_left,
     )
-    return found if found.psi_left <= max(_LEFT * before, smallest_psi) and before > smallest_psi else None
+    return best if best.psi_left <= max(_LEFT * before, smallest_psi) and before > smallest_psi else None
 
 
 def _psi_undone(
@@ -69,23 +69,23 @@ def _psi_undone(
     counts: Floats,
     scale: float,
     offset: float,
-    whole: bool,
+    is_whole: bool,
 ) -> float:
     """PSI of the values against the counts after undoing a scale and an offset.
 
-    The edges are moved instead of the values. Whole numbers were rounded after they were moved, and so are
-    the edges: 27 x 1.3 + 0 is recorded as 35.
+    The edges are moved instead of the values. Whole numbers are recorded after rounding, so the edges are
+    rounded too: 27 x 1.3 + 0 is recorded as 35.
     """
     moved = scale * edges + offset
-    moved = np.round(scale * np.ceil(edges) + offset) if whole else moved - 1e-9 * np.abs(moved)
-    place = np.searchsorted(moved, distinct, side="right")
-    return float(evidence.psi(np.bincount(place, rows, len(edges) + 1), counts))
+    moved = np.round(scale * np.ceil(edges) + offset) if is_whole else moved - 1e-9 * np.abs(moved)
+    bin_of_value = np.searchsorted(moved, distinct, side="right")
+    return float(evidence.psi(np.bincount(bin_of_value, rows, len(edges) + 1), counts))
 
 
 def _least(function: Callable[[float], float], candidates: Floats) -> float:
-    """The candidate with the least value, refined by 41 between its neighbours; the middle one of equals.
+    """The candidate with the least value, refined by 41 points between its neighbours; the middle of ties.
 
-    Whole numbers give equals: any offset from 3.5 to 4.5 is the same as 4.
+    Whole numbers give ties: any offset from 3.5 to 4.5 equals 4.
     """
     values = [function(float(candidate)) for candidate in candidates]
     best = int(np.argmin(values))

@@ -1,4 +1,4 @@
-"""95 % intervals in closed form, each with the name under which a report shows it.
+"""95 % intervals in closed form, each with its name in reports.
 
 Bootstrap percentiles are too short where few people have the outcome: with 10 to 25 of them they cover 76 to
 91 % instead of 95 (`benchmarks/results/coverage.txt`). Shares take Wilson's interval, ROC AUC DeLong's on the
@@ -74,7 +74,7 @@ def logit_delong(roc_auc: float, error: float, rarer: int) -> Estimate:
 
     The standard error is itself an estimate, mostly from the rows of the rarer outcome, `rarer`: so the
     quantile is that of Student's t with one degree of freedom less. With 10 rows a normal one would cover 92
-    instead of 95 %. Where the ranking is perfect the standard error is 0 and says nothing; the ends are then
+    instead of 95 %. Where the ranking is perfect the standard error is 0 and useless; the ends are then
     Wilson's for `rarer` trials.
     """
     if not (math.isfinite(roc_auc) and math.isfinite(error)):
@@ -83,8 +83,8 @@ def logit_delong(roc_auc: float, error: float, rarer: int) -> Estimate:
         bounds = wilson(roc_auc * rarer, rarer)
         return Estimate(roc_auc, bounds.low, bounds.high, WILSON)
     odds = math.log(roc_auc / (1 - roc_auc))
-    half = _quantile(rarer - 1) * error / (roc_auc * (1 - roc_auc))
-    low, high = (1 / (1 + math.exp(-(odds + sign * half))) for sign in (-1, 1))
+    half_width = _quantile(rarer - 1) * error / (roc_auc * (1 - roc_auc))
+    low, high = (1 / (1 + math.exp(-(odds + sign * half_width))) for sign in (-1, 1))
     return Estimate(roc_auc, low, high, LOGIT_DELONG)
 
 

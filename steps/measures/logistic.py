@@ -1,6 +1,6 @@
 """Logistic regression of a few columns by Newton's method, with its covariance. numpy only.
 
-For curves and yardsticks of a report: unpenalised, and weighted, so that equal rows can be counted once.
+For the curves and comparisons of a report. Unpenalised; weights allow equal rows to be counted once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 _STEPS = 50
 _CLOSE = 1e-7  # largest change of any log odds
-_RIDGE = 1e-8  # relative to the information: keeps columns that say the same from dividing by zero
+_RIDGE = 1e-8  # relative to the information: keeps collinear columns from dividing by zero
 _HALVINGS = 30
 
 
@@ -38,7 +38,7 @@ class Logistic:
 
 
 def fit(design: Floats, y: ArrayLike, weights: ArrayLike | None = None) -> Logistic | None:
-    """Maximum likelihood of `y` in [0, 1] on a design (rows, columns) that holds its own constant.
+    """Maximum likelihood fit of `y` in [0, 1] on a design (rows, columns) that includes a constant.
 
     `y` may be a share, with `weights` the number of people behind each row. None where it does not converge:
     the outcomes are separated, or all alike.
@@ -65,7 +65,7 @@ def fit(design: Floats, y: ArrayLike, weights: ArrayLike | None = None) -> Logis
 
 
 def _uphill(design: Floats, outcome: Floats, counts: Floats, beta: Floats, step: Floats) -> Floats:
-    """The step, halved until it does not lower the likelihood: Newton's step can be too long far away."""
+    """The coefficients after Newton's step, halved until it does not lower the likelihood."""
 
     def log_likelihood(at: Floats) -> float:
         odds = design @ at

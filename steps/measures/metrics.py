@@ -1,10 +1,10 @@
 """Metrics of a risk of a binary outcome, for one sample or for many bootstrap replicates of it at once.
 
-Weights (replicates, rows) say how often each row was drawn. A plain value is the case of one replicate in
+Weights (replicates, rows) count how often each row was drawn. A plain value is the case of one replicate in
 which every weight is 1, so a metric and its interval come from the same line of code. numpy only.
 
-`y` is an array (rows,) of 0 and 1, `risk` an array (rows,) of probabilities of 1 (for the ranking metrics any
-score will do, ties included). A metric that is undefined, for example ROC AUC with one class only, is NaN.
+`y` is an array (rows,) of 0 and 1, `risk` an array (rows,) of probabilities of 1; ranking metrics take any
+score, ties included. An undefined metric, for example ROC AUC with one class only, is NaN.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Ranking:
 
     `order` (rows,) and `starts` (groups,) give the groups; `scores` (groups,) their scores. Only some
     groups hold positives, and most sums need only those: `positive_order` and `positive_starts` list the
-    positives alone in the same way, `holders` (positive groups,) says which groups they are in.
+    positives alone in the same way, `holders` (positive groups,) are the indices of their groups.
     """
 
     order: Indices
@@ -54,7 +54,7 @@ class Counts:
 
 
 def rank(y: ArrayLike, score: ArrayLike, members: Indices | None = None) -> Ranking:
-    """Order of the rows by score; with `members` (indices of rows) of those alone."""
+    """Rank the rows by score; with `members` (indices of rows) only these rows."""
     labels, scores = np.asarray(y), np.asarray(score, dtype=np.float64)
     rows = np.arange(len(scores)) if members is None else members
     order = rows[np.argsort(scores[rows], kind="stable")]
@@ -107,8 +107,10 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     z, share = 1.959963984540054, successes / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return float(max(0.0, min(share, centre - half))), float(min(1.0, max(share, centre + half)))
+    half_width = (
+        z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    )
+    return float(max(0.0, min(share, centre - half_width))), float(min(1.0, max(share, centre + half_width)))
 
 
 def ratio(numerator: Any, denominator: Any) -> Floats:
@@ -213,7 +215,7 @@ class Calibration:
 
     @property
     def slope_error(self) -> float:
-        """Standard error of the slope that does not take the risks to be right (sandwich estimator)."""
+        """Standard error of the slope, valid for wrong risks too (sandwich estimator)."""
         u0, u1 = self.terms[:, 0], self.terms[:, 1]
         h00, h01, h11 = self.terms[:, 2].sum(), self.terms[:, 3].sum(), self.terms[:, 4].sum()
         influence = ratio(h00 * u1 - h01 * u0, h00 * h11 - h01 * h01)
@@ -221,7 +223,7 @@ class Calibration:
 
     @property
     def intercept_error(self) -> float:
-        """Standard error of the calibration-in-the-large, likewise."""
+        """Standard error of the calibration-in-the-large, also by the sandwich estimator."""
         return float(np.sqrt(np.sum(self.terms[:, 5] ** 2)) / self.terms[:, 6].sum())
 
 
@@ -283,7 +285,7 @@ class Confusion:
 
     @property
     def negative_predictive_value(self) -> Floats:
-        """Share of those not flagged that are negative."""
+        """Share of negatives among the rows that are not flagged."""
         cleared = self.rows - self.true_positives - self.false_positives
         return 1 - ratio(self.positives - self.true_positives, cleared)
 
@@ -294,7 +296,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> Floats:
-        """Share of all rows that are decided rightly."""
+        """Share of all rows whose decision is right."""
         right = self.true_positives + self.rows - self.positives - self.false_positives
         return ratio(right, self.rows)
 
@@ -331,10 +333,10 @@ def confusion_of_counts(counts: Counts, thresholds: ArrayLike) -> Confusion:
 def flagged_at_recall(counts: Counts, recall: ArrayLike) -> Floats:
     """Smallest share of rows (replicates,) to flag, highest scores first, that reaches a recall."""
     hits, flagged = _hits_and_flagged(counts)
-    wanted = np.broadcast_to(np.asarray(recall, dtype=np.float64), len(hits))
+    targets = np.broadcast_to(np.asarray(recall, dtype=np.float64), len(hits))
     shares = np.full(len(hits), np.nan)
     for i in range(len(hits)):
         if hits.shape[1] and hits[i, 0] > 0:
-            enough = int(np.count_nonzero(hits[i] >= wanted[i] * hits[i, 0] - 1e-9))
+            enough = int(np.count_nonzero(hits[i] >= targets[i] * hits[i, 0] - 1e-9))
             shares[i] = flagged[i, max(enough, 1) - 1] / counts.below[i, -1]
     return shares

@@ -1,7 +1,7 @@
-"""How good a model is when one answer is missing, for every column, and for those that go missing together.
+"""Performance of a model without the answers to a column, and to columns that go missing together.
 
-Answers are taken away from everybody, so the table is right for answers missing at random. People skip
-questions for reasons, and what somebody answers who would have skipped is not in the data.
+The answers of all people are removed, so the figures hold for answers that are missing at random. People skip
+questions for reasons, and the data do not have the answers that they would have given.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _Z95 = 1.959963984540054
 
 
 def missing_together(schema: Schema) -> tuple[tuple[str, ...], ...]:
-    """Columns that a scenario of the schema leaves out together, for each such scenario once."""
-    found = (
+    """The sets of columns that the schema's scenarios leave out together, without repeats."""
+    column_sets = (
         tuple(
             change.column
             for change in scenario.changes
@@ -39,7 +39,7 @@ def missing_together(schema: Schema) -> tuple[tuple[str, ...], ...]:
         )
         for scenario in schema.scenarios
     )
-    return tuple(dict.fromkeys(columns for columns in found if len(columns) > 1))
+    return tuple(dict.fromkeys(columns for columns in column_sets if len(columns) > 1))
 
 
 def measure(
@@ -51,10 +51,10 @@ def measure(
     seed: int,
     rows: int = ROWS,
 ) -> MissingAnswers:
-    """ROC AUC, observed / expected and share flagged with nothing taken away, then without each column.
+    """ROC AUC, observed / expected and share flagged with all answers, then without each column.
 
     Measured on a random sample of at most `rows` rows of the features (rows, columns) and outcomes y (rows,)
-    of 0 and 1. Intervals of observed / expected are those of a model whose risks are right.
+    of 0 and 1. Intervals of observed / expected assume that the risks are right.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(features))[:rows])
     sample, outcomes = features.iloc[chosen].reset_index(drop=True), np.asarray(y)[chosen]
@@ -66,12 +66,12 @@ def measure(
         risk = np.asarray(predict(answers), dtype=np.float64)
         expected = float(risk.sum())
         ratio = float(outcomes.sum()) / expected if expected else math.nan
-        half = _Z95 * math.sqrt(float((risk * (1 - risk)).sum())) / expected if expected else math.nan
+        half_width = _Z95 * math.sqrt(float((risk * (1 - risk)).sum())) / expected if expected else math.nan
         return MissingAnswer(
             columns=tuple(columns),
             roc_auc=defined(metrics.roc_auc(outcomes, risk)),
             observed_expected=Estimate(
-                defined(ratio), defined(ratio - half), defined(ratio + half), method="normal"
+                defined(ratio), defined(ratio - half_width), defined(ratio + half_width), method="normal"
             ),
             flagged=float((risk >= threshold).mean()),
         )

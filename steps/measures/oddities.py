@@ -1,7 +1,7 @@
-"""What a numeric column may hide: zeros that mean "not measured", one value filled in for many, an end that
-decides the outcome.
+"""Oddities of a numeric column: zeros that mean "not measured", a value filled in, a range that determines
+the outcome.
 
-Each is found from counts of many people; values are rounded, so that none is somebody's own.
+Each is found from counts of many people, and values are rounded, so that none is a person's own.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from steps.measures import metrics
 
 Floats = NDArray[np.float64]
 
-# Share of one value from which it may have been filled in.
+# A value may have been filled in from this share of the rows.
 SPIKE_SHARE = 0.25
 # Fewest distinct values of a column in which one value can stand out.
 _FEWEST_VALUES = 20
-# Least share of zeros that is told.
+# Smallest share of zeros that is reported.
 _ZERO_SHARE = 0.01
-# Fewest people, and share of the outcome (lower end of Wilson's interval), of values that decide it.
+# Values determine the outcome from this many people, and this lower end of Wilson's interval of its share.
 DECIDED_ROWS = 50
 DECIDED_RATE = 0.98
 
 
 @dataclass(frozen=True)
 class Decided:
-    """Values that go with the outcome alone: from `low` to `high`, None where open.
+    """Values that only people with the outcome have: from `low` to `high`, None where open.
 
     `rows` people have them; they are the `share` of all who have the outcome.
     """
@@ -41,82 +41,86 @@ class Decided:
 
 
 def impossible_zeros(values: Floats) -> float | None:
-    """Share of rows that are 0 where nothing else is near 0; None if there are none.
+    """Share of rows that are 0 where no other value is near 0; None without such rows.
 
-    Counts, such as days, come down to 0 in steps: their smallest other number is no more than three steps.
+    Counts, such as days, reach 0 in steps: their smallest positive value is at most three steps.
     """
-    known = values[~np.isnan(values)]
-    zeros = int((known == 0).sum())
-    positive = known[known > 0]
-    if zeros < max(SMALLEST_CELL, _ZERO_SHARE * len(known)) or len(positive) < SMALLEST_CELL:
+    present = values[~np.isnan(values)]
+    zeros = int((present == 0).sum())
+    positive = present[present > 0]
+    if zeros < max(SMALLEST_CELL, _ZERO_SHARE * len(present)) or len(positive) < SMALLEST_CELL:
         return None
     distinct = np.unique(positive)
     step = float(np.diff(distinct).min()) if len(distinct) > 1 else float(distinct[0])
     near = int((positive <= 0.1 * np.median(positive)).sum())
-    apart = distinct[0] > 3 * step and distinct[0] > 0.02 * np.median(positive)
-    return zeros / len(known) if (known >= 0).all() and apart and near < 0.01 * zeros else None
+    is_apart = distinct[0] > 3 * step and distinct[0] > 0.02 * np.median(positive)
+    return zeros / len(present) if (present >= 0).all() and is_apart and near < 0.01 * zeros else None
 
 
 def spike(values: Floats) -> tuple[float, float] | None:
-    """A value that stands in a quarter of the rows or more, and its share; None if none does.
+    """A value that at least a quarter of the rows have, and its share; None without such a value.
 
-    The smallest and the largest value are left out: nobody and everybody, as in days of the past 30.
+    The smallest and the largest value do not count: they are common in ranges such as days of the past 30.
     """
     distinct, rows = np.unique(values[~np.isnan(values)], return_counts=True)
     if len(distinct) < _FEWEST_VALUES:
         return None
-    place = int(np.argmax(rows[1:-1])) + 1
-    share = float(rows[place] / rows.sum())
-    return (float(f"{distinct[place]:.4g}"), share) if share >= SPIKE_SHARE else None
+    index = int(np.argmax(rows[1:-1])) + 1
+    share = float(rows[index] / rows.sum())
+    return (float(f"{distinct[index]:.4g}"), share) if share >= SPIKE_SHARE else None
 
 
 def decided(values: Floats, outcome: Floats, minimum: float, maximum: float) -> Decided | None:
-    """The values of a column that go with the outcome alone: a run at an end of it, or one value.
+    """Find values that only people with the outcome have: a run at an end of the range, or a single value.
 
-    None if there are none; of several, the one with the most people. `outcome` (rows,) is 1, 0, or NaN. Ends
-    of runs are rounded to a hundredth of the schema's range.
+    None without such values; of several, those of the most people. `outcome` (rows,) is 1, 0, or NaN. Ends of
+    runs are rounded to a hundredth of the schema's range.
     """
-    known = ~np.isnan(values) & ~np.isnan(outcome)
+    is_known = ~np.isnan(values) & ~np.isnan(outcome)
     grain = 10.0 ** np.floor(np.log10((maximum - minimum) / 100))
-    distinct, place = np.unique(values[known], return_inverse=True)
-    rows = np.bincount(place).astype(np.float64)
-    hits = np.bincount(place, weights=outcome[known]).astype(np.float64)
+    distinct, value_of_row = np.unique(values[is_known], return_inverse=True)
+    rows = np.bincount(value_of_row).astype(np.float64)
+    hits = np.bincount(value_of_row, weights=outcome[is_known]).astype(np.float64)
     total = hits.sum()
     if total == 0 or len(distinct) < 2:
         return None
-    found = []
+    candidates = []
     for sign in (1, -1):
         cut = _run(distinct[::sign], rows[::sign], hits[::sign], grain)
         if cut is not None:
             inside = distinct <= cut if sign == 1 else distinct >= cut
-            many, ill = rows[inside].sum(), hits[inside].sum()
-            if _decides(ill, many):
+            people, positives = rows[inside].sum(), hits[inside].sum()
+            if _decides(positives, people):
                 low, high = (None, cut) if sign == 1 else (cut, None)
-                found.append(Decided(low, high, int(many), float(ill / total)))
-    often = rows >= DECIDED_ROWS
-    for value, many, ill in zip(distinct[often], rows[often], hits[often], strict=True):
-        if _decides(ill, many):
-            shown = float(f"{value:.6g}")
-            found.append(Decided(shown, shown, int(many), float(ill / total)))
-    return max(found, key=lambda one: one.rows, default=None)
+                candidates.append(Decided(low, high, int(people), float(positives / total)))
+    is_frequent = rows >= DECIDED_ROWS
+    for value, people, positives in zip(
+        distinct[is_frequent], rows[is_frequent], hits[is_frequent], strict=True
+    ):
+        if _decides(positives, people):
+            rounded = float(f"{value:.6g}")
+            candidates.append(Decided(rounded, rounded, int(people), float(positives / total)))
+    return max(candidates, key=lambda candidate: candidate.rows, default=None)
 
 
 def _run(distinct: Floats, rows: Floats, hits: Floats, grain: float) -> float | None:
-    """End of the longest run, from the first value on, that goes with the outcome alone; rounded inwards."""
-    many, ill = np.cumsum(rows), np.cumsum(hits)
-    able = np.flatnonzero((many >= DECIDED_ROWS) & (ill >= DECIDED_RATE * many))[::-1]
-    last = next((place for place in able if _decides(ill[place], many[place])), None)
-    if last is None or last == len(many) - 1:
+    """End of the longest run, from the first value on, that determines the outcome; rounded inwards."""
+    people, positives = np.cumsum(rows), np.cumsum(hits)
+    possible_ends = np.flatnonzero((people >= DECIDED_ROWS) & (positives >= DECIDED_RATE * people))[::-1]
+    last = next((index for index in possible_ends if _decides(positives[index], people[index])), None)
+    if last is None or last == len(people) - 1:
         return None
     end = distinct[last] / grain
     rounded = np.floor(end) if distinct[0] < distinct[-1] else np.ceil(end)
     return float(f"{rounded * grain:.10g}")
 
 
-def _decides(ill: float, many: float) -> bool:
-    return many >= DECIDED_ROWS and metrics.wilson_interval(ill, many)[0] >= DECIDED_RATE - _slack(many)
+def _decides(positives: float, people: float) -> bool:
+    if people < DECIDED_ROWS:
+        return False
+    return metrics.wilson_interval(positives, people)[0] >= DECIDED_RATE - _slack(people)
 
 
-def _slack(many: float) -> float:
-    """Of few people even Wilson's interval of "all of them" ends below the limit: then all must have it."""
-    return max(0.0, DECIDED_RATE - metrics.wilson_interval(many, many)[0])
+def _slack(people: float) -> float:
+    """How far the limit is lowered for few people: to Wilson's lower end where all have the outcome."""
+    return max(0.0, DECIDED_RATE - metrics.wilson_interval(people, people)[0])

@@ -1,8 +1,8 @@
-"""Point scores on the same rows as the model, and what their questions could do with other weights.
+"""Point scores on the same rows as the model, and their questions with other weights.
 
-A published score was fitted to other people and another outcome. So two yardsticks stand beside it, both
-fitted to the training rows: its points turned into risks, which is what a decision curve needs, and its
-questions with new weights, which tells what the model knows more from what it weighs otherwise.
+A published score was fitted to other people and another outcome. So two comparisons are fitted to the
+training rows: its points turned into risks, which a decision curve needs, and its questions with new weights,
+which separates the gain of more questions from the gain of better weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows to fit yardsticks to: `y` (rows,) of 0 and 1 and the valid frame of the same rows."""
+    """Rows to fit comparisons to: `y` (rows,) of 0 and 1 and the valid frame of the same rows."""
 
     y: NDArray[np.int8]
     frame: DataFrame
@@ -38,7 +38,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class ScoreOnRows:
-    """A score's points and their ranking of the rows; `risk` is what the points mean on the training rows."""
+    """A score's points and their ranking of the rows; `risk` is fitted to the points of training rows."""
 
     score: PointScore
     points: NDArray[np.int64]
@@ -47,7 +47,7 @@ class ScoreOnRows:
 
 
 def on_rows(score: PointScore, rows: ScoredRows, training: TrainingRows | None) -> ScoreOnRows:
-    """The score's points for these rows, and with training rows the risk that goes with each total."""
+    """The score's points for these rows, and with training rows the risk at each total."""
     points = score.points(rows.frame)
     risk = None if training is None else _risk_of(points, score.points(training.frame), training.y)
     return ScoreOnRows(score, points, metrics.rank(rows.y, points), risk)
@@ -55,9 +55,9 @@ def on_rows(score: PointScore, rows: ScoredRows, training: TrainingRows | None) 
 
 def _risk_of(points: NDArray[np.int64], training: NDArray[np.int64], y: NDArray[np.int8]) -> Floats | None:
     """Logistic regression of the outcome on the total of points, equal totals counted once."""
-    totals, place = np.unique(training, return_inverse=True)
-    people = np.bincount(place)
-    share = np.bincount(place, weights=y) / people
+    totals, total_of_row = np.unique(training, return_inverse=True)
+    people = np.bincount(total_of_row)
+    share = np.bincount(total_of_row, weights=y) / people
     fitted = logistic.fit(np.column_stack([np.ones(len(totals)), totals]), share, people)
     if fitted is None:
         return None
@@ -72,7 +72,7 @@ def result(
     refitted: Refitted | None,
 ) -> PointScoreResult:
     """All figures of one score; `savings` holds `model_flagged` and `fewer_flagged`."""
-    score, own, model = on.score, placements(rows.y, on.points), placements(rows.y, rows.risk)
+    score, placed, model = on.score, placements(rows.y, on.points), placements(rows.y, rows.risk)
     counts = metrics.confusion(rows.y, on.points, score.cut)
     negatives = counts.rows - counts.positives
     return PointScoreResult(
@@ -83,8 +83,8 @@ def result(
         lacks=score.lacks,
         differs=score.differs,
         made_for=score.made_for,
-        roc_auc=intervals.logit_delong(own.roc_auc, own.standard_error, rows.rarer),
-        roc_auc_difference=_difference(model, own),
+        roc_auc=intervals.logit_delong(placed.roc_auc, placed.standard_error, rows.rarer),
+        roc_auc_difference=_difference(model, placed),
         recall=intervals.wilson(counts.true_positives, counts.positives),
         specificity=intervals.wilson(negatives - counts.false_positives, negatives),
         flagged=intervals.wilson(counts.true_positives + counts.false_positives, counts.rows),
@@ -109,7 +109,7 @@ def savings(on: ScoreOnRows, model: Counts, weights: Floats) -> dict[str, Floats
 
 
 def policy(on: ScoreOnRows, rows: ScoredRows, threshold: float) -> Policy:
-    """Flagging everybody whose points reach the score's cut, judged at the model's threshold."""
+    """The policy that flags people from the score's cut on, judged at the model's threshold."""
     counts = metrics.confusion(rows.y, on.points, on.score.cut)
     flagged = intervals.wilson(counts.true_positives + counts.false_positives, counts.rows)
     name = f"{on.score.name}, from {on.score.cut} points"
@@ -119,7 +119,7 @@ def policy(on: ScoreOnRows, rows: ScoredRows, threshold: float) -> Policy:
 def refit(
     score: PointScore, rows: ScoredRows, training: TrainingRows | None, schema: Schema
 ) -> Refitted | None:
-    """The score's questions with weights of their own: each level one, a smooth curve for a number."""
+    """Fit the score's questions with new weights: one for each level, a smooth curve for a number."""
     if training is None:
         return None
     columns = [schema.column(name) for name in score.columns]
@@ -129,13 +129,13 @@ def refit(
     if fitted is None:
         return None
     odds = fitted.log_odds(np.hstack([ones[1], *(design[1] for design in designs)]))
-    own, model = placements(rows.y, odds), placements(rows.y, rows.risk)
-    area = intervals.logit_delong(own.roc_auc, own.standard_error, rows.rarer)
-    return Refitted(len(training.y), area, _difference(model, own))
+    placed, model = placements(rows.y, odds), placements(rows.y, rows.risk)
+    area = intervals.logit_delong(placed.roc_auc, placed.standard_error, rows.rarer)
+    return Refitted(len(training.y), area, _difference(model, placed))
 
 
 def _design(column: Column, training: DataFrame, rows: DataFrame) -> tuple[Floats, Floats]:
-    """Columns of a regression for one question, for training rows and for others.
+    """Regression columns of a question, for training rows and for other rows.
 
     A level that no training row has, and in a numeric column a missing value where training has none, count
     as the commonest.
@@ -145,10 +145,13 @@ def _design(column: Column, training: DataFrame, rows: DataFrame) -> tuple[Float
     values = [frame[column.name] for frame in (training, rows)]
     people = {code: int(np.asarray(values[0] == code, dtype=np.bool_).sum()) for code in column.codes}
     commonest = max(people, key=lambda code: people[code])
-    others = [code for code, count in people.items() if count and code != commonest]
+    other_codes = [code for code, count in people.items() if count and code != commonest]
     dummies = [
         np.column_stack(
-            [np.zeros((len(value), 0)), *(np.asarray(value == code, dtype=np.float64) for code in others)]
+            [
+                np.zeros((len(value), 0)),
+                *(np.asarray(value == code, dtype=np.float64) for code in other_codes),
+            ]
         )
         for value in values
     ]

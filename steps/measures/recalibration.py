@@ -1,7 +1,7 @@
 """Recalibration of risks by two numbers: logit of the new risk = intercept + slope x logit of the old one.
 
 Cox, "Two further applications of a model for binary regression", Biometrika 45, 1958. It is the smallest
-change that can mend risks that are too high, too low, too extreme or too timid; the ranking stays as it is.
+change that corrects risks that are too high, too low, too extreme or too timid; it keeps the ranking.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ UNDEFINED = Recalibration(math.nan, math.nan, math.nan, math.nan)
 def fit(y: ArrayLike, risk: ArrayLike, weights: ArrayLike | None = None) -> Recalibration:
     """Maximum likelihood from outcomes y (rows,) of 0 and 1; NaN where undefined (one class, one risk).
 
-    With weights the standard errors are the sandwich's (White, Econometrica 50, 1982), which stay right for
-    rows that stand for several others.
+    With weights the standard errors are the sandwich's (White, Econometrica 50, 1982), which stay valid for
+    rows that represent several others.
     """
     outcomes, log_odds = np.asarray(y, dtype=np.float64), logit(risk)
     w = np.ones(len(log_odds)) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""People who are counted several times: evidence from their rows is worth less than their number."""
+"""People with several rows: their rows give less evidence than the same number of people."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pandas as pd
 
 
 def design_effect(person: pd.Series[Any]) -> float:
-    """By how much counts of rows overstate what is known, from an identifier of the person of each row.
+    """The factor by which repeated people inflate counts, from an identifier of each row's person.
 
     Kish's design effect (Survey Sampling, 1965) for people with m rows each whose answers are always the
-    same: sum of m^2 over sum of m; 1 where nobody comes twice. Answers that change between two rows of one
-    person would make it smaller, so this is the most careful value. A row without an identifier is a person
-    of its own.
+    same: sum of m^2 over sum of m; 1 where no person comes twice. Answers that change between two rows of a
+    person would make it smaller, so this is the most careful value. A row without an identifier counts as a
+    person.
     """
     rows = len(person)
     if not rows:

@@ -1,7 +1,6 @@
-"""Whether rows stand in random order: columns whose mean changes along the file, and where it changes.
+"""Whether rows are in random order: columns whose mean changes along the file, and where it changes.
 
-A file sorted by place or date looks like any other until somebody takes its head as a sample or its tail as
-a test.
+The head of a file that is sorted by place or date is no random sample, and its tail no fair test set.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Chance of calling a random order an order, all columns together.
+# Probability that a random order of the rows counts as sorted, over all columns together.
 SIGNIFICANCE = 1e-4
 _MOST_STRETCHES = 250
 _FEWEST_ROWS = 100
@@ -38,7 +37,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class RowOrder:
-    """What the order of the rows tells. `breaks` are positions in the file, as shares of its length."""
+    """Columns by which rows are ordered. `breaks` are positions in the file, as shares of its length."""
 
     trends: tuple[Trend, ...]
     ordered: tuple[str, ...]
@@ -66,13 +65,13 @@ def _trend(name: str, values: Floats, stretch: NDArray[np.intp], stretches: int)
     from scipy import special
 
     present = ~np.isnan(values)
-    where, known = stretch[present], values[present]
-    size = np.bincount(where, minlength=stretches).astype(np.float64)
-    sums = np.bincount(where, weights=known, minlength=stretches)
+    stretch_of_value, present_values = stretch[present], values[present]
+    size = np.bincount(stretch_of_value, minlength=stretches).astype(np.float64)
+    sums = np.bincount(stretch_of_value, weights=present_values, minlength=stretches)
     means = np.divide(sums, size, out=np.full(stretches, np.nan), where=size > 0)
-    used, n = int((size > 0).sum()), len(known)
-    overall = float(known.mean()) if n else float("nan")
-    total = float(((known - overall) ** 2).sum()) if n else 0.0
+    used, n = int((size > 0).sum()), len(present_values)
+    overall = float(present_values.mean()) if n else float("nan")
+    total = float(((present_values - overall) ** 2).sum()) if n else 0.0
     if total == 0 or used < 2 or n <= used:
         return Trend(name, means, overall, 0.0, 0.0, 1.0)
     between = float(np.nansum(size * (means - overall) ** 2))
@@ -92,32 +91,33 @@ def _trend(name: str, values: Floats, stretch: NDArray[np.intp], stretches: int)
 
 
 def _breaks(values: Floats, stretch: NDArray[np.intp], stretches: int) -> tuple[float, ...]:
-    """Where the means change for good: the segmentation of least squared error with BIC's price for each
-    break.
+    """Where the means change lastingly: the segmentation of least squared error with BIC's penalty.
 
     Optimal partitioning (Jackson and others, IEEE Signal Processing Letters 12, 2005) of the stretches'
     standardised means; a break costs (columns + 1) / 2 * log(stretches) nats.
     """
-    known = np.nan_to_num(
+    standardised = np.nan_to_num(
         (values - np.nanmean(values, axis=0)) / np.maximum(np.nanstd(values, axis=0), 1e-12)
     )
     size = np.bincount(stretch, minlength=stretches).astype(np.float64)
-    sums = np.column_stack([np.bincount(stretch, weights=column, minlength=stretches) for column in known.T])
+    sums = np.column_stack(
+        [np.bincount(stretch, weights=column, minlength=stretches) for column in standardised.T]
+    )
     total = np.vstack([np.zeros(sums.shape[1]), np.cumsum(sums, axis=0)])
     length = np.concatenate([[0.0], np.cumsum(size)])
-    price = (sums.shape[1] + 1) * np.log(stretches)
+    penalty = (sums.shape[1] + 1) * np.log(stretches)
     best = np.zeros(stretches + 1)
     last = np.zeros(stretches + 1, dtype=np.intp)
     for end in range(1, stretches + 1):
         # Twice the log likelihood that a segment's own mean gains over the overall one.
         gain = ((total[end] - total[:end]) ** 2).sum(axis=1) / (length[end] - length[:end])
-        value = best[:end] + gain - price
+        value = best[:end] + gain - penalty
         last[end] = int(np.argmax(value))
         best[end] = value[last[end]]
-    places = []
+    breaks = []
     end = stretches
     while end > 0:
         end = int(last[end])
         if end > 0:
-            places.append(end / stretches)
-    return tuple(reversed(places))
+            breaks.append(end / stretches)
+    return tuple(reversed(breaks))

@@ -1,4 +1,4 @@
-"""Rows with their outcomes and the risks that a model gives them: what every measure of a model takes."""
+"""Rows with their outcomes and a model's risks: the input of every measure of a model."""
 
 from __future__ import annotations
 

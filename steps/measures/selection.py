@@ -1,10 +1,10 @@
 """Figures of late labels, weighted by how completely each score bin is labelled.
 
-Labels come back for a selection of people: more often for those whom the model flagged. Figures of the
-labelled rows alone then describe the selection. Weighting each label by the inverse of the labelled share of
-its score bin (Horvitz and Thompson, JASA 47, 1952; for tests verified in part: Begg and Greenes, Biometrics
-39, 1983) describes everybody again. **It is right only if, among people of one score bin, labelling depends
-on nothing but the risk.** Nothing in the counts can show whether that holds.
+Labels arrive for a selection of people, more often for people whom the model flagged. Figures of the labelled
+rows alone then describe the selection. With each label weighted by the inverse of the labelled share of its
+score bin (Horvitz and Thompson, JASA 47, 1952; for partly verified tests: Begg and Greenes, Biometrics 39,
+1983) they describe all people. **This is right only if, within a score bin, labelling depends on the risk
+alone.** The counts cannot show whether that holds.
 
 Every function takes counts by score bin, ascending, of shape (..., B) and is vectorised over leading axes:
 `rows` n that were scored, `labels` L of them that have an outcome, `positives` k of these. In bin b
@@ -28,7 +28,7 @@ never look certain. With every row labelled this is the usual variance of f.
 * Observed positives over the sum of risks E, with r_b the mean risk of bin b: a_b = (1 - O/E r_b) / E and
   c_b = - O/E r_b / E.
 
-A populated bin without labels is unknown, and figures leave it out: see `blind_bins`.
+Figures leave out a populated bin without labels: see `blind_bins`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 from steps.measures import evidence
 from steps.measures.evidence import Array, Estimate
 
-# A bin with fewer rows than this may lack labels: its part in any figure is small.
+# A bin with fewer rows than this may have no labels: its part in any figure is small.
 POPULATED_ROWS = 10
 # Fewest effective positives, and negatives, for a figure that an alarm or a verdict may rest on.
 FEWEST_EFFECTIVE = 50
@@ -55,7 +55,7 @@ class Weighted(NamedTuple):
 
 
 class Effective(NamedTuple):
-    """Positives and negatives that would say as much if they were a plain sample, (...) each."""
+    """Positives and negatives of a plain sample with the same precision, (...) each."""
 
     positives: Array
     negatives: Array
@@ -82,7 +82,7 @@ def weighted(rows: ArrayLike, labels: ArrayLike, positives: ArrayLike) -> Weight
 
 
 def blind_bins(rows: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
-    """Populated bins without a label, (..., B): with any of them, figures of everybody are unknown."""
+    """Populated bins without a label, (..., B): with any of them, figures of all people are unknown."""
     blind: NDArray[np.bool_] = (np.asarray(rows) >= POPULATED_ROWS) & (np.asarray(labels) == 0)
     return blind
 
@@ -99,16 +99,16 @@ def effective(rows: ArrayLike, labels: ArrayLike, positives: ArrayLike) -> Effec
 
 def _stderr(rows: ArrayLike, labels: ArrayLike, positives: ArrayLike, a: Array, c: Array) -> Array:
     """Standard error of a figure from the influences of a positive and of a negative, (..., B) -> (...)."""
-    n, known, k = (np.asarray(counts, dtype=np.float64) for counts in (rows, labels, positives))
-    smooth = (k + 0.5) / (known + 1)
-    rate = _ratio(k, known)
-    by_labels = _ratio(n**2 * smooth * (1 - smooth) * (a - c) ** 2, known)
-    by_rows = np.where(known > 0, n * (rate * a + (1 - rate) * c) ** 2, 0.0)
+    n, label_counts, k = (np.asarray(counts, dtype=np.float64) for counts in (rows, labels, positives))
+    smooth = (k + 0.5) / (label_counts + 1)
+    rate = _ratio(k, label_counts)
+    by_labels = _ratio(n**2 * smooth * (1 - smooth) * (a - c) ** 2, label_counts)
+    by_rows = np.where(label_counts > 0, n * (rate * a + (1 - rate) * c) ** 2, 0.0)
     return np.asarray(np.sqrt((by_labels + by_rows).sum(-1)), dtype=np.float64)
 
 
 def roc_auc(rows: ArrayLike, labels: ArrayLike, positives: ArrayLike) -> Estimate:
-    """ROC AUC of everybody by bins; NaN without positives or without negatives."""
+    """ROC AUC of all people by bins; NaN without positives or without negatives."""
     pos, neg = weighted(rows, labels, positives)
     auc = evidence.roc_auc(pos, neg)
     all_positives, all_negatives = pos.sum(-1, keepdims=True), neg.sum(-1, keepdims=True)
@@ -144,8 +144,8 @@ def observed_expected(
     rows: ArrayLike, labels: ArrayLike, positives: ArrayLike, risk_sums: ArrayLike
 ) -> Estimate:
     """Weighted positives over the sum of the risks of all rows in labelled bins; NaN without labels."""
-    known = np.asarray(labels, dtype=np.float64) > 0
-    sums = np.where(known, np.asarray(risk_sums, dtype=np.float64), 0.0)
+    is_labelled = np.asarray(labels, dtype=np.float64) > 0
+    sums = np.where(is_labelled, np.asarray(risk_sums, dtype=np.float64), 0.0)
     pos, _ = weighted(rows, labels, positives)
     expected = sums.sum(-1)
     value = _nan_ratio(pos.sum(-1), expected)

@@ -1,4 +1,4 @@
-"""Can new rows be told from training rows? It sees what no single column shows."""
+"""Whether a classifier can tell new rows from training rows: it sees shifts that no single column shows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
     from steps.data.schema import Schema
 
-# Rows of either side at most, and at least.
+# Most and fewest rows of each side.
 _MOST_ROWS = 20_000
 FEWEST_ROWS = 500
 _SHOWN_COLUMNS = 8
 
 
 def is_measurable(trained_on: pd.DataFrame | None, new: pd.DataFrame) -> bool:
-    """Whether the training rows are at hand and either side has 500 rows or more."""
+    """Whether there are training rows, and both sides have at least 500 rows."""
     return trained_on is not None and min(len(trained_on), len(new)) >= FEWEST_ROWS
 
 
 def measure(trained_on: pd.DataFrame, new: pd.DataFrame, schema: Schema, seed: int) -> Separability:
-    """How well boosted trees tell training rows from new ones, and by which columns.
+    """Measure how well boosted trees tell training rows from new rows, and by which columns.
 
-    Rows are sampled, half of each side is learned from and the other half judged (Lopez-Paz and Oquab,
-    "Revisiting classifier two-sample tests", ICLR 2017). A column's part is the ROC AUC lost when its values
-    are shuffled. The standard error is that of rows that cannot be told apart.
+    Rows are sampled; one half is learned from, the other half judged (Lopez-Paz and Oquab, "Revisiting
+    classifier two-sample tests", ICLR 2017). A column's part is the ROC AUC lost when its values are
+    shuffled. The standard error is that of indistinguishable rows.
     """
     import pandas as pd
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -41,8 +41,8 @@ def measure(trained_on: pd.DataFrame, new: pd.DataFrame, schema: Schema, seed: i
     sides = [
         frame[names].iloc[np.sort(generator.permutation(len(frame))[:size])] for frame in (trained_on, new)
     ]
-    both = pd.concat(sides, ignore_index=True)
-    matrix = bins.matrix(bins.code(both, schema), both)
+    all_rows = pd.concat(sides, ignore_index=True)
+    matrix = bins.matrix(bins.code(all_rows, schema), all_rows)
     origin = np.repeat(np.array([0, 1], dtype=np.int8), size)
     order = generator.permutation(2 * size)
     learn, judge = order[:size], order[size:]
@@ -55,9 +55,9 @@ def measure(trained_on: pd.DataFrame, new: pd.DataFrame, schema: Schema, seed: i
     auc = metrics.roc_auc(truth, trees.decision_function(judged))
     stderr = float(evidence.roc_auc_stderr(0.5, truth.sum(), len(truth) - truth.sum()))
     parts = []
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         shuffled = judged.copy()
-        shuffled[:, place] = generator.permutation(shuffled[:, place])
+        shuffled[:, index] = generator.permutation(shuffled[:, index])
         lost = auc - metrics.roc_auc(truth, trees.decision_function(shuffled))
         parts.append(ColumnPart(name, float(lost)))
     parts.sort(key=lambda part: -part.lost)

@@ -1,7 +1,7 @@
-"""Figures of a model with each row counted as the people that it stands for.
+"""Figures of a model with survey weights.
 
-A survey's weights say how many people a row represents; weighted figures speak of those people, unweighted
-ones of the people asked. Nothing but the evaluation uses them.
+A survey's weight is the number of people that a row represents. Weighted figures describe these people,
+unweighted figures the people who were asked. Only the evaluation uses weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Weighted:
-    """Point estimates with weights. `effective_rows` is Kish's: as many rows of equal weight know as much."""
+    """Weighted point estimates. `effective_rows` (Kish): rows of equal weight with the same precision."""
 
     effective_rows: float
     prevalence: float
@@ -28,7 +28,7 @@ class Weighted:
 
 
 def weighted(y: NDArray[np.int8], risk: Floats, weight: Floats) -> Weighted | None:
-    """Figures of rows with a weight above 0, arrays (rows,); None if all of them have one outcome."""
+    """Figures of the rows with a weight above 0, arrays (rows,); None if all have the same outcome."""
     from sklearn import metrics
 
     used = np.nan_to_num(weight) > 0

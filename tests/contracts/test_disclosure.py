@@ -342,7 +342,7 @@ def monitor(schema: Schema, published: Mapping[str, Any]) -> Callable[[pd.DataFr
             risk=families.predict_risk(fitted.model, checked.valid[list(schema.feature_names)]),
             outcome=drift.outcome_of(checked.valid, TARGET_COLUMN),
         )
-        report = to_json(drift.compare(drift.Known(reference, trained_on=train), incoming, schema))
+        report = to_json(drift.compare(drift.Baseline(reference, trained_on=train), incoming, schema))
         return {
             "reference": json.loads(json.dumps(references.document(reference))),
             "drift": json.loads(json.dumps(report)),

@@ -20,7 +20,7 @@ from steps.data.files import TARGET_COLUMN
 from steps.data.schema import DriftLimits, Schema
 from steps.data.schema_file import load
 from steps.measures import concordance, drift, drift_verdict, evidence
-from steps.measures.drift import Incoming, Known
+from steps.measures.drift import Baseline, Incoming
 from steps.measures.drift_document import DriftReport
 from steps.measures.drift_performance import Standard
 from steps.models import families, fitting
@@ -68,9 +68,9 @@ class Trained:
         self, incoming: Incoming, jointly: bool = False, limits: DriftLimits | None = None
     ) -> DriftReport:
         """The report; with `jointly` old and new are told apart by a classifier as well."""
-        known = Known(self.reference, "a model", "1", self.tested, self.train if jointly else None)
+        baseline = Baseline(self.reference, "a model", "1", self.tested, self.train if jointly else None)
         schema = self.schema if limits is None else replace(self.schema, drift=limits)
-        return drift.compare(known, incoming, schema)
+        return drift.compare(baseline, incoming, schema)
 
 
 @pytest.fixture(scope="module")
@@ -258,10 +258,10 @@ def test_levels_that_no_training_row_had_are_counted_and_not_called_invalid(trai
     place = next(i for i, feature in enumerate(features) if feature.name == "Education")
     counts = (0, *features[place].counts[1:])
     features[place] = replace(features[place], counts=counts)
-    known = Known(replace(trained.reference, features=tuple(features)), tested=trained.tested)
+    baseline = Baseline(replace(trained.reference, features=tuple(features)), tested=trained.tested)
     raw = trained.people(6000, 15)
     raw.loc[:200, "Education"] = 1
-    found = drift.compare(known, trained.incoming(raw), trained.schema)
+    found = drift.compare(baseline, trained.incoming(raw), trained.schema)
     education = next(feature for feature in found.features if feature.name == "Education")
     assert education.unseen.now is not None
     assert education.unseen.now > 0.03
@@ -365,10 +365,10 @@ def test_the_loss_is_judged_against_the_test_split(trained: Trained) -> None:
     assert bad is not None
     assert bad.ranking.compared_with == "the test split"
     tested = Standard("the test split", replace(trained.tested.concordance, realised=0.70, expected=0.82))
-    found = drift.compare(Known(trained.reference, tested=tested), incoming, trained.schema)
+    found = drift.compare(Baseline(trained.reference, tested=tested), incoming, trained.schema)
     assert found.verdict == "recalibrate"
-    known = Known(trained.reference)
-    fallback = drift.compare(known, incoming, trained.schema).realised
+    baseline = Baseline(trained.reference)
+    fallback = drift.compare(baseline, incoming, trained.schema).realised
     assert fallback is not None
     assert fallback.ranking.compared_with == "validation rows"
 

@@ -10,7 +10,7 @@ import pytest
 from steps.data.schema import Gates
 from steps.measures import promotion
 from steps.measures.comparison import Change, Estimate, Figures, GroupChange
-from steps.measures.promotion import Against, Finding, Judgement, judge, spent, z_of
+from steps.measures.promotion import Against, Finding, Judgement, error_of_attempt, judge, z_of
 
 LIMITS = Gates(roc_auc_min=0.8, calibration_slope=(0.8, 1.25), observed_expected=(0.85, 1.18))
 GOOD = Figures(
@@ -158,8 +158,8 @@ def test_too_few_events_decide_nothing() -> None:
 
 def test_a_year_of_attempts_spends_less_than_two_percent_against_the_anchor() -> None:
     """Half of it in 1 / (k (k + 1)), half evenly; a later attempt needs a wider interval."""
-    assert 0.012 < sum(spent(k) for k in range(1, 53)) <= 0.0125
-    assert z_of(spent(1)) < z_of(spent(10)) < z_of(spent(52))
+    assert 0.012 < sum(error_of_attempt(k) for k in range(1, 53)) <= 0.0125
+    assert z_of(error_of_attempt(1)) < z_of(error_of_attempt(10)) < z_of(error_of_attempt(52))
     anchor = against(replace(SAME, roc_auc_change=Estimate(-0.001, 0.0013)), "the anchor")
     assert judge(GOOD, against(SAME), anchor, LIMITS, 1).verdict == "promoted"
     assert judge(GOOD, against(SAME), anchor, LIMITS, 20).verdict == "undecided"

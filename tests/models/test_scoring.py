@@ -344,6 +344,7 @@ def test_rows_with_a_level_that_no_training_row_had_are_counted_by_column(
     stage |= {"name": "stage", "counts": [20, 50, 30]}
     ward |= {"name": "ward", "levels": ["A1", "B2"], "bins": ["A1", "B2"], "counts": [60, 0]}
     document["golden"]["columns"] = ["glucose", "stage", "ward"]
+    document["groups"] = None
     unseen = scoring.levels_never_seen(parse(document), schema)
     assert unseen == {"ward": ("B2", "NA")}
     rows = _rows(100).assign(ward="A1").astype({"glucose": object})
