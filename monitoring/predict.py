@@ -1,11 +1,11 @@
-"""Risk for one person given as options, or for everybody in a CSV file, from the served model.
+"""Risk for one person given as options, or for all people in a CSV file, from the served model.
 
     python -m monitoring.predict --BMI 31 --Age 62 --HighBP yes
     python -m monitoring.predict --csv people.csv --out risks.csv
     python -m monitoring.predict --BMI 31 --Age 62 --HighBP yes --reasons 3
 
-Options, their levels and their help come from the schema. What does not fit the schema is explained here,
-before anything is sent; what is left out goes to the model as missing.
+Options, their levels and their help come from the schema. A value that does not fit the schema is explained
+before anything is sent; an answer that is left out goes to the model as missing.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class BadValueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Where the model's own decision lies, from its `reference.json`."""
+    """The model's decision threshold, from its `reference.json`."""
 
     risk: float
 
 
 def parse_value(column: Column, text: str) -> Code | None:
-    """The value that the model takes for what a person wrote: a number, a level's code or its label.
+    """The model's value for a person's text: a number, a level's code or its label.
 
-    None for missing. Raises BadValueError with what is allowed.
+    None for missing. Raises BadValueError naming the allowed values.
     """
     written = text.strip()
     if written.lower() in _EMPTY:
@@ -73,9 +73,9 @@ def parse_value(column: Column, text: str) -> Code | None:
                 return code
         truth = _TRUTH.get(written.lower())
         if column.kind == "binary" and truth is not None:
-            meant = [code for code, label in column.levels.items() if _says(code, label, truth)]
-            if len(meant) == 1:
-                return meant[0]
+            matches = [code for code, label in column.levels.items() if _says(code, label, truth)]
+            if len(matches) == 1:
+                return matches[0]
         if not column.is_text:
             number = _number(written)
             for code, label in column.levels.items():
@@ -98,7 +98,7 @@ def parse_value(column: Column, text: str) -> Code | None:
 
 
 def parse_person(schema: Schema, answers: Mapping[str, str]) -> tuple[dict[str, Code | None], list[str]]:
-    """One row in the schema's order, and a sentence for each answer that does not fit it."""
+    """A row in the schema's order, and a sentence for each answer that does not fit the schema."""
     row: dict[str, Code | None] = {}
     problems = []
     for column in schema.columns:
@@ -113,28 +113,28 @@ def parse_person(schema: Schema, answers: Mapping[str, str]) -> tuple[dict[str, 
 def check_header(schema: Schema, header: Sequence[str] | None) -> list[str]:
     """The columns of a CSV file that the model knows.
 
-    Raises UserError if there are none, or if a name looks like a misspelt column; others are passed through.
+    Raises UserError if there are none, or if a name looks like a misspelt column; other names are ignored.
     """
     names = [name.strip() for name in header or ()]
-    known = [name for name in names if name in schema.feature_names]
+    columns = [name for name in names if name in schema.feature_names]
     absent = [name for name in schema.feature_names if name not in names]
     extra = [name for name in names if name not in schema.feature_names and name != schema.target.name]
-    slips = [
+    misspellings = [
         f"{name!r} looks like {close[0]!r}"
         for name in extra
         if (close := difflib.get_close_matches(name.lower(), [a.lower() for a in absent], n=1, cutoff=0.85))
     ]
-    if not known or slips:
+    if not columns or misspellings:
         raise UserError(
             "the file's first line should name the model's columns"
-            + (f": {'; '.join(slips)}" if slips and (known or len(slips) > 1) else "")
+            + (f": {'; '.join(misspellings)}" if misspellings and (columns or len(misspellings) > 1) else "")
             + f"\n  columns: {', '.join(schema.feature_names)}"
         )
-    return known
+    return columns
 
 
 class Reason(NamedTuple):
-    """What one term of a glass box adds to the log odds of a risk: columns, their levels in words, effect."""
+    """The effect of a term of a glass box on the log odds: columns, their levels in words, effect."""
 
     columns: tuple[str, ...]
     levels: tuple[str, ...]
@@ -142,9 +142,9 @@ class Reason(NamedTuple):
 
 
 class Risks(NamedTuple):
-    """Risks from 0 to 1, in the order of the rows; `synthetic`: the model is of made-up people.
+    """Risks from 0 to 1, in the order of the rows; `synthetic`: the model was trained on made-up people.
 
-    `reasons` has the largest effects of each row, where they were asked for and the model has any.
+    `reasons` has the largest effects of each row, if they were requested and the model gives any.
     """
 
     values: list[float]
@@ -153,7 +153,7 @@ class Risks(NamedTuple):
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """What opens a URL: through a proxy that the environment names, but nothing on this machine."""
+    """An opener that uses the proxy of the environment, except for addresses of this machine."""
     host = urllib.parse.urlsplit(url).hostname or ""
     if host == "localhost" or host.startswith("127.") or host == "::1":
         return urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -163,9 +163,9 @@ def opener(url: str) -> urllib.request.OpenerDirector:
 def ask(
     url: str, rows: Sequence[Mapping[str, Code | None]], token: str | None = None, reasons: int = 0
 ) -> Risks:
-    """Risks of `rows` from the model behind `url`, with so many reasons of each.
+    """Ask the model behind `url` for the risks of `rows`, each with this number of reasons.
 
-    Raises UserError, with the remedy, if nothing answers, the request is refused or the answer is no risk.
+    Raises UserError, with the remedy, if nothing answers, the request is refused or the answer has no risks.
     """
     columns = list(rows[0])
     body: dict[str, Any] = {
@@ -202,7 +202,7 @@ def ask(
         raise UserError(f"the answer of {url} holds no risks: is it a model of this project?")
     assert predictions is not None
     return Risks(
-        [risk for risk in risks if risk is not None], synthetic, [_reasons(one) for one in predictions]
+        [risk for risk in risks if risk is not None], synthetic, [_reasons(item) for item in predictions]
     )
 
 
@@ -215,7 +215,7 @@ def describe(
     synthetic: bool = False,
     reasons: Sequence[Reason] | None = None,
 ) -> str:
-    """What a person reads: the answers as understood, the risk in words, its reasons, and what it is not."""
+    """The text for a person: the answers as understood, the risk in words, its reasons and its limits."""
     lines = [schema.title, ""]
     width = max(len(name) for name in row)
     for name, value in row.items():
@@ -256,20 +256,22 @@ def _in_words(reason: Reason) -> str:
 def predict_csv(
     schema: Schema, path: Path, out: TextIO, url: str, token: str | None = None, reasons: int = 0
 ) -> tuple[int, int, bool]:
-    """Copy a file's rows as CSV with `risk` and `reason` added; how many have a risk, how many have none, and
-    whether the model is of made-up people. With reasons, `because` holds so many of each risk.
+    """Copy a file's rows as CSV, with `risk` and `reason` added, and with reasons of the risk `because`.
 
-    The file is read as `score` reads it. A row that breaks the schema keeps its place, with an empty risk and
-    the reason; one with more or fewer values than the header stops the file. Raises UserError.
+    Returns the number of rows with a risk, the number without, and whether the model was trained on made-up
+    people. The file is read like in `score`. A row that breaks the schema keeps its place, with an empty risk
+    and the reason; a row with more or fewer values than the header stops the file. Raises UserError.
     """
     file = replace(local_file(path, path.name), format=schema.format)
     names = readers.header(file)
     plan = reading.plan(file, schema, schema.target.name)
     check_header(schema, plan.renamed(names))
     added = ["risk", "reason", *(["because"] if reasons else [])]
-    taken = [name for name in added if name in names]
-    if taken:
-        raise UserError(f"{path.name} has a column {taken[0]}, which the output needs for itself: rename it")
+    clashes = [name for name in added if name in names]
+    if clashes:
+        raise UserError(
+            f"{path.name} has a column {clashes[0]}, which the output needs for itself: rename it"
+        )
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*names, *added])
     good = bad = 0
@@ -277,13 +279,13 @@ def predict_csv(
     for table in readers.tables(file, BATCH_ROWS, None):
         people = _people(table, file, plan, schema)
         rows = [row for row, problems in people if not problems]
-        found = ask(url, rows, token, reasons) if rows else Risks([], synthetic, [])
-        risks, because, synthetic = iter(found.values), iter(found.reasons), found.synthetic
+        answer = ask(url, rows, token, reasons) if rows else Risks([], synthetic, [])
+        risks, because, synthetic = iter(answer.values), iter(answer.reasons), answer.synthetic
         columns = [sources.as_text(table.column(name)).to_pylist() for name in names]
         for line, (_, problems) in zip(zip(*columns, strict=True), people, strict=True):
             risk = "" if problems else f"{next(risks):.6f}"
-            why = "" if problems else "; ".join(map(_in_words, next(because) or ()))
-            writer.writerow([*line, risk, "; ".join(problems), *([why] if reasons else [])])
+            explanation = "" if problems else "; ".join(map(_in_words, next(because) or ()))
+            writer.writerow([*line, risk, "; ".join(problems), *([explanation] if reasons else [])])
             good, bad = good + (not problems), bad + bool(problems)
     return good, bad, synthetic
 
@@ -291,7 +293,7 @@ def predict_csv(
 def _people(
     table: pa.Table, file: LocalFile, plan: Plan, schema: Schema
 ) -> list[tuple[dict[str, Code | None], list[str]]]:
-    """Each row as the model takes it, and a sentence for each answer that does not fit."""
+    """Each row in the model's values, and a sentence for each answer that does not fit."""
     stored = [name for name in table.column_names if name in plan.names(schema.feature_names)]
     frame = reading.convert(sources.frame_of(table.select(stored), file), plan)
     answers = {
@@ -308,7 +310,7 @@ def _people(
 
 
 def _says(code: Code, label: str, truth: bool) -> bool:
-    """Whether a level of a binary column is its yes, or its no."""
+    """Whether a level of a binary column means yes (`truth`) or no."""
     return bool({format_code(code).lower(), label.lower()} & (_YES if truth else _NO))
 
 
@@ -322,14 +324,14 @@ def _number(text: str) -> float | None:
 
 def _lies_in(number: float, label: str) -> bool:
     """Whether a label such as "50-54", "80 and over" or "10,000 to below 15,000" spans the number."""
-    words = re.sub(r"(?<=\d),(?=\d{3})", "", label)
+    plain_label = re.sub(r"(?<=\d),(?=\d{3})", "", label)
     digits = r"(\d+(?:\.\d+)?)"
-    if span := re.fullmatch(rf"{digits}\s*(?:-|–|to)\s*(below\s+)?{digits}", words):
+    if span := re.fullmatch(rf"{digits}\s*(?:-|–|to)\s*(below\s+)?{digits}", plain_label):
         low, high = float(span[1]), float(span[3])
         return low <= number < high if span[2] else low <= number <= high
-    if above := re.fullmatch(rf"{digits} (?:and over|and above|or more|or over)|{digits}\+", words):
+    if above := re.fullmatch(rf"{digits} (?:and over|and above|or more|or over)|{digits}\+", plain_label):
         return number >= float(above[1] or above[2])
-    if below := re.fullmatch(rf"(?:below|under|less than) {digits}", words):
+    if below := re.fullmatch(rf"(?:below|under|less than) {digits}", plain_label):
         return 0 <= number < float(below[1])
     return False
 
@@ -383,7 +385,11 @@ def _parser(schema: Schema) -> argparse.ArgumentParser:
         "--out", type=Path, help="where the CSV file with risks goes (default: standard output)"
     )
     parser.add_argument(
-        "--reasons", type=_count, default=0, metavar="N", help="show so many reasons, where the model has any"
+        "--reasons",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="number of reasons to show, where the model has any",
     )
     answers = parser.add_argument_group("answers of one person")
     for column in schema.columns:
@@ -454,14 +460,14 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _as_spelled(argument: str, schema: Schema) -> str:
-    """An option as the schema writes its column, whatever the case of its letters."""
+    """An option with its column spelled as in the schema, whatever its case."""
     name, equals, value = argument.partition("=")
     spelled = {f"--{column.lower()}": f"--{column}" for column in schema.feature_names}
     return f"{spelled.get(name.lower(), name)}{equals}{value}" if name.startswith("--") else argument
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; what a person did wrong ends in one message and exit code 1."""
+    """Entry point; a user's mistake ends in one message and exit code 1."""
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:

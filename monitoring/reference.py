@@ -1,9 +1,9 @@
-"""The reference of a model (`reference.json`, format 1) and the binning of rows that goes with it.
+"""The reference of a model (`reference.json`, format 1) and the binning of rows.
 
-`document` is its one writer, for where the model is trained; `load` and `parse` are its one reader, so that
-both sides bin alike. A value has exactly
-one of four fates: a bin of its feature, *missing* (null or a missing code), *out of range* (numeric, outside
-the schema's closed interval) or *unknown level*. Only bins take part in PSI and drift evidence.
+`document` is its only writer, used where the model is trained; `load` and `parse` are its only readers, so
+both sides bin alike. Each value falls into exactly one of four classes: a bin of its feature, *missing* (null
+or a missing code), *out of range* (numeric, outside the schema's closed interval) or *unknown level*. PSI and
+drift evidence use bins only.
 """
 
 import json
@@ -22,7 +22,7 @@ import numpy.typing as npt
 FORMAT = 1
 MISSING, OUT_OF_RANGE, UNKNOWN = -1, -2, -3
 KINDS = ("numeric", "binary", "ordinal", "nominal")
-# Each group has series of its own, and its place is seven bits of a feedback token.
+# Each group has its own series, and its index takes seven bits of a feedback token.
 MOST_GROUPS = 20
 
 Binned = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class ReferenceError(ValueError):  # noqa: A001 - the contract's name; the built
 
 
 class Counts(NamedTuple):
-    """Values of one feature, by fate; the four parts sum to the number of values given."""
+    """Values of one feature by class; the four parts sum to the number of values given."""
 
     bins: Binned
     missing: int
@@ -44,10 +44,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of the model's input, its bins and the training rows' counts in them.
+    """A column of the model's input, its bins and the training rows' counts in them.
 
-    `required` says that a row without an answer here is refused. The file holds it where it is true;
-    references of before 2026-11-27 hold it nowhere.
+    `required`: a row without an answer here is refused. The file has the key only where it is true;
+    references from before 2026-11-27 do not have it.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Feature:
     codes: Mapping[Level, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Keep what every missing code and level is binned to, so that binning a value is one lookup."""
+        """Store the bin of every missing code and level, so that binning a value is one lookup."""
         codes: dict[Level, int] = {level: index for index, level in enumerate(self.levels)}
         codes.update(dict.fromkeys(self.missing_codes, MISSING))
         object.__setattr__(self, "codes", codes)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The bins as people call them: labels of the levels, or ranges such as "22 to below 30"."""
+        """The bins in words: labels of the levels, or ranges such as "22 to below 30"."""
         if self.kind != "numeric" or self.minimum is None or self.maximum is None:
             return self.labels if len(self.labels) == len(self.bins) else self.bins
         edges = [f"{edge:.6g}" for edge in (self.minimum, *self.edges, self.maximum)]
@@ -100,8 +100,10 @@ class Feature:
         else:
             levels = np.asarray(self.levels, np.float64)
             order = np.argsort(levels)
-            place = np.searchsorted(levels, values, sorter=order).clip(max=len(levels) - 1)
-            index = np.where(levels[order][place] == values, order[place], UNKNOWN).astype(np.int64)
+            level_index = np.searchsorted(levels, values, sorter=order).clip(max=len(levels) - 1)
+            index = np.where(levels[order][level_index] == values, order[level_index], UNKNOWN).astype(
+                np.int64
+            )
         missing = np.isnan(values)
         for code in self.missing_codes:
             missing |= values == code
@@ -109,12 +111,12 @@ class Feature:
         return index
 
     def bin_value(self, value: float | str | None) -> int:
-        """Bin index of one value, as `bin`; several times cheaper than an array for a single row."""
+        """Bin index of one value, like `bin`; several times faster than an array for a single row."""
         if value is None or value != value:
             return MISSING
-        known = self.codes.get(value)
-        if known is not None:
-            return known
+        index = self.codes.get(value)
+        if index is not None:
+            return index
         if self.kind != "numeric":
             return UNKNOWN
         if not self.minimum <= value <= self.maximum:  # type: ignore[operator]
@@ -122,14 +124,14 @@ class Feature:
         return bisect_right(self.edges, value)
 
     def count(self, values: npt.NDArray[Any]) -> Counts:
-        """Number of values in each bin and of each other fate; `values` as for `bin`."""
-        fates = np.bincount(self.bin(values) - UNKNOWN, minlength=len(self.bins) - UNKNOWN)
-        return Counts(fates[-UNKNOWN:], int(fates[2]), int(fates[1]), int(fates[0]))
+        """Number of values in each bin and of each other class; `values` as for `bin`."""
+        counts = np.bincount(self.bin(values) - UNKNOWN, minlength=len(self.bins) - UNKNOWN)
+        return Counts(counts[-UNKNOWN:], int(counts[2]), int(counts[1]), int(counts[0]))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Bins of the predicted risk; validation rows, sums of their risks and their positives by bin."""
+    """Bins of the predicted risk, with the validation rows, their sums of risks and their positives."""
 
     edges: tuple[float, ...]
     bins: tuple[str, ...]
@@ -145,8 +147,8 @@ class Score:
         return tuple(f"{100 * low:.3g} to {100 * high:.3g} %" for low, high in pairwise(self.edges))
 
     def bin(self, risks: npt.NDArray[np.float64]) -> Binned:
-        """Bin index of each risk, shape (n,); edges[i] <= risk < edges[i+1], the last bin closed; -1 if the
-        risk is no number from 0 to 1."""
+        """Bin index of each risk, shape (n,): edges[i] <= risk < edges[i+1], and the last bin is closed; -1
+        for a value that is not a number from 0 to 1."""
         risks = np.asarray(risks, dtype=np.float64)
         index = np.searchsorted(np.asarray(self.edges), risks, side="right").astype(np.int64) - 1
         index = index.clip(0, len(self.bins) - 1)
@@ -154,7 +156,7 @@ class Score:
         return index
 
     def bin_value(self, risk: float) -> int:
-        """Bin index of one risk, as `bin`."""
+        """Bin index of one risk, like `bin`."""
         if not 0.0 <= risk <= 1.0:
             return MISSING
         return min(bisect_right(self.edges, risk) - 1, len(self.bins) - 1)
@@ -162,7 +164,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Group:
-    """People whom the monitor counts on their own: some levels of a feature, or a range of a numeric one."""
+    """A group that the monitor counts: people at some levels of a feature, or in a range of a number."""
 
     name: str
     levels: tuple[Level, ...] = ()
@@ -179,31 +181,31 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of one feature, which share nobody; not everybody need be in one."""
+    """The groups of one feature: no person is in two groups, and some may be in none."""
 
     feature: Feature
     members: tuple[Group, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the groups are called, in their order."""
+        """Names of the groups, in order."""
         return tuple(group.name for group in self.members)
 
     @property
     def key(self) -> int:
-        """32 bits that differ where feature, names or members differ."""
+        """A 32-bit checksum of feature, names and members."""
         return zlib.crc32(json.dumps(_groups_document(self), sort_keys=True).encode())
 
     def place(self, value: Level | None) -> int:
-        """Place of the value's group, from 1; 0 if it has none: missing, out of range, unknown or in none."""
+        """Index of the value's group, from 1; 0 for a value that is not in a bin or not in any group."""
         if value is None or self.feature.bin_value(value) < 0:
             return 0
-        return next((place for place, group in enumerate(self.members, 1) if group.has(value)), 0)
+        return next((index for index, group in enumerate(self.members, 1) if group.has(value)), 0)
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which model the reference describes."""
+    """The model that the reference describes."""
 
     name: str
     version: str | None
@@ -216,7 +218,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Golden:
-    """Schema-made rows and the risks that the model gave them where it was trained."""
+    """Rows made from the schema, and the risks that the model gave them where it was trained."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -225,7 +227,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a monitor must know of a model; `raw` is the document as it was read."""
+    """The facts about a model that a monitor needs; `raw` is the document as it was read."""
 
     model: Model
     features: tuple[Feature, ...]
@@ -307,7 +309,7 @@ def _feature_document(feature: Feature) -> dict[str, Any]:
 def load(path: str | Path) -> Reference:
     """Read and check a reference file.
 
-    Raises ReferenceError if it cannot be read, is no JSON or breaks a rule of the format.
+    Raises ReferenceError if it cannot be read, is not JSON or breaks a rule of the format.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -321,9 +323,9 @@ def load(path: str | Path) -> Reference:
 
 
 def parse(document: Mapping[str, Any]) -> Reference:
-    """Check a reference document and build a Reference of it.
+    """Check a reference document and build a Reference from it.
 
-    Raises ReferenceError naming every problem at once. Keys that format 1 does not know are kept in `raw`.
+    Raises ReferenceError naming every problem at once. Keys that format 1 does not define are kept in `raw`.
     """
     if not isinstance(document, Mapping):
         raise ReferenceError("reference: must be a JSON object")
@@ -338,7 +340,7 @@ def parse(document: Mapping[str, Any]) -> Reference:
             missing = name if name not in document else f"{name}.{error.args[0]}"
             problems.append(f"{missing} is absent")
         except _BrokenError as error:
-            problems.extend(f"{name}: {problem}" for problem in error.found)
+            problems.extend(f"{name}: {problem}" for problem in error.problems)
         except (TypeError, ValueError, AttributeError) as error:
             problems.append(f"{name} has a part of the wrong type ({type(error).__name__})")
         return None
@@ -360,16 +362,16 @@ def parse(document: Mapping[str, Any]) -> Reference:
 
 
 class _BrokenError(Exception):
-    """Problems of one part, gathered by `parse` into one ReferenceError."""
+    """Problems of one part, which `parse` collects into one ReferenceError."""
 
-    def __init__(self, found: Sequence[str]) -> None:
-        self.found = found
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = problems
 
 
 def _refuse(**rules: bool) -> None:
     """Raise _BrokenError naming each rule that holds."""
-    if found := [name.replace("_", " ") for name, broken in rules.items() if broken]:
-        raise _BrokenError(found)
+    if problems := [name.replace("_", " ") for name, broken in rules.items() if broken]:
+        raise _BrokenError(problems)
 
 
 def _model(part: Mapping[str, Any]) -> Model:
@@ -388,15 +390,15 @@ def _model(part: Mapping[str, Any]) -> Model:
 def _features(parts: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
     features: list[Feature] = []
     problems: list[str] = []
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         try:
             features.append(_feature(part))
         except KeyError as error:
-            problems.append(f"feature {part.get('name', place)}: {error.args[0]} is absent")
+            problems.append(f"feature {part.get('name', index)}: {error.args[0]} is absent")
         except _BrokenError as error:
-            problems.extend(f"feature {part.get('name', place)}: {problem}" for problem in error.found)
+            problems.extend(f"feature {part.get('name', index)}: {problem}" for problem in error.problems)
         except (TypeError, ValueError, AttributeError):
-            problems.append(f"feature number {place} has a part of the wrong type")
+            problems.append(f"feature number {index} has a part of the wrong type")
     names = [feature.name for feature in features]
     if len(set(names)) < len(names):
         problems.append("two features have the same name")
@@ -449,12 +451,12 @@ def _feature(part: Mapping[str, Any]) -> Feature:
 
 
 def _groups(part: Mapping[str, Any], features: Sequence[Feature]) -> Groups:
-    feature = next((one for one in features if one.name == part["feature"]), None)
+    feature = next((candidate for candidate in features if candidate.name == part["feature"]), None)
     if feature is None:
         raise _BrokenError(["feature is none of the features"])
 
     def group(member: Mapping[str, Any]) -> Group:
-        levels = tuple(str(one) if feature.is_text else float(one) for one in member.get("levels", ()))
+        levels = tuple(str(level) if feature.is_text else float(level) for level in member.get("levels", ()))
         ends = [member.get(key) for key in ("minimum", "maximum")]
         low, high = (None if end is None else float(end) for end in ends)
         return Group(str(member["name"]), levels, low, high)

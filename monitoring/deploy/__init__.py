@@ -1,4 +1,4 @@
-"""Images, the stack of containers, and moving from one version to another.
+"""Images, the stack of containers, and deployments of versions.
 
 build         `make image`
 check_images  `make image-test`
@@ -7,5 +7,5 @@ docker        the Docker engine, through its command line
 local         `make serve`
 rollout       `make stack`, `make deploy VERSION=`
 secret_files  the stack's secrets
-stack         bringing the whole stack up: every service that this machine can have, each by itself
+stack         start every service of the stack that this machine can run
 """

@@ -1,7 +1,7 @@
-"""`make digests`: which content the tags of the stack's images mean now, written beside them in compose.yaml.
+"""`make digests`: write the present digest of each image's tag into compose.yaml.
 
-A tag can be moved to other content; a digest cannot. `make propose-digests` puts the change into a pull
-request, so that a person sees that a tag was moved.
+A tag can move to other content; a digest cannot. `make propose-digests` puts the change into a pull request,
+so that a person sees that a tag has moved.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _IMAGE = re.compile(
 
 
 def with_digests(text: str, resolve: Callable[[str], str]) -> str:
-    """compose.yaml with `@sha256:...` behind each tag that is no variable; `resolve` gives a tag's digest."""
+    """compose.yaml with `@sha256:...` after each tag that is not a variable; `resolve` gives the digest."""
     return _IMAGE.sub(
-        lambda found: f"{found['key']}{found['tag']}@{resolve(found['tag'])}{found['rest']}", text
+        lambda match: f"{match['key']}{match['tag']}@{resolve(match['tag'])}{match['rest']}", text
     )
 
 
 def digest(tag: str) -> str:
-    """What the registry says of a tag. Raises UserError if it says nothing, or no digest."""
-    said = docker("buildx", "imagetools", "inspect", tag, "--format", "{{.Manifest.Digest}}")
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", said):
-        raise UserError(f"the registry gives no digest of {tag}: {said[:100]}")
-    return said
+    """Ask the registry for the digest of a tag. Raises UserError if it gives none."""
+    answer = docker("buildx", "imagetools", "inspect", tag, "--format", "{{.Manifest.Digest}}")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", answer):
+        raise UserError(f"the registry gives no digest of {tag}: {answer[:100]}")
+    return answer
 
 
 def propose() -> str:
-    """Commit compose.yaml to a branch of its own and open a pull request; what was done, in words."""
+    """Commit compose.yaml to its own branch and open a pull request; returns a sentence about the result."""
     if not _run("git", "status", "--porcelain", str(COMPOSE)):
         return "every digest is as it was"
     author = ["-c", "user.name=github-actions", "-c", "user.email=actions@users.noreply.github.com"]

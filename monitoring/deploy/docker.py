@@ -15,7 +15,7 @@ COMPOSE = ("compose", "--file", "monitoring/deploy/compose.yaml")
 
 @dataclass(frozen=True)
 class Service:
-    """A service of compose.yaml as it would be started; one with profiles may be left out."""
+    """A service of compose.yaml, ready to start; a service with profiles is optional."""
 
     name: str
     image: str
@@ -23,9 +23,9 @@ class Service:
 
 
 def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_errors: bool = False) -> str:
-    """Output of `docker ...`, with what went to its other stream if asked.
+    """Output of `docker ...`, with its error stream too if `also_errors`.
 
-    Raises UserError with the end of what it said if it fails.
+    Raises UserError with the end of its output if it fails.
     """
     try:
         done = subprocess.run(
@@ -34,13 +34,13 @@ def docker(*arguments: str, environment: Mapping[str, str] | None = None, also_e
     except FileNotFoundError:
         raise UserError("docker is not installed: https://docs.docker.com/engine/install/") from None
     if done.returncode != 0:
-        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
-        raise UserError(f"docker {' '.join(arguments[:4])} failed:\n{said}")
+        output = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-15:])
+        raise UserError(f"docker {' '.join(arguments[:4])} failed:\n{output}")
     return (done.stdout + (done.stderr if also_errors else "")).strip()
 
 
 def require_compose() -> None:
-    """Raise UserError if `docker compose`, version 2, is missing: it is a plugin of its own."""
+    """Raise UserError if `docker compose`, version 2, is missing: it is a separate plugin."""
     try:
         docker("compose", "version")
     except UserError as error:
@@ -54,7 +54,7 @@ def require_compose() -> None:
 
 
 def services(environment: Mapping[str, str]) -> list[Service]:
-    """All services of compose.yaml, those in a profile too, with their variables filled in."""
+    """All services of compose.yaml, of all profiles, with their variables filled in."""
     text = docker(*COMPOSE, "--profile", "*", "config", "--format", "json", environment=environment)
     return [
         Service(name, service["image"], tuple(service.get("profiles", ())))
@@ -63,12 +63,12 @@ def services(environment: Mapping[str, str]) -> list[Service]:
 
 
 def containers(service: str, environment: Mapping[str, str]) -> set[str]:
-    """Ids of the containers of a service that run now."""
+    """Ids of the running containers of a service."""
     return set(docker(*COMPOSE, "ps", "--quiet", service, environment=environment).split())
 
 
 def has_image(reference: str) -> bool:
-    """Whether the engine holds an image under this name and tag."""
+    """Whether the engine has an image of this name and tag."""
     try:
         docker("image", "inspect", reference)
     except UserError as error:
@@ -79,13 +79,13 @@ def has_image(reference: str) -> bool:
 
 
 def have_image(reference: str) -> None:
-    """Have an image on this engine. Raises UserError with the registry's answer if there is none anywhere."""
+    """Pull an image unless the engine has it. Raises UserError with the registry's answer if that fails."""
     if not has_image(reference):
         docker("pull", "--quiet", reference)
 
 
 def seconds_to_health(container: str, limit: float) -> float:
-    """Seconds from a container's start until it is healthy. Raises UserError with its log past the limit."""
+    """Wait until a container is healthy; returns the seconds. Raises UserError past the limit."""
     started = time.monotonic()
     while time.monotonic() - started < limit:
         state = json.loads(docker("inspect", "--format", "{{json .State}}", container))

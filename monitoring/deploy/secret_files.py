@@ -1,9 +1,9 @@
 """The stack's secrets: one file each in `monitoring/deploy/secrets`, mounted where it is needed.
 
-A variable of a container is shown to everybody who may ask the engine, and every process inherits it; a file
-is not. The folder is its owner's alone. The files in it may be read by all, since each container has a user
-of its own and the engine mounts the file with the mode that it has; who cannot enter the folder cannot reach
-them.
+The engine shows a container's variables to all its users, and every process inherits them; neither holds for
+a file. Only the owner may enter the folder. The files in it are readable by all, since each container has its
+own user and the engine mounts a file with its present mode; without access to the folder they are out of
+reach.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from steps.data.errors import UserError
 
 FOLDER = Path("monitoring") / "deploy" / "secrets"
 
-# What a file holds until somebody writes into it. None: a password is made up. The addresses are valid, so
-# that Grafana starts, and reach nobody.
+# The first content of each file. None: a random password. The addresses are valid, so that Grafana starts,
+# but lead nowhere.
 PLACEHOLDERS: Mapping[str, str | None] = {
     "feedback_keys": "",
     "bearer_token": "",
@@ -32,22 +32,22 @@ PLACEHOLDERS: Mapping[str, str | None] = {
 
 
 def variable(name: str) -> str:
-    """The variable that held this secret before it was a file."""
+    """The environment variable that held this secret in earlier versions."""
     return name.upper()
 
 
 def refuse_variables(environment: Mapping[str, str], folder: Path) -> None:
-    """Raise UserError if a secret is given as a variable, which nothing reads."""
-    given = [name for name in PLACEHOLDERS if environment.get(variable(name))]
-    if given:
-        files = ", ".join(f"{variable(name)} into {folder / name}" for name in given)
+    """Raise UserError if a secret is set as an environment variable, which nothing reads."""
+    variables = [name for name in PLACEHOLDERS if environment.get(variable(name))]
+    if variables:
+        files = ", ".join(f"{variable(name)} into {folder / name}" for name in variables)
         raise UserError(f"secrets are files, not variables: write {files}")
 
 
 def move_from_settings(text: str, folder: Path) -> str:
-    """Write secrets that a settings file (`.env`) still holds into their files; the text without them.
+    """Move secrets from the text of a settings file (`.env`) into their files; returns the text without them.
 
-    A stack of an earlier version kept them there.
+    A stack of an earlier version kept its secrets there.
     """
     lines = []
     for line in text.splitlines():
@@ -63,7 +63,7 @@ def move_from_settings(text: str, folder: Path) -> str:
 
 
 def make_missing(folder: Path) -> list[str]:
-    """Create the folder and every file that is missing; the names of those that were made up."""
+    """Create the folder and every missing file; returns the names of the files with a random password."""
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
     made_up = []

@@ -1,8 +1,8 @@
-"""Bringing the whole stack up: every service that this machine can have, each by itself.
+"""Start every service of the stack that this machine can run, each independently of the others.
 
-No service waits for another: when the model does not start, alerting must. A service whose image cannot be
-had is left out with a warning, and so is one in a profile, which only watches the machine, if the engine
-refuses its mounts.
+No service waits for another: alerting must start even if the model does not. A service is left out with a
+warning if its image is not available. So is a service with a profile, which only watches the machine, if the
+engine refuses its mounts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ WITHOUT = {
 
 
 def bring_up(environment: Mapping[str, str]) -> list[str]:
-    """Start every service that can be had and wait until it is healthy; a warning for each that was left out.
+    """Start every available service and wait until it is healthy; returns a warning for each missing service.
 
     Raises:
-        UserError: model, sidecar, Prometheus or Grafana did not get healthy. The others run.
+        UserError: model, sidecar, Prometheus or Grafana did not become healthy. The other services run.
     """
     available, warnings = with_images(services(environment))
     started: list[Service] = []
@@ -54,10 +54,10 @@ def bring_up(environment: Mapping[str, str]) -> list[str]:
     return warnings
 
 
-def with_images(wanted: Sequence[Service]) -> tuple[list[Service], list[str]]:
-    """The services whose image is here or can be pulled, and a warning for each of the others."""
+def with_images(all_services: Sequence[Service]) -> tuple[list[Service], list[str]]:
+    """The services whose image is here or can be pulled, and a warning for each other service."""
     available, warnings = [], []
-    for service in wanted:
+    for service in all_services:
         try:
             have_image(service.image)
         except UserError as error:
@@ -75,7 +75,7 @@ def left_out(service: Service, error: UserError) -> str:
 
 
 def unhealthy(service: Service, environment: Mapping[str, str]) -> list[str]:
-    """A line with the end of its log for each container of a service that does not get healthy in time."""
+    """A line with the end of the log for each container of a service that is not healthy in time."""
     problems = []
     for container in containers(service.name, environment):
         try:
@@ -86,9 +86,9 @@ def unhealthy(service: Service, environment: Mapping[str, str]) -> list[str]:
 
 
 def addresses(environment: Mapping[str, str]) -> list[str]:
-    """Where callers and people find what was started."""
+    """Addresses of the running services, for callers and people."""
     lines = []
-    for service, port, what in (
+    for service, port, purpose in (
         ("exporter", "8000", "/invocations takes predictions"),
         (
             "grafana",
@@ -98,5 +98,5 @@ def addresses(environment: Mapping[str, str]) -> list[str]:
     ):
         for container in sorted(containers(service, environment)):
             published = docker("port", container, f"{port}/tcp").splitlines()[0]
-            lines.append(f"http://{published}{'' if what.startswith('/') else ' '}{what}")
+            lines.append(f"http://{published}{'' if purpose.startswith('/') else ' '}{purpose}")
     return lines

@@ -1,8 +1,8 @@
-"""Scenarios as live traffic or as a past, and which alerts they should make fire.
+"""Scenarios as live traffic or as a simulated past, and the alerts that they should fire.
 
 __main__      play a scenario
-alert_states  what Grafana's alerting makes of one series of values: `for`, keep firing, no data, failure
-expected      which alerts a simulation should make fire, computed from what was sent, without PromQL
+alert_states  the state of a Grafana alert for one series: `for`, keep firing, no data, failure
+expected      the alerts that a simulation should fire, computed from its requests, without PromQL
 history       A simulated past in a real Prometheus
 people        A cohort of people who do not exist
 traffic       live traffic of a scenario through the sidecar

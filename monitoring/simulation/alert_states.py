@@ -1,7 +1,7 @@
-"""What Grafana's alerting makes of one series of values: `for`, keep firing, no data, failure.
+"""The state of a Grafana alert for one series of values: `for`, keep firing, no data, failure.
 
-Grafana evaluates a rule at each interval and keeps a state for each series; this is that state machine for
-one series, so that a scenario's alerts can be told without waiting for a Grafana.
+Grafana evaluates a rule at each interval and keeps a state for each series. This is its state machine for one
+series, so that a scenario's alerts can be computed without a Grafana.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def seconds(duration: str) -> int:
 
 
 def breaches(value: float, relation: str, limit: float) -> bool:
-    """Whether a value is beyond the limit; NaN never is."""
+    """Whether a value is beyond the limit; NaN is not."""
     return _RELATIONS[relation](value, limit)
 
 
@@ -45,38 +45,38 @@ def final_state(
 ) -> State:
     """State after a series of evaluations, `interval` seconds apart, starting from Normal.
 
-    `lasts` and `keep` are `for` and `keepFiringFor` in seconds; `no_data` and `failure` what the rule says of
-    evaluations without data or with an error: Normal (OK), Alerting, KeepLast, or a state of their own.
+    `lasts` and `keep` are `for` and `keepFiringFor` in seconds; `no_data` and `failure` are the rule's states
+    for evaluations without data or with an error: OK, Alerting, KeepLast, NoData or Error.
     """
     state: State = "Normal"
     since = 0
-    for moment, seen in enumerate(observations):
-        now = moment * interval
-        beyond = _beyond(seen, relation, limit, no_data, failure)
+    for moment, observation in enumerate(observations):
+        elapsed = moment * interval
+        beyond = _beyond(observation, relation, limit, no_data, failure)
         if beyond is None:
             continue
         if beyond in ("NoData", "Error"):
-            state, since = ("NoData" if beyond == "NoData" else "Error"), now
+            state, since = ("NoData" if beyond == "NoData" else "Error"), elapsed
         elif beyond == "yes":
             if state not in ("Pending", "Alerting"):
-                state, since = ("Alerting" if state == "Recovering" else "Pending"), now
-            if state == "Pending" and now - since >= lasts:
-                state, since = "Alerting", now
+                state, since = ("Alerting" if state == "Recovering" else "Pending"), elapsed
+            if state == "Pending" and elapsed - since >= lasts:
+                state, since = "Alerting", elapsed
         elif state in ("Alerting", "Recovering") and keep > 0:
             if state == "Alerting":
-                state, since = "Recovering", now
-            if now - since >= keep:
-                state, since = "Normal", now
+                state, since = "Recovering", elapsed
+            if elapsed - since >= keep:
+                state, since = "Normal", elapsed
         else:
-            state, since = "Normal", now
+            state, since = "Normal", elapsed
     return state
 
 
-def _beyond(seen: Observation, relation: str, limit: float, no_data: str, failure: str) -> str | None:
-    """ "yes", "no", a state of its own, or None where the last state is kept."""
-    if isinstance(seen, float | int):
-        return "yes" if breaches(float(seen), relation, limit) else "no"
-    rule = no_data if seen == "no data" else failure
+def _beyond(observation: Observation, relation: str, limit: float, no_data: str, failure: str) -> str | None:
+    """Whether an observation breaches: "yes", "no", "NoData", "Error", or None where the state stays."""
+    if isinstance(observation, float | int):
+        return "yes" if breaches(float(observation), relation, limit) else "no"
+    rule = no_data if observation == "no data" else failure
     return {"OK": "no", "Alerting": "yes", "KeepLast": None}.get(
-        rule, "NoData" if seen == "no data" else "Error"
+        rule, "NoData" if observation == "no data" else "Error"
     )

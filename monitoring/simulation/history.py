@@ -1,8 +1,8 @@
 """A simulated past in a real Prometheus: counters as scraped, then the recording rules, level by level.
 
-`promtool` writes the samples as blocks, Prometheus is started on them, every rule of a level is asked of it
-over the whole past, and the answers become blocks for the next level, which may read them. A rule without any
-answer is an error, unless the caller says that it may be empty.
+`promtool` writes the samples as blocks, and Prometheus starts on them. Every rule of a level is queried over
+the whole past, and the answers become blocks that the next level may read. A rule without data is an error,
+unless the caller says that it may be empty.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from steps.data.errors import UserError
 Floats = NDArray[np.float64]
 # Samples of the past are sparse, so a query looks back further than the default of 5 minutes: over an hour.
 LOOKBACK_SECONDS = 3700
-# Prometheus runs on this machine, and is never asked through a proxy of the environment.
+# Prometheus runs on this machine, so the environment's proxy is not used.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 QUERY_SECONDS = 3600
 LONGEST_BLOCK = "24000h"
@@ -53,24 +53,24 @@ class History:
     def scrape(
         self, registry: CollectorRegistry, at: float, labels: Mapping[str, str], others: Mapping[str, float]
     ) -> None:
-        """Add what a registry holds now as of time `at`, with a target's labels, and `others` as they are."""
+        """Add a registry's present samples at time `at`, with a target's labels, and the series `others`."""
         self.times.append(at)
-        found = dict(others)
+        samples = dict(others)
         for family in registry.collect():
             for sample in family.samples:
-                if sample.name.endswith("_created"):  # the sidecar exports none
+                if sample.name.endswith("_created"):  # the sidecar does not export these
                     continue
                 key = (sample.name, tuple(sample.labels.items()))
                 if key not in self._names:
                     self._names[key] = series_text(sample.name, {**sample.labels, **labels})
-                found[self._names[key]] = sample.value
-        for name, value in found.items():
+                samples[self._names[key]] = sample.value
+        for name, value in samples.items():
             column = self.series.setdefault(name, [])
             column.extend([math.nan] * (len(self.times) - 1 - len(column)))
             column.append(value)
 
     def increase(self, series: str, since: float, until: float) -> float:
-        """How much a counter grew between the last samples not after two moments; 0 if it is not there."""
+        """Growth of a counter between the last samples at or before two times; 0 if it does not exist."""
         column = self.series.get(series)
         if column is None:
             return 0.0
@@ -81,7 +81,7 @@ class History:
 
 
 def series_text(name: str, labels: Mapping[str, str]) -> str:
-    """A series as the exposition format writes it."""
+    """A series in the exposition format."""
 
     def quoted(value: str) -> str:
         return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -100,7 +100,7 @@ def openmetrics(times: Sequence[float], series: Mapping[str, Sequence[float]]) -
 
 
 def add_blocks(lines: Iterable[str], store: Path) -> None:
-    """Write samples into a Prometheus store that no server uses now; UserError if promtool refuses them."""
+    """Write samples into a Prometheus store without a running server; UserError if promtool refuses them."""
     file = store.with_suffix(".openmetrics")
     with file.open("w", encoding="utf-8") as out:
         out.writelines(lines)
@@ -190,7 +190,7 @@ def record(
     """Evaluate the recording rules over the past and add their results to the store.
 
     `grids` are (start, end, step) in seconds, ascending and apart. Raises EmptyRulesError naming every rule
-    that gave nothing anywhere, unless it may be empty.
+    without data, except those that may be empty.
     """
     empty = []
     for number, level in enumerate(levels, start=1):
@@ -198,9 +198,9 @@ def record(
         lines: list[str] = []
         with Server(store) as server:
             for rule in level:
-                found = list(_recorded(server, rule, grids))
-                lines += found
-                if not found and not may_be_empty(rule):
+                samples = list(_recorded(server, rule, grids))
+                lines += samples
+                if not samples and not may_be_empty(rule):
                     empty.append(series_text(rule.record, rule.labels))
         add_blocks([*sorted(lines, key=_series_of), "# EOF\n"], store)
     if empty:
@@ -209,20 +209,20 @@ def record(
 
 def _recorded(server: Server, rule: Rule, grids: Collection[tuple[float, float, float]]) -> Iterable[str]:
     for start, end, step in grids:
-        for found in server.query_range(rule.expr, start, end, step):
-            labels = {key: value for key, value in found["metric"].items() if key != "__name__"}
+        for series in server.query_range(rule.expr, start, end, step):
+            labels = {key: value for key, value in series["metric"].items() if key != "__name__"}
             text = series_text(rule.record, {**labels, **rule.labels})
-            for at, value in found["values"]:
+            for at, value in series["values"]:
                 if value != "NaN":
                     yield f"{text} {value} {float(at):.3f}\n"
 
 
 def _series_of(line: str) -> str:
-    """Sorts lines by series; within one they come in the order of time already."""
+    """Sort key of lines: their series. Within a series the lines are in order of time already."""
     return line.rpartition("}")[0]
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
