@@ -62,7 +62,7 @@ ui: .venv/installed  ## The MLflow pages on http://127.0.0.1:5000
 simulate: .venv/installed  ## A scenario as live traffic or as a past (ARGS="live --scenario broken-sensor --rate 20 --seconds 300")
 	@python -m monitoring.simulation $(ARGS)
 
-pictures: .venv/installed  ## The README's pictures of MLflow's pages and the report, after `make run` (Chromium)
+pictures: .venv/installed-dev  ## The README's pictures of MLflow's pages and the report, after `make run` (Chromium)
 	@python -m docs.tools.page_pictures
 
 test: .venv/installed-dev  ## The tests that need nothing but Python, two at a time (8 minutes at most)

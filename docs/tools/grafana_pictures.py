@@ -1,179 +1,35 @@
 """Pictures of dashboards, alerts, their notifications and Prometheus' pages, through headless Chromium.
 
-    python -m docs.tools.grafana_pictures --grafana http://127.0.0.1:3000 --prometheus http://127.0.0.1:9090
-    python -m docs.tools.grafana_pictures --grafana http://127.0.0.1:3000 --alert "Model down" --only alert
-    python -m docs.tools.grafana_pictures --mail model-down.eml
-
-Chromium is spoken to over a pair of pipes (the DevTools protocol), so nothing but it is needed.
+python -m docs.tools.grafana_pictures --grafana http://127.0.0.1:3000 --prometheus http://127.0.0.1:9090
+python -m docs.tools.grafana_pictures --grafana http://127.0.0.1:3000 --alert "Model down" --only alert
+python -m docs.tools.grafana_pictures --mail model-down.eml
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import email
 import email.message
 import email.policy
 import html
-import io
-import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
+from docs.tools.browser import OUT, Browser, Page
 from monitoring.grafana import lint
 from steps.data.errors import UserError
 
-OUT = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 ROW_PIXELS, HEAD_PIXELS = 38, 96
-COLOURS = 96
-LOAD_SECONDS = 90
-DESK, PHONE = 1440, 420
+DESK, PHONE = 1600, 420
 MAIL_WIDTH, MAIL_HEIGHT = 680, 1200
-# True once no panel of Grafana is loading, or a page without panels is complete.
-_LOADED = """
-document.readyState === 'complete' && document.body.innerText.length > 10 &&
-!document.querySelector('[aria-label="Panel loading bar"], .preloader, [data-testid="Spinner"]')
-"""
-
-
-@dataclass(frozen=True)
-class Page:
-    """A page to take: file name, address, width and height in CSS pixels.
-
-    One that `fits` is taken as high as its content is, `height` at most.
-    """
-
-    name: str
-    url: str
-    width: int
-    height: int
-    fits: bool = False
-
-
-class Browser:
-    """One headless Chromium for as long as the `with` block lasts."""
-
-    def __init__(self, authorization: str | None = None) -> None:
-        self._authorization = authorization
-        self._number = 0
-        self._rest = b""
-
-    def __enter__(self) -> Browser:
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
-        if program is None:
-            raise UserError("chromium is not installed: apt-get install chromium")
-        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-
-        def pipes() -> None:
-            read, write = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(read, 3)
-            os.dup2(write, 4)
-
-        self._process = subprocess.Popen(
-            [
-                program,
-                *("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
-                *("--disable-background-networking", "--remote-debugging-pipe"),
-                f"--user-data-dir={self._profile.name}",
-            ],
-            preexec_fn=pipes,
-            pass_fds=(3, 4),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_browser)
-        os.close(from_browser)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._call("Browser.close")
-        self._process.terminate()
-        self._process.wait()
-        os.close(self._read)
-        os.close(self._write)
-        self._profile.cleanup()
-
-    def png(self, page: Page) -> bytes:
-        """The page as a PNG, when it has loaded; UserError if it never does."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._resize(session, page.width, page.height)
-        self._call("Network.enable", session)
-        if self._authorization:
-            headers = {"Authorization": self._authorization}
-            self._call("Network.setExtraHTTPHeaders", session, headers=headers)
-        self._call("Page.enable", session)
-        self._call("Page.navigate", session, url=page.url)
-        self._wait(session, page.url)
-        if page.fits:
-            content = self._evaluate(session, "Math.ceil(document.body.getBoundingClientRect().height)")
-            self._resize(session, page.width, min(page.height, int(content)))
-        shot = self._call("Page.captureScreenshot", session, format="png")["data"]
-        self._call("Target.closeTarget", targetId=target)
-        return base64.b64decode(shot)
-
-    def _resize(self, session: str, width: int, height: int) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1}
-        self._call("Emulation.setDeviceMetricsOverride", session, mobile=False, **size)
-
-    def _evaluate(self, session: str, expression: str) -> Any:
-        return self._call("Runtime.evaluate", session, expression=expression)["result"].get("value")
-
-    def _wait(self, session: str, url: str) -> None:
-        until, calm = time.monotonic() + LOAD_SECONDS, 0
-        while calm < 4:
-            if time.monotonic() > until:
-                raise UserError(f"{url} did not finish to load in {LOAD_SECONDS} s")
-            time.sleep(0.5)
-            calm = calm + 1 if self._evaluate(session, _LOADED) is True else 0
-
-    def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
-        if session is not None:
-            message["sessionId"] = session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        for answer in self._messages():
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise UserError(f"Chromium refuses {method}: {answer['error'].get('message')}")
-                return dict(answer["result"])
-        raise UserError("Chromium ended before it answered")
-
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        while True:
-            while b"\0" in self._rest:
-                first, _, self._rest = self._rest.partition(b"\0")
-                yield json.loads(first)
-            part = os.read(self._read, 1 << 20)
-            if not part:
-                return
-            self._rest += part
-
-
-def small_png(png: bytes) -> bytes:
-    """The same picture with few colours: dashboards need no more, and repositories keep every byte."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    reduced = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    reduced.save(out, "PNG", optimize=True)
-    return out.getvalue()
 
 
 def grafana_pages(
@@ -292,11 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             pages = _pages(args, Path(scratch))
-            args.out.mkdir(parents=True, exist_ok=True)
             with Browser(authorization) as browser:
                 for page in pages:
-                    file = args.out / f"{page.name}.png"
-                    file.write_bytes(small_png(browser.png(page)))
+                    file = browser.save(page, args.out)
                     print(f"{file} ({file.stat().st_size // 1024} KB)")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from docs.tools.grafana_pictures import OUT, Browser, Page, small_png
+from docs.tools.browser import OUT, Browser, Page
 from steps.data.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,12 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             page = Path(scratch) / "terminal.html"
             page.write_text(transcript(args.commands), encoding="utf-8")
             with Browser() as browser:
-                png = browser.png(Page(args.name, page.as_uri(), WIDTH, HEIGHT, fits=True))
+                file = browser.save(Page(args.name, page.as_uri(), WIDTH, HEIGHT, fits=True), args.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    file = args.out / f"{args.name}.png"
-    file.write_bytes(small_png(png))
     print(f"{file} ({file.stat().st_size // 1024} KB)")
     return 0
 

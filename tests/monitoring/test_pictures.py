@@ -1,4 +1,4 @@
-"""`docs.tools.grafana_pictures` and `docs.tools.terminal`: which pages, how small."""
+"""`docs.tools`: which pages are taken, when, and how small they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from docs.tools import grafana_pictures, terminal
+from docs.tools import browser, grafana_pictures, terminal
 from steps.data.errors import UserError
 from tests.conftest import require
 
@@ -109,7 +109,7 @@ def test_a_picture_is_made_small() -> None:
     """Few colours, same size."""
     large = io.BytesIO()
     Image.effect_noise((200, 100), 60).convert("RGB").save(large, "PNG")
-    small = grafana_pictures.small_png(large.getvalue())
+    small = browser.small_png(large.getvalue())
     assert len(small) < len(large.getvalue())
     assert Image.open(io.BytesIO(small)).size == (200, 100)
 
@@ -120,8 +120,8 @@ def test_a_page_is_taken_when_it_has_loaded(tmp_path: Path) -> None:
     require("chromium")
     page = tmp_path / "page.html"
     page.write_text("<body style='background:#123456'>A page with a sentence.</body>", encoding="utf-8")
-    with grafana_pictures.Browser() as browser:
-        png = browser.png(grafana_pictures.Page("p", page.as_uri(), 320, 200))
+    with browser.Browser() as chromium:
+        png = chromium.png(browser.Page("p", page.as_uri(), 320, 200))
     image = Image.open(io.BytesIO(png)).convert("RGB")
     assert image.size == (320, 200)
     assert image.getpixel((310, 190)) == (0x12, 0x34, 0x56)
@@ -131,11 +131,11 @@ def test_a_page_is_taken_when_it_has_loaded(tmp_path: Path) -> None:
 def test_a_page_that_never_loads_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By its address."""
     require("chromium")
-    monkeypatch.setattr(grafana_pictures, "LOAD_SECONDS", 1)
+    monkeypatch.setattr(browser, "LOAD_SECONDS", 1)
     page = tmp_path / "empty.html"
     page.write_text("", encoding="utf-8")
-    with grafana_pictures.Browser() as browser, pytest.raises(UserError, match=r"empty\.html did not finish"):
-        browser.png(grafana_pictures.Page("p", page.as_uri(), 320, 200))
+    with browser.Browser() as chromium, pytest.raises(UserError, match=r"empty\.html did not finish"):
+        chromium.png(browser.Page("p", page.as_uri(), 320, 200))
 
 
 @pytest.mark.real
@@ -145,8 +145,8 @@ def test_a_page_that_fits_is_as_high_as_its_content(tmp_path: Path) -> None:
     mail = tmp_path / "m.eml"
     mail.write_bytes(MAIL)
     page = grafana_pictures.mail_page(mail, tmp_path)
-    with grafana_pictures.Browser() as browser:
-        whole, part = browser.png(page), browser.png(replace(page, height=150))
+    with browser.Browser() as chromium:
+        whole, part = chromium.png(page), chromium.png(replace(page, height=150))
     assert 400 < Image.open(io.BytesIO(whole)).height < 600
     assert Image.open(io.BytesIO(part)).height == 150
 

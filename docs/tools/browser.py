@@ -1,0 +1,108 @@
+"""Pages as pictures: one headless Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steps.data.errors import UserError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page as Tab
+
+OUT = Path(__file__).resolve().parents[2] / "docs" / "pictures"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
+LOAD_SECONDS = 90
+COLOURS = 96
+# Looks that find a page at rest, one after the other, half a second apart.
+CALM_LOOKS = 4
+# True once no panel of Grafana is loading, or a page without panels is complete.
+_LOADED = """
+document.readyState === 'complete' && document.body.innerText.length > 10 &&
+!document.querySelector('[aria-label="Panel loading bar"], .preloader, [data-testid="Spinner"]')
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page to take: file name, address, width and height in CSS pixels.
+
+    One that `fits` is taken as high as its content is, `height` at most; `without_right` pixels at the right
+    are left out.
+    """
+
+    name: str
+    url: str
+    width: int
+    height: int
+    fits: bool = False
+    without_right: int = 0
+
+
+class Browser:
+    """One headless Chromium for as long as the `with` block lasts. Raises UserError if none is installed."""
+
+    def __init__(self, authorization: str | None = None) -> None:
+        self._headers = {"Authorization": authorization} if authorization else {}
+
+    def __enter__(self) -> Browser:
+        from playwright.sync_api import sync_playwright
+
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        if program is None:
+            raise UserError("chromium is not installed: apt-get install chromium")
+        self._playwright = sync_playwright().start()
+        self._chromium = self._playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._chromium.close()
+        self._playwright.stop()
+
+    def png(self, page: Page) -> bytes:
+        """The page as a PNG, when it has loaded; UserError if it never does."""
+        tab = self._chromium.new_page(
+            viewport={"width": page.width, "height": page.height}, extra_http_headers=self._headers
+        )
+        try:
+            tab.goto(page.url)
+            _wait(tab, page.url)
+            height = page.height
+            if page.fits:
+                content = tab.evaluate("Math.ceil(document.body.getBoundingClientRect().height)")
+                height = min(height, int(content))
+                tab.set_viewport_size({"width": page.width, "height": height})
+            width = page.width - page.without_right
+            return tab.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height})
+        finally:
+            tab.close()
+
+    def save(self, page: Page, folder: Path) -> Path:
+        """Take the page, make the picture small, and write it into a folder under the page's name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{page.name}.png"
+        file.write_bytes(small_png(self.png(page)))
+        return file
+
+
+def _wait(tab: Tab, url: str) -> None:
+    until, calm = time.monotonic() + LOAD_SECONDS, 0
+    while calm < CALM_LOOKS:
+        if time.monotonic() > until:
+            raise UserError(f"{url} did not finish to load in {LOAD_SECONDS} s")
+        tab.wait_for_timeout(500)
+        calm = calm + 1 if tab.evaluate(_LOADED) is True else 0
+
+
+def small_png(png: bytes) -> bytes:
+    """The same picture with few colours: pages need no more, and repositories keep every byte."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    reduced = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    reduced.save(out, "PNG", optimize=True)
+    return out.getvalue()
