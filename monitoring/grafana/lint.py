@@ -60,7 +60,7 @@ _FIELDS: dict[str, set[str]] = {
     },
     "panel": {
         *("id", "type", "title", "description", "gridPos", "datasource", "targets", "fieldConfig", "options"),
-        *("transformations", "links", "collapsed", "panels"),
+        *("transformations", "links", "collapsed", "panels", "pluginVersion"),
     },
     "target": {
         *("refId", "datasource", "editorMode", "expr", "legendFormat", "format", "instant", "range"),

@@ -7,6 +7,7 @@ its unit; where it stands and which number it has follows from its place in the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 Panel = dict[str, Any]
@@ -17,6 +18,51 @@ PROMETHEUS = {"type": "prometheus", "uid": "prometheus"}
 GRID_COLUMNS = 24
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "text"
 PLAIN: tuple[Step, ...] = ((None, GREEN),)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width and height in cells of the page's grid, which is 24 wide."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a figure is written and drawn: unit, digits after the point, colours by value, ends of its axis.
+
+    The axis reaches `at_least` so far up, so that nothing but zeros does not look like a scale. `nothing`
+    stands where there is no answer.
+    """
+
+    unit: str = "none"
+    decimals: int | None = None
+    steps: tuple[Step, ...] | None = None
+    minimum: float | None = 0
+    maximum: float | None = None
+    at_least: float | None = None
+    log: bool = False
+    nothing: str = "no data"
+
+    @property
+    def given(self) -> Panel:
+        """What Grafana calls them, where they are given."""
+        pairs = {"min": self.minimum, "max": self.maximum, "decimals": self.decimals}
+        return {key: value for key, value in pairs.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How lines are drawn: on top of each other or not; how opaque what lies below them is, in percent."""
+
+    stacked: bool = False
+    fill: int = 8
+
+
+_LINES = Look()
+_SMALL, _HALF, _HIGH, _CHART, _ALERTS = Size(4, 4), Size(12, 8), Size(12, 10), Size(12, 9), Size(12, 7)
+_SCALE, _SECONDS, _SHARES = Scale(), Scale(unit="s"), Scale(unit="percentunit")
 
 
 def above(warn: float | None, alarm: float | None = None) -> tuple[Step, ...]:
@@ -58,34 +104,34 @@ def _panel(
     description: str,
     queries: list[Panel],
     *,
-    width: int,
-    height: int,
-    unit: str = "none",
-    steps: tuple[Step, ...] = PLAIN,
+    size: Size,
+    scale: Scale = _SCALE,
     defaults: Panel | None = None,
-    overrides: list[Panel] | None = None,
     options: Panel | None = None,
-    transformations: list[Panel] | None = None,
-    links: list[Panel] | None = None,
 ) -> Panel:
-    thresholds = {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in steps]}
-    panel: Panel = {
+    colours = [{"color": colour, "value": value} for value, colour in scale.steps or PLAIN]
+    return {
         "type": kind,
         "title": title,
         "description": description,
-        "gridPos": {"w": width, "h": height},
+        "gridPos": {"w": size.width, "h": size.height},
         "datasource": PROMETHEUS,
         "targets": [{"refId": chr(ord("A") + index), **target} for index, target in enumerate(queries)],
         "fieldConfig": {
-            "defaults": {"unit": unit, "noValue": "no data", "thresholds": thresholds, **(defaults or {})},
-            "overrides": overrides or [],
+            "defaults": {
+                "unit": scale.unit,
+                "noValue": scale.nothing,
+                "thresholds": {"mode": "absolute", "steps": colours},
+                **(defaults or {}),
+            },
+            "overrides": [],
         },
         "options": options or {},
     }
-    if transformations:
-        panel["transformations"] = transformations
-    if links:
-        panel["links"] = links
+
+
+def _overridden(panel: Panel, overrides: list[Panel] | None) -> Panel:
+    panel["fieldConfig"]["overrides"] = overrides or []
     return panel
 
 
@@ -108,7 +154,6 @@ def verdict(
     *,
     nothing: str = "no data",
     width: int = 4,
-    links: list[Panel] | None = None,
 ) -> Panel:
     """A coloured field with one word: what the figure of `expr` means now."""
     return _panel(
@@ -116,9 +161,8 @@ def verdict(
         title,
         description,
         [query(expr, title, instant=True)],
-        width=width,
-        height=4,
-        steps=((None, GREY),),
+        size=Size(width, 4),
+        scale=Scale(steps=((None, GREY),)),
         defaults={
             "mappings": range_words(ranges, nothing),
             "noValue": nothing,
@@ -134,7 +178,6 @@ def verdict(
             "text": {"valueSize": 30},
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         },
-        links=links,
     )
 
 
@@ -143,29 +186,22 @@ def stat(
     description: str,
     expr: str | list[Panel],
     *,
-    unit: str = "none",
-    decimals: int | None = None,
-    steps: tuple[Step, ...] = ((None, BLUE),),
-    width: int = 4,
-    height: int = 4,
-    nothing: str = "no data",
+    scale: Scale = _SCALE,
+    size: Size = _SMALL,
     text: str = "auto",
-    mappings: list[Panel] | None = None,
 ) -> Panel:
-    """The latest value in large figures."""
+    """The latest value in large figures, blue unless the scale has colours."""
     queries = [query(expr, instant=True)] if isinstance(expr, str) else expr
-    defaults: Panel = {"noValue": nothing, "color": {"mode": "thresholds"}, "mappings": mappings or []}
-    if decimals is not None:
-        defaults["decimals"] = decimals
+    defaults: Panel = {"color": {"mode": "thresholds"}}
+    if scale.decimals is not None:
+        defaults["decimals"] = scale.decimals
     return _panel(
         "stat",
         title,
         description,
         queries,
-        width=width,
-        height=height,
-        unit=unit,
-        steps=steps,
+        size=size,
+        scale=replace(scale, steps=scale.steps or ((None, BLUE),)),
         defaults=defaults,
         options={
             "colorMode": "value",
@@ -184,70 +220,52 @@ def graph(
     description: str,
     queries: list[Panel],
     *,
-    unit: str = "none",
-    steps: tuple[Step, ...] | None = None,
-    width: int = 12,
-    height: int = 8,
-    decimals: int | None = None,
-    minimum: float | None = 0,
-    maximum: float | None = None,
-    at_least: float | None = None,
-    stacked: bool = False,
-    bars: bool = False,
-    fill: int = 8,
-    log: bool = False,
+    scale: Scale = _SCALE,
+    size: Size = _HALF,
+    look: Look = _LINES,
     overrides: list[Panel] | None = None,
-    legend: str = "bottom",
-    links: list[Panel] | None = None,
+    legend: str = "",
 ) -> Panel:
-    """Lines over time; the thresholds of `steps` are drawn as dashed lines.
+    """Lines over time; the thresholds of the scale are drawn as dashed lines.
 
-    The axis reaches `at_least` so far up, so that nothing but zeros does not look like a scale.
+    A legend at the "right", or "below", is a table of the last values, the largest first; else names alone.
     """
     custom: Panel = {
-        "drawStyle": "bars" if bars else "line",
+        "drawStyle": "line",
         # The line of a stacked series that is 0 would lie on top of the one below, in its own colour.
-        "lineWidth": 0 if stacked else 1 if bars else 2,
-        "fillOpacity": 70 if bars or stacked else fill,
+        "lineWidth": 0 if look.stacked else 2,
+        "fillOpacity": 70 if look.stacked else look.fill,
         "gradientMode": "none",
         "showPoints": "never",
         "spanNulls": 600_000,  # ten minutes: a restart of the sidecar leaves no gap
-        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-        "thresholdsStyle": {"mode": "dashed" if steps else "off"},
+        "stacking": {"mode": "normal" if look.stacked else "none", "group": "A"},
+        "thresholdsStyle": {"mode": "dashed" if scale.steps else "off"},
         "axisPlacement": "auto",
     }
-    if at_least is not None:
-        custom["axisSoftMax"] = at_least
-    if log:
+    if scale.at_least is not None:
+        custom["axisSoftMax"] = scale.at_least
+    if scale.log:
         # As a logarithm from 1 on, straight around 0: evidence may be negative.
         custom["scaleDistribution"] = {"type": "symlog", "log": 10, "linearThreshold": 1}
-    defaults: Panel = {"custom": custom, "color": {"mode": "palette-classic"}}
-    for key, value in (("min", minimum), ("max", maximum), ("decimals", decimals)):
-        if value is not None:
-            defaults[key] = value
-    return _panel(
+    ranked = {"displayMode": "table", "calcs": ["lastNotNull"], "sortBy": "Last *", "sortDesc": True}
+    panel = _panel(
         "timeseries",
         title,
         description,
         queries,
-        width=width,
-        height=height,
-        unit=unit,
-        steps=steps or PLAIN,
-        defaults=defaults,
-        overrides=overrides,
+        size=size,
+        scale=scale,
+        defaults={"custom": custom, "color": {"mode": "palette-classic"}, **scale.given},
         options={
             "legend": {
-                "displayMode": "list" if legend == "bottom" else "table",
-                "placement": "bottom" if legend == "bottom" else "right",
+                **(ranked if legend else {"displayMode": "list", "calcs": []}),
+                "placement": "right" if legend == "right" else "bottom",
                 "showLegend": True,
-                "calcs": [] if legend == "bottom" else ["lastNotNull"],
-            }
-            | ({} if legend == "bottom" else {"sortBy": "Last *", "sortDesc": True}),
+            },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
-        links=links,
     )
+    return _overridden(panel, overrides)
 
 
 def style(name: str, **properties: Any) -> Panel:
@@ -271,28 +289,27 @@ def style(name: str, **properties: Any) -> Panel:
         "decimals": lambda value: ("decimals", value),
         "column_width": lambda value: ("custom.width", value),
         "maximum": lambda value: ("max", value),
+        "show": lambda value: ("custom.show", value),
         "mappings": lambda value: ("mappings", value),
+        "nothing": lambda value: ("noValue", value),
         "links": lambda value: ("links", value),
     }
     pairs = [known[key](value) for key, value in properties.items()]
     return {"matcher": matcher, "properties": [{"id": key, "value": value} for key, value in pairs]}
 
 
-def heatmap(
-    title: str, description: str, expr: str, *, width: int = 12, height: int = 8, unit: str = "s"
-) -> Panel:
+def heatmap(title: str, description: str, expr: str, *, scale: Scale = _SECONDS, size: Size = _HALF) -> Panel:
     """Counts by bucket over time, of a query that returns one series for each `le`."""
     return _panel(
         "heatmap",
         title,
         description,
         [query(expr, "{{le}}", form="heatmap")],
-        width=width,
-        height=height,
+        size=size,
         defaults={"custom": {"scaleDistribution": {"type": "linear"}}},
         options={
             "calculate": False,
-            "yAxis": {"unit": unit, "axisPlacement": "left"},
+            "yAxis": {"unit": scale.unit, "axisPlacement": "left"},
             "rowsFrame": {"layout": "auto"},
             "color": {
                 "mode": "scheme",
@@ -316,30 +333,18 @@ def bars(
     description: str,
     queries: list[Panel],
     *,
-    unit: str = "none",
-    steps: tuple[Step, ...] = PLAIN,
-    width: int = 12,
-    height: int = 10,
-    maximum: float | None = None,
-    decimals: int | None = None,
-    overrides: list[Panel] | None = None,
+    scale: Scale = _SCALE,
+    size: Size = _HIGH,
 ) -> Panel:
     """One horizontal bar for each series, now."""
-    defaults: Panel = {"min": 0, "color": {"mode": "thresholds"}}
-    for key, value in (("max", maximum), ("decimals", decimals)):
-        if value is not None:
-            defaults[key] = value
     return _panel(
         "bargauge",
         title,
         description,
         queries,
-        width=width,
-        height=height,
-        unit=unit,
-        steps=steps,
-        defaults=defaults,
-        overrides=overrides,
+        size=size,
+        scale=scale,
+        defaults={"color": {"mode": "thresholds"}, **scale.given},
         options={
             "displayMode": "basic",
             "orientation": "horizontal",
@@ -356,39 +361,48 @@ def bars(
     )
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the values of a label are called: `expr` has a series for each, with the labels `label` (in words)
+    and, if it is not the value itself, `order`."""
+
+    expr: str
+    label: str
+    order: str = ""
+
+
 def chart(
     title: str,
     description: str,
     columns: dict[str, str],
     by: str,
     *,
-    unit: str = "percentunit",
-    width: int = 12,
-    height: int = 9,
+    words: Words | None = None,
+    scale: Scale = _SHARES,
+    size: Size = _CHART,
     overrides: list[Panel] | None = None,
 ) -> Panel:
     """Grouped bars, now: a group a value of the label `by`, a bar for each of `columns` (name: query)."""
-    return _panel(
+    shown = words.label if words else by
+    panel = _panel(
         "barchart",
         title,
         description,
-        [query(expr, instant=True, form="table") for expr in columns.values()],
-        width=width,
-        height=height,
-        unit=unit,
+        _table_queries(columns, words),
+        size=size,
+        scale=scale,
         defaults={
             "min": 0,
             "noValue": "",  # or it would be written under the bars whose label has no room
             "color": {"mode": "palette-classic"},
             "custom": {"fillOpacity": 80, "lineWidth": 0, "axisPlacement": "auto"},
         },
-        overrides=[style(by, unit="string"), *(overrides or [])],
         options={
             "orientation": "auto",
-            "xField": by,
-            "xTickLabelRotation": 0,
+            "xField": shown,
+            "xTickLabelRotation": -30 if words else 0,
             "xTickLabelSpacing": 0,
-            "xTickLabelMaxLength": 12,
+            "xTickLabelMaxLength": 18,
             "showValue": "never",
             "stacking": "none",
             "groupWidth": 0.8,
@@ -396,8 +410,59 @@ def chart(
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
             "tooltip": {"mode": "multi", "sort": "none"},
         },
-        transformations=_joined(list(columns), by),
     )
+    panel["transformations"] = _joined(list(columns), by, words=words)
+    return _overridden(panel, [style(shown, unit="string"), *(overrides or [])])
+
+
+def reliability(
+    title: str,
+    description: str,
+    risk: str,
+    outcome: str,
+    by: str,
+    *,
+    size: Size = _CHART,
+) -> Panel:
+    """Points, now: one a value of the label `by`, its mean risk and its share of outcomes; on the line
+    risks are right."""
+    names = ["risk", "right risks", "came true"]
+    panel = _panel(
+        "xychart",
+        title,
+        description,
+        [query(expr, instant=True, form="table") for expr in (risk, risk, outcome)],
+        size=size,
+        scale=Scale(unit="percentunit"),
+        defaults={
+            "min": 0,
+            "color": {"mode": "palette-classic"},
+            "custom": {
+                "show": "points",
+                "pointSize": {"fixed": 9},
+                "pointShape": "circle",
+                "fillOpacity": 80,
+            },
+        },
+        options={
+            "mapping": "manual",
+            "series": [
+                {
+                    "frame": {"matcher": {"id": "byIndex", "options": 0}},
+                    "x": {"matcher": {"id": "byName", "options": "risk"}},
+                    "y": {"matcher": {"id": "byName", "options": name}},
+                    "name": {"fixed": name},
+                }
+                for name in names[1:]
+            ],
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+            "tooltip": {"mode": "single", "sort": "none"},
+        },
+    )
+    panel["pluginVersion"] = "12.4.0"  # without one, Grafana takes the options for those of before 11.1
+    panel["transformations"] = _joined(names, by)
+    diagonal = style("right risks", color=GREY, show="lines", dash=True, width=2)
+    return _overridden(panel, [diagonal, style("came true", color=ORANGE)])
 
 
 def table(
@@ -406,24 +471,18 @@ def table(
     columns: dict[str, str],
     by: str,
     *,
-    width: int = 12,
-    height: int = 10,
-    labels: tuple[str, ...] = (),
+    words: Words | None = None,
+    size: Size = _HIGH,
     sort: str | None = None,
     overrides: list[Panel] | None = None,
-    links: list[Panel] | None = None,
 ) -> Panel:
-    """One line for each value of the label `by`, one column for each of `columns` (name: query), now.
-
-    With a single query its other `labels` become columns too.
-    """
-    return _panel(
+    """One line for each value of the label `by`, one column for each of `columns` (name: query), now."""
+    panel = _panel(
         "table",
         title,
         description,
-        [query(expr, instant=True, form="table") for expr in columns.values()],
-        width=width,
-        height=height,
+        _table_queries(columns, words),
+        size=size,
         # Grafana's own least width, 150, would push the last of seven columns out of the panel.
         defaults={
             "custom": {
@@ -433,45 +492,74 @@ def table(
                 "minWidth": 90,
             }
         },
-        overrides=overrides,
         options={
             "showHeader": True,
             "cellHeight": "sm",
             "sortBy": [{"displayName": sort, "desc": True}] if sort else [],
         },
-        transformations=_joined(list(columns), by, labels),
-        links=links,
     )
+    panel["transformations"] = _joined(list(columns), by, words=words)
+    return _overridden(panel, overrides)
 
 
-def _joined(names: list[str], by: str, labels: tuple[str, ...] = ()) -> list[Panel]:
-    letters = [chr(ord("A") + index) for index in range(len(names))]
+def labels_table(
+    title: str,
+    description: str,
+    expr: str,
+    columns: dict[str, str],
+    *,
+    size: Size = _HIGH,
+    overrides: list[Panel] | None = None,
+) -> Panel:
+    """One line for each series of a query, now. `columns`: heading, and the label, or "Value", below it."""
+    by, *others = columns.values()
+    panel = table(title, description, {"": expr}, by, size=size, overrides=overrides)
+    headings = {label: heading for heading, label in columns.items()}
+    panel["transformations"] = _tidied([by, *others], headings, order=by)
+    return panel
+
+
+def _table_queries(columns: dict[str, str], words: Words | None) -> list[Panel]:
+    exprs = [*([words.expr] if words else []), *columns.values()]
+    return [query(expr, instant=True, form="table") for expr in exprs]
+
+
+def _joined(names: list[str], by: str, words: Words | None = None) -> list[Panel]:
+    """Join the answers of all queries by a label, in its order or its words' order; name their values."""
+    first = 1 if words else 0
+    letters = [chr(ord("A") + first + index) for index in range(len(names))]
     # With one query Grafana calls its column "Value", with several "Value #A", "Value #B", ...
-    values = ["Value"] if len(names) == 1 else [f"Value #{letter}" for letter in letters]
+    is_single = len(names) + first == 1
+    values = ["Value"] if is_single else [f"Value #{letter}" for letter in letters]
     join = {"id": "joinByField", "options": {"byField": by, "mode": "outer"}}
-    kept = [by, *labels, *values]
+    kept = [words.label if words else by, *values]
+    order = (words.order or by) if words else by
+    return [*([] if is_single else [join]), *_tidied(kept, dict(zip(values, names, strict=True)), order)]
+
+
+def _tidied(kept: list[str], headings: dict[str, str], order: str) -> list[Panel]:
+    """Lines in the order of a column; the columns `kept`, in their order, under their headings."""
     return [
-        *([join] if len(names) > 1 else []),
+        {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": order}]}},
         {"id": "filterFieldsByName", "options": {"include": {"names": kept}}},
         {
             "id": "organize",
             "options": {
                 "excludeByName": {},
                 "indexByName": {name: place for place, name in enumerate(kept)},
-                "renameByName": dict(zip(values, names, strict=True)),
+                "renameByName": headings,
             },
         },
-        {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": by}]}},
     ]
 
 
-def alert_list(title: str, description: str, *, severity: str, width: int = 12, height: int = 7) -> Panel:
+def alert_list(title: str, description: str, *, severity: str, size: Size = _ALERTS) -> Panel:
     """Alerts of a severity that are firing or about to."""
     return {
         "type": "alertlist",
         "title": title,
         "description": description,
-        "gridPos": {"w": width, "h": height},
+        "gridPos": {"w": size.width, "h": size.height},
         "options": {
             "alertName": "",
             "alertInstanceLabelFilter": f'{{severity="{severity}"}}',
@@ -523,6 +611,25 @@ def choice(name: str, label: str, values: str, *, default: str | None = None, ma
         "multi": many,
         "includeAll": many,
         "current": current,
+    }
+
+
+def found(name: str, label: str, expr: str, value: str, *, default: str) -> Panel:
+    """A variable whose values are those of the label `value` in the answer to a query, in its order."""
+    asked = f"query_result({expr})"
+    return {
+        "type": "query",
+        "name": name,
+        "label": label,
+        "datasource": PROMETHEUS,
+        "definition": asked,
+        "query": {"query": asked, "refId": name},
+        "regex": f'/{value}="([^"]+)"/',
+        "refresh": 2,
+        "sort": 0,
+        "multi": False,
+        "includeAll": False,
+        "current": {"text": default, "value": default},
     }
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from monitoring.prometheus import drift, performance, service
+from monitoring.prometheus import by_group, drift, performance, service
 from monitoring.prometheus.promql import MODEL, Group, Rule, as_yaml, rule
 
 RULES = Path(__file__).with_name("rules.yml")
@@ -33,6 +33,7 @@ def groups() -> list[Group]:
         Group("scores_days", performance.score_day_rules(), "4m"),
         Group("scores", performance.score_rules(), "2m"),
         Group("labels", performance.label_rules(), "4m"),
+        Group("people", by_group.rules(), "4m"),
         Group("model", [rule("version:model_age:seconds", age)], "1m"),
     ]
 

@@ -45,8 +45,8 @@ class Counted(NamedTuple):
     outcome: int
     risk: float
     delay: float
-    group: int
-    flagged: bool
+    group: int = 0
+    flagged: bool = False
 
 
 class MalformedError(ValueError):

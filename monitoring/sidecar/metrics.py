@@ -82,7 +82,7 @@ MEANINGS = {
     "model_feature_out_of_range_total": "Values outside the feature's range.",
     "model_feature_unknown_level_total": "Values that are no known level.",
     "model_feature_reference_rows": "Training rows, by feature and bin.",
-    "model_feature_level_info": "What a bin of a feature is in words; always 1.",
+    "model_feature_level_info": "What a bin of a feature is in words, and its place; always 1.",
     "model_feature_reference_missing_rows": "Training rows without a value, by feature.",
     "model_extra_columns_total": "Columns in requests that the reference does not know.",
     "model_missing_columns_total": "Columns of the reference that requests lacked.",
@@ -231,7 +231,7 @@ class Metrics:
         out_of_range = self._counter("model_feature_out_of_range_total", *by_feature)
         unknown = self._counter("model_feature_unknown_level_total", *by_feature)
         rows = self._gauge("model_feature_reference_rows", *by_bin)
-        level = self._gauge("model_feature_level_info", "feature", "bin", "level", *MODEL_LABELS)
+        level = self._gauge("model_feature_level_info", "feature", "bin", "bin_order", "level", *MODEL_LABELS)
         missing_rows = self._gauge("model_feature_reference_missing_rows", *by_feature)
         self.features: dict[str, FeatureCounters] = {}
         for feature in reference.features if reference else ():
@@ -241,9 +241,10 @@ class Metrics:
                 out_of_range.labels(feature.name, *self._served),
                 unknown.labels(feature.name, *self._served),
             )
-            for label, count, words in zip(feature.bins, feature.counts, feature.words, strict=True):
+            bins = zip(feature.bins, feature.counts, feature.words, strict=True)
+            for place, (label, count, words) in enumerate(bins):
                 rows.labels(feature.name, label, *self._served).set(count)
-                level.labels(feature.name, label, words, *self._served).set(1)
+                level.labels(feature.name, label, f"{place:03d}", words, *self._served).set(1)
             missing_rows.labels(feature.name, *self._served).set(feature.missing)
         extra = self._counter("model_extra_columns_total", *MODEL_LABELS)
         lacking = self._counter("model_missing_columns_total", *MODEL_LABELS)

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from monitoring.reference import Reference
 from monitoring.sidecar import payloads
 from monitoring.sidecar.counting import Observer, Seen
+from monitoring.sidecar.feedback import Counted
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.proxy import TOKEN_HEADER
 from monitoring.simulation import expected
@@ -209,7 +210,7 @@ def _send_labels(traffic: Traffic, tally: _Tally, reference: Reference, now: flo
         if accepted == len(part):
             for _, _, outcome, risk in part:
                 place = reference.score.bin_value(risk)
-                count_label(tally.metrics, place, outcome, risk, traffic.label_delay)
+                count_label(tally.metrics, Counted(place, outcome, risk, traffic.label_delay))
 
 
 def _report(tally: _Tally, reference: Reference, sent: int, took: float) -> Report:

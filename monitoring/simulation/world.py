@@ -19,8 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from monitoring.reference import Reference
 from monitoring.sidecar.counting import Observer, Seen
+from monitoring.sidecar.feedback import Counted
 from monitoring.sidecar.metrics import Metrics
 from monitoring.sidecar.payloads import Prediction, Table
+from monitoring.sidecar.rows import group
 from monitoring.simulation import people as cohort
 from monitoring.simulation.history import History, series_text
 from monitoring.simulation.people import Facts
@@ -71,18 +73,18 @@ class Plan:
 
 
 class Pending(NamedTuple):
-    """Labels on their way: when each arrives, how late it then is, its score bin, risk and outcome."""
+    """Labels on their way: when each arrives, how late it then is, its score bin, risk, outcome and group."""
 
     due: NDArray[np.float64]
     delay: NDArray[np.float64]
     places: NDArray[np.int64]
     risks: NDArray[np.float64]
     outcomes: NDArray[np.int64]
+    groups: NDArray[np.int64]
 
     def of(self, chosen: NDArray[np.bool_]) -> Pending:
         """Those of a mask."""
-        due, delay, places, risks, outcomes = self
-        return Pending(due[chosen], delay[chosen], places[chosen], risks[chosen], outcomes[chosen])
+        return Pending._make(part[chosen] for part in self)
 
 
 class Crowd(NamedTuple):
@@ -137,7 +139,7 @@ def play(world: World, plan: Plan, times: Sequence[float], history: History) -> 
     for now, crowd in arrivals(world, plan, times):
         _count(metrics, observer, crowd, rng)
         pending = _join(pending, _labels(plan, reference, crowd, now, rng))
-        pending = _deliver(metrics, pending, now)
+        pending = _deliver(metrics, reference.score.threshold_bin, pending, now)
         metrics.upstream_contact.set(now)
         history.scrape(
             metrics.registry,
@@ -223,17 +225,12 @@ def _count(
 
 
 def _nothing() -> Pending:
-    return Pending(np.empty(0), np.empty(0), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+    times, places = np.empty(0), np.empty(0, np.int64)
+    return Pending(times, times, places, times, places, places)
 
 
 def _join(old: Pending, new: Pending) -> Pending:
-    return Pending(
-        np.concatenate([old.due, new.due]),
-        np.concatenate([old.delay, new.delay]),
-        np.concatenate([old.places, new.places]),
-        np.concatenate([old.risks, new.risks]),
-        np.concatenate([old.outcomes, new.outcomes]),
-    )
+    return Pending._make(np.concatenate(parts) for parts in zip(old, new, strict=True))
 
 
 def _labels(
@@ -249,28 +246,42 @@ def _labels(
     chosen = rng.random(len(crowd.risks)) < share
     delay = rng.exponential(plan.label_delay_days * DAY, len(chosen))[chosen]
     risks = crowd.risks[chosen]
-    return Pending(now + delay, delay, reference.score.bin(risks), risks, crowd.outcomes[chosen])
+    return Pending(
+        now + delay,
+        delay,
+        reference.score.bin(risks),
+        risks,
+        crowd.outcomes[chosen],
+        group_places(reference, crowd.frame[chosen]),
+    )
 
 
-def _deliver(metrics: Metrics, pending: Pending, now: float) -> Pending:
+def group_places(reference: Reference, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Places of the groups that the monitor counts by, from 1, shape (rows,); 0 for none."""
+    if reference.groups is None:
+        return np.zeros(len(frame), np.int64)
+    values = frame[reference.groups.feature.name].tolist()
+    return np.array([group(reference.groups, value) for value in values], np.int64)
+
+
+def _deliver(metrics: Metrics, threshold_bin: int, pending: Pending, now: float) -> Pending:
     """Count the labels that are due, as the sidecar's /feedback does; the others."""
     due = pending.due <= now
     arrived = pending.of(due)
-    for place, risk, outcome, delay in zip(
-        arrived.places.tolist(),
-        arrived.risks.tolist(),
-        arrived.outcomes.tolist(),
-        arrived.delay.tolist(),
-        strict=True,
-    ):
-        count_label(metrics, place, outcome, risk, delay)
+    for delay, place, risk, outcome, own_group in zip(*(part.tolist() for part in arrived[1:]), strict=True):
+        count_label(metrics, Counted(place, outcome, risk, delay, own_group, place >= threshold_bin))
     return pending.of(~due)
 
 
-def count_label(metrics: Metrics, place: int, outcome: int, risk: float, delay: float) -> None:
-    """Count one late label, in a score bin, as the sidecar's /feedback does."""
+def count_label(metrics: Metrics, label: Counted) -> None:
+    """Count one late label as the sidecar's /feedback does."""
     counters = metrics.feedback[VERSION]
+    place, outcome, risk = label.place, label.outcome, label.risk
     counters.labels[place][outcome].inc()
     counters.risk_sums[place][outcome].inc(risk)
     counters.squared_risk_sums[place][outcome].inc(risk * risk)
-    counters.delay.observe(delay)
+    counters.delay.observe(label.delay)
+    if label.group:
+        by_group = counters.groups[label.group - 1]
+        by_group.labels[label.flagged][outcome].inc()
+        by_group.risk_sums[label.flagged].inc(risk)

@@ -10,7 +10,8 @@ from monitoring.grafana import __main__ as generate
 from monitoring.grafana import lint
 from monitoring.grafana.alerts import rules
 from monitoring.grafana.boards import runbook
-from monitoring.grafana.style import dashboard, graph, query, range_words, row
+from monitoring.grafana.style import Size, Words, chart, dashboard, graph, query, range_words, row
+from steps.data.disclosure import SMALLEST_CELL
 
 BOARDS = {board["uid"]: board for board in lint.read().dashboards.values()}
 READ = ("service", "data", "model")
@@ -35,7 +36,7 @@ def test_a_stale_file_is_named(
 def test_panels_flow_over_the_page() -> None:
     """Left to right, a new line where one does not fit, under the highest of the line before."""
     panels = [
-        graph(name, "d", [query("up")], width=w, height=h)
+        graph(name, "d", [query("up")], size=Size(w, h))
         for name, w, h in (("a", 16, 8), ("b", 8, 9), ("c", 12, 4))
     ]
     placed = dashboard("u", "t", "d", [row("r"), *panels])["panels"]
@@ -67,6 +68,58 @@ def test_every_panel_says_what_it_means_in_which_unit(uid: str) -> None:
     assert all("unit" in panel["fieldConfig"]["defaults"] for panel in panels if panel["type"] != "heatmap")
     titles = [panel["title"] for panel in panels]
     assert len(set(titles)) == len(titles)
+
+
+def test_levels_and_risks_are_named_in_words() -> None:
+    """No legend, axis or line is called by the code of a bin."""
+    for board in BOARDS.values():
+        for panel in board["panels"]:
+            legends = [target.get("legendFormat", "") for target in panel.get("targets", [])]
+            assert not any("{{bin}}" in legend for legend in legends), panel["title"]
+            assert panel.get("options", {}).get("xField") != "bin", panel["title"]
+            for step in panel.get("transformations", []) if panel["type"] in ("table", "barchart") else []:
+                kept = step["options"].get("include", {}).get("names", [])
+                assert "bin" not in kept, panel["title"]
+
+
+def test_bars_stand_in_the_order_of_the_bins_not_of_their_words() -> None:
+    """ "100 and over" comes after "20 to below 30"."""
+    words = Words("info", "level", order="bin_order")
+    steps = chart("t", "d", {"now": "a", "then": "b"}, "bin", words=words)["transformations"]
+    assert [step["id"] for step in steps] == ["joinByField", "sortBy", "filterFieldsByName", "organize"]
+    assert steps[1]["options"]["sort"] == [{"field": "bin_order"}]
+    assert steps[3]["options"]["renameByName"] == {"Value #B": "now", "Value #C": "then"}
+
+
+def test_a_reliability_diagram_has_its_diagonal() -> None:
+    """Risk against itself, as a line without points."""
+    panel = next(panel for panel in BOARDS["model"]["panels"] if panel["title"] == "Reliability")
+    risk, diagonal, outcome = (target["expr"] for target in panel["targets"])
+    assert risk == diagonal != outcome
+    series = {
+        one["y"]["matcher"]["options"]: one["x"]["matcher"]["options"] for one in panel["options"]["series"]
+    }
+    assert series == {"right risks": "risk", "came true": "risk"}
+
+
+def test_a_version_is_shown_beside_the_one_that_is_served() -> None:
+    """Where one is chosen: ranking, calibration, positive rate; none by default."""
+    (variable,) = [one for one in BOARDS["model"]["templating"]["list"] if one["name"] == "beside"]
+    assert variable["current"]["value"] == "none"
+    beside = {
+        panel["title"]
+        for panel in BOARDS["model"]["panels"]
+        if any('model_version="$beside"' in target["expr"] for target in panel.get("targets", []))
+    }
+    assert {"ROC AUC realised by late labels", "Brier score", "Observed against expected"} <= beside
+
+
+def test_a_small_group_of_people_is_not_shown() -> None:
+    """Rows and labels of fewer than ten are called few; figures come from rules that ask for more."""
+    panel = next(p for p in BOARDS["people"]["panels"] if p["title"] == "Flagged, found and missed by group")
+    counts, figures = panel["targets"][:2], panel["targets"][2:]
+    assert all(target["expr"].endswith(f">= {SMALLEST_CELL}") for target in counts)
+    assert all("group_window:" in target["expr"] for target in figures)
 
 
 def test_dashboards_link_to_each_other_and_to_the_runbook() -> None:

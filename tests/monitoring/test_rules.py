@@ -413,6 +413,59 @@ def test_late_labels_of_a_selection_are_weighted_as_numpy_does(promtool, tmp_pat
     scenario.run(promtool, tmp_path, "scores_days labels", "2h", without=["3d", "14d", "30d", "90d"])
 
 
+# People of a week by class (not flagged, flagged): rows, labels, of these ill, sum of the labelled risks.
+_OLD = np.array([[700.0, 175, 20, 17.5], [2100, 1890, 700, 756]])
+_FEW = np.array([[20.0, 5, 1, 0.5], [20, 18, 9, 8]])
+
+
+@pytest.mark.real
+def test_people_of_a_group_are_weighted_by_the_labelled_share_of_their_class(promtool, tmp_path):
+    """Of 700 old people who were not flagged a quarter is labelled, of 2,100 flagged nine of ten; a group of
+    40 has no figure."""
+    scenario, hours = Scenario(step=60), 24 * 8
+    for group, table in (("old", _OLD), ("few", _FEW)):
+        for flagged, (rows, known, ill, risks) in enumerate(table / 7):
+            by = {"group": group, "predicted": str(flagged), "model_name": "risk", "model_version": "3"}
+            scenario.counter("model_group_rows_total", by, [rows / 24], hours)
+            scenario.counter("model_group_feedback_risk_sum_total", by, [risks / 24], hours)
+            for outcome, amount in (("0", known - ill), ("1", ill)):
+                labels = {**by, "outcome": outcome}
+                scenario.counter("model_group_feedback_total", labels, [amount / 24], hours)
+    rows, known, ill, risks = _OLD.T
+    weight, at = rows / known, f"{hours}h"
+    for name, value in {
+        "rows:flagged_ratio": rows[1] / rows.sum(),
+        "feedback:recall": (weight * ill)[1] / (weight * ill).sum(),
+        "feedback:positive_ratio": (weight * ill).sum() / rows.sum(),
+        "feedback:expected_ratio": (weight * risks).sum() / rows.sum(),
+        "feedback:effective_labels": (weight * ill).sum() ** 2 / (weight**2 * ill).sum(),
+    }.items():
+        series = f"group_window:model_group_{name}"
+        scenario.close(f'{series}{{group="old",window="7d"}}', at, value, 0.01 * value)
+        if "effective" not in name:
+            scenario.absent(f'{series}{{group="few",window="7d"}}', at)
+    assert abs(ill[1] / ill.sum() - (weight * ill)[1] / (weight * ill).sum()) > 0.05
+    scenario.run(promtool, tmp_path, "people", "2h", without=["30d", "90d"])
+
+
+@pytest.mark.real
+def test_a_group_of_whom_no_unflagged_person_is_labelled_has_no_figure(promtool, tmp_path):
+    """How many ill people were missed, nobody knows."""
+    scenario, hours = Scenario(step=60), 24 * 8
+    for flagged in "01":
+        by = {"group": "old", "predicted": flagged, "model_name": "risk", "model_version": "3"}
+        scenario.counter("model_group_rows_total", by, [20], hours)
+        for outcome in "01":
+            amount = 8 if flagged == "1" else 0
+            scenario.counter("model_group_feedback_total", {**by, "outcome": outcome}, [amount], hours)
+    scenario.holds(
+        'group_outcome_predicted_window:model_group_feedback:increase{window="7d"} > 100', f"{hours}h"
+    )
+    scenario.holds('group_window:model_group_rows:flagged_ratio{window="7d"} > 0.49', f"{hours}h")
+    scenario.absent("group_window:model_group_feedback:recall", f"{hours}h")
+    scenario.run(promtool, tmp_path, "people", "2h", without=["30d", "90d"])
+
+
 @pytest.mark.real
 def test_calibration_from_late_labels_is_judged_as_numpy_does(promtool, tmp_path):
     """Bin by bin and pooled; labels of versions that nobody tells apart are left out."""

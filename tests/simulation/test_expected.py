@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from monitoring.reference import Reference
+from monitoring.sidecar.feedback import Counted
 from monitoring.sidecar.metrics import Metrics
 from monitoring.simulation import expected
 from monitoring.simulation.history import History
@@ -90,7 +91,7 @@ def labelled(metrics: Metrics, people: int) -> None:
         metrics.scores[place].inc(people)
         metrics.score_sums[place].inc(risk * people)
         for _ in range(people):
-            count_label(metrics, place=place, outcome=outcome, risk=risk, delay=60.0)
+            count_label(metrics, Counted(place, outcome, risk, delay=60.0))
 
 
 def test_labels_that_contradict_the_ranking_ask_for_a_training(
@@ -120,7 +121,7 @@ def test_one_sided_labels_change_no_alarm(metrics: Metrics, reference: Reference
             metrics.scores[place].inc(int((places == place).sum()))
             metrics.score_sums[place].inc(float(risks[places == place].sum()))
         for place, outcome, risk in zip(places[known], outcomes[known], risks[known], strict=True):
-            count_label(metrics, place=int(place), outcome=int(outcome), risk=float(risk), delay=60.0)
+            count_label(metrics, Counted(int(place), int(outcome), float(risk), delay=60.0))
 
     # Three score bins rank worse than the floor in any case; risks and outcomes agree.
     history = day_with(metrics, come)

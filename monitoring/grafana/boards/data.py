@@ -10,8 +10,12 @@ from monitoring.grafana.style import (
     GREEN,
     ORANGE,
     RED,
+    Look,
     Panel,
     Range,
+    Scale,
+    Size,
+    Words,
     above,
     bars,
     chart,
@@ -27,6 +31,7 @@ from monitoring.grafana.style import (
     verdict,
 )
 from monitoring.prometheus.drift import WINDOWS
+from monitoring.prometheus.promql import MODEL
 
 UID = "data"
 _SHARE = "fate_feature_window:model_feature_values:ratio"
@@ -82,10 +87,7 @@ def _well() -> list[Panel]:
             "Rows that the figures below rest on. A few hundred show a large shift, a few thousand a "
             "small one.",
             'max(feature_window:model_feature_values:total{window="$window"})',
-            unit="short",
-            decimals=0,
-            steps=((None, ORANGE), (300, BLUE)),
-            nothing="0",
+            scale=Scale(unit="locale", decimals=0, steps=((None, ORANGE), (300, BLUE)), nothing="0"),
         ),
     ]
 
@@ -109,13 +111,9 @@ def _drift() -> list[Panel]:
                     "{{feature}}",
                 )
             ],
-            steps=_EVIDENCE_STEPS,
-            decimals=2,
-            height=9,
-            width=16,
             legend="right",
-            log=True,
-            minimum=None,
+            size=Size(16, 9),
+            scale=Scale(steps=_EVIDENCE_STEPS, decimals=2, log=True, minimum=None),
         ),
         bars(
             "PSI now",
@@ -127,19 +125,16 @@ def _drift() -> list[Panel]:
                     instant=True,
                 )
             ],
-            steps=_PSI_STEPS,
-            decimals=3,
-            maximum=0.5,
-            width=8,
-            height=9,
+            size=Size(8, 9),
+            scale=Scale(steps=_PSI_STEPS, decimals=3, maximum=0.5),
         ),
         graph(
             "PSI by feature",
             "Population stability index against the training rows. Dashed: 0.1, by custom a small "
             "shift, and 0.25, a large one.",
             [query(f"{enough} * {CURRENT}", "{{feature}}")],
-            steps=_PSI_STEPS,
-            decimals=3,
+            legend="right",
+            scale=Scale(steps=_PSI_STEPS, decimals=3),
         ),
         graph(
             "Evidence in the window",
@@ -152,18 +147,11 @@ def _drift() -> list[Panel]:
                 ),
                 query("max(version:model_evidence:limit)", "limit"),
             ],
-            log=True,
-            minimum=None,
-            decimals=1,
             overrides=[style("limit", color=RED, dash=True)],
+            legend="right",
+            scale=Scale(log=True, minimum=None, decimals=1),
         ),
     ]
-
-
-def _sortable(expr: str) -> str:
-    """The same with bins "2" and "[2,5)" written "02" and "[02,5)", since Grafana sorts them as text."""
-    padded = f'label_replace({expr}, "bin", "0$1", "bin", "([0-9])")'
-    return f'label_replace({padded}, "bin", "[0$1", "bin", "\\\\[([0-9][,.].*)")'
 
 
 def _one_feature() -> list[Panel]:
@@ -174,18 +162,17 @@ def _one_feature() -> list[Panel]:
         f" group_left () (feature_window:model_feature_values:rows{chosen} > 0) * {CURRENT}"
     )
     training = f"feature_bin:model_feature_values_reference:ratio{{{one}}} * {CURRENT}"
+    levels = f"max by (feature, bin, bin_order, level, {MODEL}) (model_feature_level_info{{{one}}})"
     return [
         row("One feature"),
         chart(
             "Shares of $one now and in training",
-            "Share of the rows in each bin of the chosen feature, in the chosen window and among the "
-            "training rows.",
-            {
-                "now": _sortable(f"sum by (bin) ({now})"),
-                "training": _sortable(f"sum by (bin) ({training})"),
-            },
+            "Share of the rows at each level, or in each range, of the chosen feature: in the chosen window"
+            " and among the training rows.",
+            {"now": f"sum by (bin) ({now})", "training": f"sum by (bin) ({training})"},
             by="bin",
-            width=14,
+            words=Words(f"max by (bin, bin_order, level) ({levels} * {CURRENT})", "level", order="bin_order"),
+            size=Size(14, 10),
             overrides=[style("now", color=ORANGE), style("training", color=BLUE)],
         ),
         graph(
@@ -193,22 +180,21 @@ def _one_feature() -> list[Panel]:
             "The same over time: a step is a change of the source, a slope one of the people.",
             [
                 query(
-                    _sortable(f"sum by (bin) ({now})"),
-                    "{{bin}}",
+                    f"sum by (bin_order, level) (({now})"
+                    f" * on (feature, bin, {MODEL}) group_left (bin_order, level) {levels})",
+                    "{{level}}",
                 )
             ],
-            unit="percentunit",
-            stacked=True,
-            width=10,
-            height=9,
-            maximum=1,
+            look=Look(stacked=True),
+            size=Size(10, 10),
+            scale=Scale(unit="percentunit", maximum=1),
         ),
     ]
 
 
 def _bad() -> list[Panel]:
     def fate(name: str) -> str:
-        return f'topk(6, {_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT})'
+        return f'topk(6, {_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT} > 0)'
 
     return [
         row("Missing and invalid values"),
@@ -217,28 +203,40 @@ def _bad() -> list[Panel]:
             "Share of rows without a value, the six worst features. Training has its own share, from which "
             "the alert counts.",
             [query(fate("missing"), "{{feature}}")],
-            unit="percentunit",
-            width=8,
-            steps=above(None, thresholds.MISSING_SHARE),
-            at_least=2 * thresholds.MISSING_SHARE,
+            size=Size(8, 8),
+            scale=Scale(
+                unit="percentunit",
+                steps=above(None, thresholds.MISSING_SHARE),
+                at_least=2 * thresholds.MISSING_SHARE,
+                nothing="none",
+            ),
+            legend="below",
         ),
         graph(
             "Values out of range",
             "Share of values outside the schema's range, the six worst features.",
             [query(fate("out_of_range"), "{{feature}}")],
-            unit="percentunit",
-            width=8,
-            steps=above(None, thresholds.BAD_SHARE),
-            at_least=2 * thresholds.BAD_SHARE,
+            size=Size(8, 8),
+            scale=Scale(
+                unit="percentunit",
+                steps=above(None, thresholds.BAD_SHARE),
+                at_least=2 * thresholds.BAD_SHARE,
+                nothing="none",
+            ),
+            legend="below",
         ),
         graph(
             "Unknown levels",
             "Share of values that are no level of the schema, or no number; the six worst.",
             [query(fate("unknown_level"), "{{feature}}")],
-            unit="percentunit",
-            width=8,
-            steps=above(None, thresholds.BAD_SHARE),
-            at_least=2 * thresholds.BAD_SHARE,
+            size=Size(8, 8),
+            scale=Scale(
+                unit="percentunit",
+                steps=above(None, thresholds.BAD_SHARE),
+                at_least=2 * thresholds.BAD_SHARE,
+                nothing="none",
+            ),
+            legend="below",
         ),
         _features_table(),
         graph(
@@ -246,13 +244,11 @@ def _bad() -> list[Panel]:
             "Columns in requests that the model does not know, and columns of the model that requests"
             " lacked.",
             [
-                query("sum(rate(model_extra_columns_total[5m]))", "unknown"),
-                query("sum(rate(model_missing_columns_total[5m]))", "lacking"),
+                query("sum(rate(model_extra_columns_total[5m])) > 0", "unknown"),
+                query("sum(rate(model_missing_columns_total[5m])) > 0", "lacking"),
             ],
-            unit="cps",
-            at_least=1,
-            width=6,
-            height=12,
+            size=Size(6, 12),
+            scale=Scale(unit="cps", at_least=1, nothing="none"),
         ),
     ]
 
@@ -266,35 +262,38 @@ def _features_table() -> Panel:
     share_steps = ((None, "transparent"), (thresholds.BAD_SHARE, RED))
     return table(
         "All features",
-        "Every feature in the chosen window.",
+        "Every feature in the chosen window. Above training: how much more is missing than then, for certain,"
+        " in the last hour or day.",
         {
             "PSI": by_feature(f"feature_window:model_feature_values:psi{{{in_window}}}"),
             "evidence / limit": by_feature(f"({queries.FEATURE_DRIFT})"),
             "rows in bins": by_feature(f"feature_window:model_feature_values:rows{{{in_window}}}"),
-            **{
-                name: by_feature(f'{_SHARE}{{fate="{fate}",{in_window}}}')
-                for name, fate in (
-                    ("missing", "missing"),
-                    ("out of range", "out_of_range"),
-                    ("unknown", "unknown_level"),
-                )
-            },
+            "missing": by_feature(f'{_SHARE}{{fate="missing",{in_window}}}'),
+            "above training": f"max by (feature) (clamp_min({queries.MORE_MISSING}, 0) * {CURRENT})",
+            "out of range": by_feature(f'{_SHARE}{{fate="out_of_range",{in_window}}}'),
+            "unknown": by_feature(f'{_SHARE}{{fate="unknown_level",{in_window}}}'),
         },
         by="feature",
         sort="evidence / limit",
-        width=18,
-        height=12,
         overrides=[
             style("feature", column_width=190),
             style("PSI", cell="color-background", steps=_transparent(_PSI_STEPS), decimals=3),
             style(
                 "evidence / limit", cell="color-background", steps=_transparent(_EVIDENCE_STEPS), decimals=2
             ),
-            style("rows in bins", unit="short", decimals=0),
+            style("rows in bins", unit="locale", decimals=0),
             style("missing", unit="percentunit", decimals=1),
+            style(
+                "above training",
+                unit="percentunit",
+                decimals=1,
+                cell="color-background",
+                steps=((None, "transparent"), (thresholds.MISSING_SHARE, RED)),
+            ),
             style("out of range", unit="percentunit", decimals=1, cell="color-background", steps=share_steps),
             style("unknown", unit="percentunit", decimals=1, cell="color-background", steps=share_steps),
         ],
+        size=Size(18, 12),
     )
 
 

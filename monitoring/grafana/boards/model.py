@@ -5,20 +5,26 @@ from __future__ import annotations
 from monitoring.grafana.alerts import queries, thresholds
 from monitoring.grafana.alerts.queries import CURRENT
 from monitoring.grafana.boards.service import VERSION_CHANGE
+from monitoring.grafana.boards.variables import BESIDE, SCORE_BINS, beside, happened
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     RED,
+    Look,
     Panel,
     Range,
+    Scale,
+    Size,
+    Words,
     above,
     chart,
     dashboard,
     graph,
     options,
     query,
+    reliability,
     row,
     stat,
     style,
@@ -27,10 +33,21 @@ from monitoring.grafana.style import (
 )
 from monitoring.prometheus.drift import WINDOWS
 from monitoring.prometheus.performance import LABEL_WINDOWS
+from monitoring.prometheus.promql import MODEL
 
 UID = "model"
 _TRAFFIC = 'window="$window"'
 _LABELS = 'window="$labels"'
+_AT = f"on ({MODEL})"
+_FEWEST_IN_A_BIN = 10
+_EVIDENT = 2  # log10: a hundred to one
+_CAME_TRUE = {
+    "type": "value",
+    "options": {
+        "0": {"text": "came true: no", "index": 0},
+        "1": {"text": "came true: yes", "index": 1},
+    },
+}
 
 
 _SELECTION = (
@@ -83,21 +100,20 @@ def _well() -> list[Panel]:
             "Age of the model",
             f"Since the training. From {thresholds.OLDEST_MODEL_DAYS} days on an alert asks for a look.",
             queries.AGE,
-            unit="s",
-            decimals=0,
-            steps=above(
-                0.75 * thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
-                thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
+            scale=Scale(
+                unit="s",
+                decimals=0,
+                steps=above(
+                    0.75 * thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
+                    thresholds.OLDEST_MODEL_DAYS * thresholds.DAY,
+                ),
             ),
         ),
         stat(
             "Labels",
             "Late labels of the last 7 days.",
             'sum(window:model_feedback:labels{window="7d"})',
-            unit="short",
-            decimals=0,
-            steps=((None, ORANGE), (100, BLUE)),
-            nothing="none",
+            scale=Scale(unit="locale", decimals=0, steps=((None, ORANGE), (100, BLUE)), nothing="none"),
         ),
     ]
 
@@ -129,15 +145,19 @@ def _banded(kind: str, window: str) -> list[Panel]:
         query(f"{auc}{here}", "ROC AUC"),
         query('max(model_floor{metric="roc_auc"})', "floor"),
         query('max(model_validation{metric="roc_auc"})', "on validation rows"),
+        beside(auc, window),
     ]
 
 
+# The version beside the one that is served.
+_OTHER = style("/^version/", color="purple", fill=0)
 _BAND = [
     style("upper", color="semi-dark-blue", width=0, fill_below="lower", fill=20, hidden=True),
     style("lower", color="semi-dark-blue", width=0, fill=0, hidden=True),
     style("ROC AUC", color=BLUE, width=2, fill=0),
     style("floor", color=RED, dash=True, fill=0),
     style("on validation rows", color=GREY, dash=True, fill=0),
+    _OTHER,
 ]
 
 
@@ -149,18 +169,16 @@ def _ranking() -> list[Panel]:
             "What the risks of the people who come promise, if they are still right: it sees a change"
             " of the people, never one of the illness. Band: two standard errors.",
             _banded("expected", _TRAFFIC),
-            minimum=None,
-            decimals=3,
             overrides=_BAND,
+            scale=Scale(minimum=0.5, maximum=1, decimals=3),
         ),
         graph(
             "ROC AUC realised by late labels",
             f"What came true. Band: two standard errors. No figure while there are fewer than 50 effective"
             f" positives or negatives, or people of whose risk none is labelled. {_SELECTION}",
             _banded("feedback", _LABELS),
-            minimum=None,
-            decimals=3,
             overrides=_BAND,
+            scale=Scale(minimum=0.5, maximum=1, decimals=3),
         ),
         graph(
             "Expected accuracy, precision and recall",
@@ -176,13 +194,12 @@ def _ranking() -> list[Panel]:
                 query(f"window:model_expected:recall{{{_TRAFFIC}}} * {CURRENT}", "recall"),
                 query('max(model_validation{metric="recall"})', "recall on validation rows"),
             ],
-            unit="percentunit",
-            maximum=1,
-            fill=0,
+            look=Look(fill=0),
             overrides=[
                 style("recall on validation rows", dash=True, color=GREY),
                 style("accuracy, at least", dash=True),
             ],
+            scale=Scale(unit="percentunit", maximum=1),
         ),
         graph(
             "Brier score",
@@ -190,13 +207,23 @@ def _ranking() -> list[Panel]:
             [
                 query(_realised("brier"), "Brier score"),
                 query('max(model_validation{metric="brier"})', "on validation rows"),
+                beside("window:model_feedback:brier", _LABELS),
             ],
-            minimum=None,
-            decimals=4,
-            fill=0,
-            overrides=[style("on validation rows", dash=True, color=GREY)],
+            look=Look(fill=0),
+            overrides=[style("on validation rows", dash=True, color=GREY), _OTHER],
+            scale=Scale(minimum=None, decimals=4),
         ),
     ]
+
+
+def _enough(expr: str) -> str:
+    """A figure of the risks, from 300 rows of the window on: fewer are chance."""
+    return f"{expr} and {_AT} window:model_scores:rows{{{_TRAFFIC}}} >= {thresholds.FEWEST_ROWS_SHOWN}"
+
+
+def _enough_labels(expr: str) -> str:
+    """A figure of the labels, from 100 of the window on."""
+    return f"{expr} and {_AT} window:model_feedback:labels{{{_LABELS}}} >= {thresholds.FEWEST_LABELS_SHOWN}"
 
 
 def _scores() -> list[Panel]:
@@ -204,7 +231,7 @@ def _scores() -> list[Panel]:
         row("Risks"),
         chart(
             "Risks now and on validation rows",
-            "Share of the people in each bin of the predicted risk; bins hold about as many "
+            "Share of the people in each range of the predicted risk; ranges hold about as many "
             "validation rows each.",
             {
                 "now": (
@@ -214,23 +241,28 @@ def _scores() -> list[Panel]:
                 "validation": f"sum by (bin) (bin:model_scores_reference:ratio * {CURRENT})",
             },
             by="bin",
+            words=SCORE_BINS,
             overrides=[style("now", color=ORANGE), style("validation", color=BLUE)],
         ),
         graph(
             "Positive rate",
             "Share of people at or above the decision threshold, the same on validation rows, and the"
-            " share of late labels that are positive.",
+            f" share for whom it came true. {_SELECTION}",
             [
-                query(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {CURRENT}", "predicted"),
+                query(
+                    _enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {CURRENT}"), "predicted"
+                ),
                 query(_realised("positive_ratio"), "came true"),
                 query('max(model_validation{metric="flagged"})', "predicted on validation rows"),
+                beside("window:model_predictions:positive_ratio", _TRAFFIC),
             ],
-            unit="percentunit",
-            height=9,
+            scale=Scale(unit="percentunit"),
+            size=Size(12, 9),
             overrides=[
                 style("predicted", color=ORANGE),
                 style("came true", color=BLUE),
                 style("predicted on validation rows", dash=True, color=GREY),
+                _OTHER,
             ],
         ),
         graph(
@@ -238,17 +270,19 @@ def _scores() -> list[Panel]:
             "As multiples of the limit; at 1 an alert fires. Risks: they are distributed otherwise "
             "than on validation rows. Calibration: outcomes do not follow them.",
             [query(queries.SCORE_DRIFT, "risks"), query(queries.CALIBRATION, "calibration")],
-            steps=above(0.5, thresholds.EVIDENCE_ALARM),
-            decimals=2,
-            width=8,
+            scale=Scale(steps=above(0.5, thresholds.EVIDENCE_ALARM), decimals=2, log=True, minimum=None),
+            size=Size(8, 8),
         ),
         graph(
             "PSI of the risks",
-            "How large the shift of the predicted risks is. Dashed: 0.1 and 0.25.",
-            [query(f"window:model_scores:psi{{{_TRAFFIC}}} * {CURRENT}", "PSI")],
-            steps=above(thresholds.PSI_SMALL, thresholds.PSI_LARGE),
-            decimals=3,
-            width=8,
+            "How large the shift of the predicted risks is. Dashed: 0.1 and 0.25. From 300 rows on.",
+            [
+                query(_enough(f"window:model_scores:psi{{{_TRAFFIC}}} * {CURRENT}"), "PSI"),
+                beside("window:model_scores:psi", _TRAFFIC),
+            ],
+            scale=Scale(steps=above(thresholds.PSI_SMALL, thresholds.PSI_LARGE), decimals=3),
+            size=Size(8, 8),
+            overrides=[_OTHER],
         ),
         graph(
             "Evidence in the window",
@@ -258,10 +292,8 @@ def _scores() -> list[Panel]:
                 query(f"window:model_calibration:evidence{{{_LABELS}}} * {CURRENT}", "calibration"),
                 query("max(version:model_evidence:limit)", "limit"),
             ],
-            log=True,
-            minimum=None,
-            decimals=1,
-            width=8,
+            scale=Scale(log=True, minimum=None, decimals=1),
+            size=Size(8, 8),
             overrides=[style("limit", color=RED, dash=True)],
         ),
     ]
@@ -269,30 +301,41 @@ def _scores() -> list[Panel]:
 
 def _calibration() -> list[Panel]:
     outcomes = f"bin_outcome_window:model_feedback:increase{{{_LABELS}}} * {CURRENT}"
-    everyone = f"sum by (bin) ({outcomes}) > 0"
+    everyone = f"(sum by (bin) ({outcomes}) >= {_FEWEST_IN_A_BIN})"
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
-    flagged = "on (bin, model_name, model_version) group_left () (bin:model_scores:flagged == bool {})"
+    predicted, came_true = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
+    all_risks = 'label_replace(label_replace(vector(1), "bin", "all", "", ""), "risk", "all risks", "", "")'
     return [
         row("Calibration and confusion"),
-        chart(
-            "Risk and outcome by bin",
-            "Mean predicted risk of the labelled people in each bin, and the share of them for whom "
-            "it came true.",
-            {
-                "predicted": f"sum by (bin) ({risks}) / ({everyone})",
-                "came true": f"sum by (bin) ({positive}) / ({everyone})",
-            },
+        reliability(
+            "Reliability",
+            "Each point is a range of risk: the mean risk of its labelled people, and the share of them for"
+            " whom it came true. On the line risks are right, above it too low. Ranges with fewer than ten"
+            " labels are left out.",
+            predicted,
+            came_true,
             by="bin",
+        ),
+        chart(
+            "Risk and outcome by range of risk",
+            "The same as bars: mean predicted risk of the labelled people in each range, and the share of"
+            " them for whom it came true.",
+            {"predicted": predicted, "came true": came_true},
+            by="bin",
+            words=SCORE_BINS,
             overrides=[style("predicted", color=ORANGE), style("came true", color=BLUE)],
         ),
         graph(
             "Calibration error",
-            "Mean distance of risk and outcome over the bins. A perfect model shows some too while labels"
-            f" are few; the alarm asks for evidence as well. {_SELECTION}",
-            [query(_realised("calibration_error"), "error")],
-            unit="percentunit",
-            height=9,
+            "Mean distance of risk and outcome over the bins, from 100 labels on. A perfect model shows some"
+            f" too while labels are few; the alarm asks for evidence as well. {_SELECTION}",
+            [
+                query(_enough_labels(_realised("calibration_error")), "error"),
+                beside("window:model_feedback:calibration_error", _LABELS),
+            ],
+            scale=Scale(unit="percentunit"),
+            overrides=[_OTHER],
         ),
         graph(
             "Observed against expected",
@@ -302,48 +345,43 @@ def _calibration() -> list[Panel]:
                 query(_realised("observed_expected_ratio", thresholds.STANDARD_ERRORS), "upper"),
                 query(_realised("observed_expected_ratio", -thresholds.STANDARD_ERRORS), "lower"),
                 query(_realised("observed_expected_ratio"), "observed / expected"),
+                beside("window:model_feedback:observed_expected_ratio", _LABELS),
             ],
-            steps=((None, RED), (0.8, GREEN), (1.2, RED)),
-            minimum=None,
-            decimals=2,
-            width=12,
-            overrides=_BAND[:2],
+            scale=Scale(steps=((None, RED), (0.8, GREEN), (1.2, RED)), minimum=None, decimals=2),
+            overrides=[*_BAND[:2], _OTHER],
         ),
         table(
-            "Evidence by bin",
+            "Evidence by range of risk",
             "Where in the range of risks outcomes do not follow: log10 of the evidence in each bin, "
             "and for all.",
             {"evidence": f"sum by (bin) (bin_window:model_calibration:evidence{{{_LABELS}}} * {CURRENT})"},
             by="bin",
-            width=12,
-            height=8,
+            words=Words(f"{SCORE_BINS.expr} or {all_risks}", "risk", order="bin"),
+            size=Size(12, 9),
             sort="evidence",
-            overrides=[style("evidence", decimals=2)],
+            overrides=[
+                style(
+                    "evidence",
+                    decimals=2,
+                    cell="color-background",
+                    steps=((None, "transparent"), (_EVIDENT, ORANGE)),
+                    nothing="none",
+                )
+            ],
         ),
         table(
             "Confusion at the threshold",
-            "Labelled people, by what was predicted at the decision threshold and what came true.",
+            "Labelled people, by what was predicted at the decision threshold and what came true; not"
+            " weighted.",
             {
-                "predicted positive": f"sum by (outcome) ({outcomes} * {flagged.format(1)})",
-                "predicted negative": f"sum by (outcome) ({outcomes} * {flagged.format(0)})",
+                "flagged": f"sum by (outcome) ({outcomes} * {_flagged(1)})",
+                "not flagged": f"sum by (outcome) ({outcomes} * {_flagged(0)})",
             },
             by="outcome",
-            width=12,
-            height=6,
+            size=Size(6, 9),
             overrides=[
-                style("/predicted/", unit="short", decimals=0),
-                style(
-                    "outcome",
-                    mappings=[
-                        {
-                            "type": "value",
-                            "options": {
-                                "0": {"text": "came true: no", "index": 0},
-                                "1": {"text": "came true: yes", "index": 1},
-                            },
-                        }
-                    ],
-                ),
+                style("/flagged/", unit="locale", decimals=0, nothing="none"),
+                style("outcome", mappings=[_CAME_TRUE]),
             ],
         ),
         stat(
@@ -354,14 +392,16 @@ def _calibration() -> list[Panel]:
                 query(f"max({_realised('recall')})", "recall", instant=True),
                 query(f"max({_realised('precision')})", "precision", instant=True),
             ],
-            unit="percentunit",
-            decimals=1,
             text="value_and_name",
-            nothing="too few labels",
-            width=12,
-            height=6,
+            size=Size(6, 9),
+            scale=Scale(unit="percentunit", decimals=1, nothing="too few labels"),
         ),
     ]
+
+
+def _flagged(is_flagged: int) -> str:
+    flag = f"bin:model_scores:flagged == bool {is_flagged}"
+    return f"on (bin, model_name, model_version) group_left () ({flag})"
 
 
 def _labels() -> list[Panel]:
@@ -371,9 +411,8 @@ def _labels() -> list[Panel]:
             "Labels by version",
             "Late labels in the window, by the version that predicted.",
             [query(f"window:model_feedback:labels{{{_LABELS}}}", "version {{model_version}}")],
-            unit="short",
-            decimals=0,
-            width=8,
+            size=Size(8, 8),
+            scale=Scale(unit="short", decimals=0),
         ),
         graph(
             "Delay of the labels",
@@ -382,30 +421,27 @@ def _labels() -> list[Panel]:
                 query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.5"}', "half"),
                 query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.9"}', "90 of 100"),
             ],
-            unit="s",
-            width=8,
+            size=Size(8, 8),
+            scale=Scale(unit="s"),
         ),
         graph(
             "Labels refused",
             "By reason, in the last hour: forged or expired tokens, repeats, other models.",
-            [query("sum by (reason) (increase(sidecar_feedback_refused_total[1h]))", "{{reason}}")],
-            unit="short",
-            at_least=5,
-            decimals=0,
-            width=8,
+            [query(happened("reason", "increase", "sidecar_feedback_refused_total", "1h"), "{{reason}}")],
+            size=Size(8, 8),
+            scale=Scale(unit="short", at_least=5, decimals=0, nothing="none"),
         ),
         graph(
             "Age over time",
             "Since the training of each version served; it falls where a new one is deployed.",
             [query("version:model_age:seconds", "version {{model_version}}")],
-            unit="s",
-            steps=above(None, thresholds.OLDEST_MODEL_DAYS * thresholds.DAY),
+            scale=Scale(unit="s", steps=above(None, thresholds.OLDEST_MODEL_DAYS * thresholds.DAY)),
         ),
         graph(
             "Rows by version",
             "Rows in the window, by the version that predicted.",
             [query(f"window:model_scores:rows{{{_TRAFFIC}}}", "version {{model_version}}")],
-            unit="short",
+            scale=Scale(unit="short"),
         ),
     ]
 
@@ -420,6 +456,7 @@ def board() -> Panel:
         variables=[
             options("window", "Window of predictions", list(WINDOWS), "1d"),
             options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"),
+            BESIDE,
         ],
         annotations=[VERSION_CHANGE],
         since="now-7d",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
 from monitoring.grafana.alerts.queries import CURRENT
+from monitoring.grafana.boards.variables import SCORE_BINS
 from monitoring.grafana.style import (
     BLUE,
     GREY,
     ORANGE,
     Panel,
+    Scale,
+    Size,
     chart,
     dashboard,
     options,
     query,
+    reliability,
     row,
     stat,
     style,
+    table,
     text,
 )
 from monitoring.prometheus.performance import LABEL_WINDOWS
@@ -26,6 +31,13 @@ _RISK = (
     "Labels are weighted by how completely their score bin is labelled: right if labelling depends on the"
     " risk alone."
 )
+
+_BY_CLASS = (
+    "Labels are weighted by how completely the flagged, and the other, people of the group are labelled:"
+    " right if nothing else decides who is labelled. Too few: fewer than 50 with or without the illness are"
+    " known."
+)
+SMALLEST_SHOWN = 10  # as in steps.data.disclosure
 
 _INTRODUCTION = """\
 The model gives each person a **risk**. From a threshold on it **flags** the person. Later it may become known
@@ -41,12 +53,8 @@ def _of_100(title: str, description: str, figure: str, *, nothing: str) -> Panel
         title,
         description,
         f"max(({figure}) * {CURRENT}) * 100",
-        unit="none",
-        decimals=0,
-        steps=((None, BLUE),),
-        width=6,
-        height=5,
-        nothing=nothing,
+        size=Size(6, 5),
+        scale=Scale(unit="none", decimals=0, steps=((None, BLUE),), nothing=nothing),
     )
 
 
@@ -90,31 +98,67 @@ def _found() -> list[Panel]:
                 query(f"max(clamp_min({recall} - {error}, 0) * {CURRENT}) * 100", "from", instant=True),
                 query(f"max(clamp_max({recall} + {error}, 1) * {CURRENT}) * 100", "to", instant=True),
             ],
-            decimals=0,
             text="value_and_name",
-            width=12,
-            height=5,
-            nothing=few,
+            size=Size(12, 5),
+            scale=Scale(decimals=0, nothing=few),
         ),
         stat(
             "Came true for each promised",
             "Of the illnesses that the risks promised, how many came: 1 is right, 1.2 is a fifth more than"
             f" promised. {_RISK}",
             f"max({_realised('observed_expected_ratio')} * {CURRENT})",
-            decimals=2,
-            width=6,
-            height=5,
-            nothing=few,
+            size=Size(6, 5),
+            scale=Scale(decimals=2, nothing=few),
         ),
         stat(
             "Labels",
             "People of the chosen window of whom it is known whether the illness came.",
             f"max({_realised('labels')} * {CURRENT})",
-            unit="short",
-            decimals=0,
-            width=6,
-            height=5,
-            nothing="none",
+            size=Size(6, 5),
+            scale=Scale(unit="locale", decimals=0, nothing="none"),
+        ),
+    ]
+
+
+def _groups() -> list[Panel]:
+    def by_group(figure: str, factor: int = 1) -> str:
+        return f"max by (group) (group_window:model_group_{figure}{{{_WINDOW}}} * {CURRENT}) * {factor}"
+
+    rows = f"group_predicted_window:model_group_rows:increase{{{_WINDOW}}} * {CURRENT}"
+    labels = f"group_outcome_predicted_window:model_group_feedback:increase{{{_WINDOW}}} * {CURRENT}"
+    recall = "feedback:recall"
+    return [
+        row("By group of people"),
+        table(
+            "Flagged, found and missed by group",
+            "People of each group that the schema names: asked about; those of whom the outcome is known;"
+            " flagged, of 100 who were asked about; found and missed, of 100 who fell ill; risk and came"
+            f" true, of 100. {_BY_CLASS}",
+            {
+                "asked about": f"sum by (group) ({rows}) >= {SMALLEST_SHOWN}",
+                "known": f"sum by (group) ({labels}) >= {SMALLEST_SHOWN}",
+                "flagged": by_group("rows:flagged_ratio", 100),
+                "found": by_group(recall, 100),
+                "missed": f"100 - {by_group(recall, 100)}",
+                "risk": by_group("feedback:expected_ratio", 100),
+                "came true": by_group("feedback:positive_ratio", 100),
+            },
+            by="group",
+            size=Size(14, 8),
+            overrides=[
+                style("group", column_width=180),
+                style("/asked about|known/", unit="locale", decimals=0, nothing="few"),
+                style("/flagged|found|missed|risk|came true/", decimals=0, nothing="too few"),
+            ],
+        ),
+        chart(
+            "Risk against outcome by group",
+            "The mean risk that the people of a group were given, and the share for whom the illness came."
+            f" {_BY_CLASS}",
+            {"risk": by_group("feedback:expected_ratio"), "came true": by_group("feedback:positive_ratio")},
+            by="group",
+            size=Size(10, 8),
+            overrides=[style("risk", color=GREY), style("came true", color=ORANGE)],
         ),
     ]
 
@@ -123,21 +167,29 @@ def _reliability() -> list[Panel]:
     labels = f"bin_outcome_window:model_feedback:increase{{{_WINDOW}}} * {CURRENT}"
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_WINDOW}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_WINDOW}}} * {CURRENT}"
-    everyone = f"(sum by (bin) ({labels}) >= 10)"
+    everyone = f"(sum by (bin) ({labels}) >= {SMALLEST_SHOWN})"
+    risk, came_true = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
     return [
         row("Risk against outcome"),
         chart(
             "What was promised and what came, by risk",
-            "People in order of their risk, from the lowest group to the highest: the mean risk that they"
-            " were given, and the share for whom the illness came. Groups with fewer than ten labels are left"
+            "People in order of their risk, from the lowest to the highest: the mean risk that they were"
+            " given, and the share for whom the illness came. Ranges with fewer than ten labels are left"
             " out.",
-            {
-                "risk": f"sum by (bin) ({risks}) / {everyone}",
-                "came true": f"sum by (bin) ({positive}) / {everyone}",
-            },
+            {"promised": risk, "came true": came_true},
             by="bin",
-            width=24,
-            overrides=[style("risk", color=GREY), style("came true", color=ORANGE)],
+            words=SCORE_BINS,
+            size=Size(14, 9),
+            overrides=[style("promised", color=GREY), style("came true", color=ORANGE)],
+        ),
+        reliability(
+            "Are the risks right?",
+            "Each point is a range of risk. On the line as many fell ill as the risks promised, above it"
+            " more, below it fewer.",
+            risk,
+            came_true,
+            by="bin",
+            size=Size(10, 9),
         ),
         stat(
             "Is the model what it was?",
@@ -148,11 +200,9 @@ def _reliability() -> list[Panel]:
                 query(f"max({queries.VALIDATION})", "at training", instant=True),
                 query(f"max({queries.FLOOR})", "floor", instant=True),
             ],
-            decimals=3,
             text="value_and_name",
-            width=24,
-            height=5,
-            nothing="too few labels",
+            size=Size(24, 5),
+            scale=Scale(decimals=3, nothing="too few labels"),
         ),
     ]
 
@@ -163,7 +213,7 @@ def board() -> Panel:
         UID,
         "People",
         "What became of the people whom the model flagged and did not flag?",
-        [text("About this page", _INTRODUCTION, height=5), *_found(), *_reliability()],
+        [text("About this page", _INTRODUCTION, height=4), *_found(), *_groups(), *_reliability()],
         variables=[options("labels", "Window of labels", list(LABEL_WINDOWS), "30d")],
         since="now-30d",
         refresh="15m",

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
+from monitoring.grafana.boards.variables import INSTANCE, REPLICAS, happened
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     RED,
+    Look,
     Panel,
     Range,
+    Scale,
+    Size,
     above,
     alert_list,
     dashboard,
     graph,
     heatmap,
+    labels_table,
     marks,
     query,
     row,
     stat,
     style,
-    table,
     verdict,
 )
 
@@ -144,9 +148,9 @@ def _traffic() -> list[Panel]:
             "Requests",
             "Requests for predictions, by status class.",
             [query("status:sidecar_requests:rate5m", "{{status}}")],
-            unit="reqps",
-            stacked=True,
+            look=Look(stacked=True),
             overrides=_STATUS_COLOURS,
+            scale=Scale(unit="reqps"),
         ),
         graph(
             "Burn rate of the error budget",
@@ -155,10 +159,7 @@ def _traffic() -> list[Panel]:
             [
                 query('slo_window:sidecar_error_budget:burn_rate{window=~"1h|6h|3d"}', "{{slo}} {{window}}"),
             ],
-            steps=above(1, 14.4),
-            unit="none",
-            at_least=2,
-            decimals=2,
+            scale=Scale(steps=above(1, 14.4), unit="none", at_least=2, decimals=2),
         ),
         graph(
             "Failing and slow answers",
@@ -169,31 +170,37 @@ def _traffic() -> list[Panel]:
                     'slo_window:sidecar_requests_bad:ratio{slo="latency",window="1h"}', "slower than 250 ms"
                 ),
             ],
-            unit="percentunit",
-            at_least=0.02,
             overrides=[style("5xx", color=RED), style("slower than 250 ms", color=ORANGE)],
+            scale=Scale(unit="percentunit", at_least=0.02),
         ),
         graph(
             "Refused requests",
             "Answers of the sidecar's own making, by reason; overload is 503, upstream is 502 or 504.",
-            [query("sum by (reason) (rate(sidecar_requests_refused_total[5m]))", "{{reason}}")],
-            unit="reqps",
-            at_least=1,
-            stacked=True,
+            [
+                query(
+                    happened("reason", "rate", f"sidecar_requests_refused_total{REPLICAS}", "5m"),
+                    "{{reason}}",
+                )
+            ],
+            look=Look(stacked=True),
             overrides=_REFUSAL_COLOURS,
+            scale=Scale(unit="reqps", at_least=1, nothing="none"),
         ),
         graph(
             "Calls of the model that failed",
             "Calls of the container that got no answer, by cause.",
-            [query("sum by (cause) (rate(sidecar_upstream_failures_total[5m]))", "{{cause}}")],
-            unit="cps",
-            at_least=1,
+            [
+                query(
+                    happened("cause", "rate", f"sidecar_upstream_failures_total{REPLICAS}", "5m"), "{{cause}}"
+                )
+            ],
+            scale=Scale(unit="cps", at_least=1, nothing="none"),
         ),
         graph(
             "Rows",
             "Rows with a prediction; one request may hold many.",
-            [query("sum(rate(sidecar_rows_total[5m]))", "rows")],
-            unit="cps",
+            [query('sum(rate(sidecar_rows_total{instance=~"$instance"}[5m]))', "rows")],
+            scale=Scale(unit="cps"),
         ),
     ]
 
@@ -207,35 +214,33 @@ def _latency() -> list[Panel]:
             "Half, 95 and 99 of 100 requests are answered within this time. The dashed line is the "
             "objective.",
             _quantile_queries("sidecar_request_duration_seconds"),
-            unit="s",
-            steps=above(None, objective),
             overrides=_QUANTILES,
+            scale=Scale(unit="s", steps=above(None, objective)),
         ),
         graph(
             "Time of the model itself",
             "The part of it that the container takes for one call, which may hold many requests.",
             _quantile_queries("sidecar_upstream_duration_seconds"),
-            unit="s",
-            steps=above(None, objective),
             overrides=_QUANTILES,
+            scale=Scale(unit="s", steps=above(None, objective)),
         ),
         heatmap(
             "Times to answer",
             "How many requests took how long; darker is more.",
-            "sum by (le) (increase(sidecar_request_duration_seconds_bucket[$__rate_interval]))",
+            'sum by (le) (increase(sidecar_request_duration_seconds_bucket{instance=~"$instance"}'
+            "[$__rate_interval]))",
         ),
         graph(
             "Waiting",
             "Clients' connections, requests in the sidecar, those that wait to be sent, and for how long.",
             [
-                query("sum(sidecar_connections)", "connections"),
-                query("sum(sidecar_queue_requests)", "waiting"),
-                query("sum(sidecar_requests_in_flight)", "in the sidecar"),
-                query("max(sidecar_queue_oldest_wait_seconds)", "oldest wait"),
+                query('sum(sidecar_connections{instance=~"$instance"})', "connections"),
+                query('sum(sidecar_queue_requests{instance=~"$instance"})', "waiting"),
+                query('sum(sidecar_requests_in_flight{instance=~"$instance"})', "in the sidecar"),
+                query('max(sidecar_queue_oldest_wait_seconds{instance=~"$instance"})', "oldest wait"),
             ],
-            unit="short",
-            at_least=2,
             overrides=[style("oldest wait", unit="s", right_axis=True, color=ORANGE, at_least=1)],
+            scale=Scale(unit="short", at_least=2),
         ),
     ]
 
@@ -248,22 +253,74 @@ def _batching() -> list[Panel]:
             "Mean number of requests that travelled together; 1 while there is little traffic.",
             [
                 query(
-                    "sum(rate(sidecar_batch_requests_sum[5m])) / sum(rate(sidecar_batch_requests_count[5m]))",
+                    'sum(rate(sidecar_batch_requests_sum{instance=~"$instance"}[5m]))'
+                    ' / sum(rate(sidecar_batch_requests_count{instance=~"$instance"}[5m]))',
                     "requests",
                 )
             ],
-            decimals=1,
-            width=12,
+            size=Size(8, 8),
+            scale=Scale(decimals=1),
         ),
         graph(
             "Why batches were sent",
             "idle: nothing was in flight; upstream_free: the last call came back; clients_back: those just "
             "answered had returned; wait_over: the longest wait was over; full; alone: not to be merged.",
-            [query("sum by (reason) (rate(sidecar_batches_total[5m]))", "{{reason}}")],
-            unit="cps",
-            stacked=True,
+            [query('sum by (reason) (rate(sidecar_batches_total{instance=~"$instance"}[5m]))', "{{reason}}")],
+            look=Look(stacked=True),
             overrides=_BATCH_COLOURS,
-            width=12,
+            size=Size(8, 8),
+            scale=Scale(unit="cps"),
+        ),
+        graph(
+            "Forms that travel alone",
+            "Forms of request whose answers did not hold one prediction a row: for a minute they are not"
+            " merged.",
+            [query('sum(sidecar_batching_suspended_forms{instance=~"$instance"})', "forms")],
+            scale=Scale(decimals=0, at_least=2),
+            size=Size(8, 8),
+        ),
+    ]
+
+
+def _replicas() -> list[Panel]:
+    chosen = '{instance=~"$instance"}'
+    buckets = f"sidecar_request_duration_seconds_bucket{chosen}"
+    return [
+        row("One replica by another"),
+        graph(
+            "Requests of each replica",
+            "Requests for predictions that each sidecar answered.",
+            [
+                query(
+                    "sum by (instance) (rate(sidecar_requests_total"
+                    '{endpoint="invocations",instance=~"$instance"}[5m]))',
+                    "{{instance}}",
+                )
+            ],
+            scale=Scale(unit="reqps", at_least=1),
+            size=Size(8, 7),
+            legend="below",
+        ),
+        graph(
+            "Time to answer of each replica",
+            "99 of 100 requests are answered within this time.",
+            [query(f"histogram_quantile(0.99, sum by (instance, le) (rate({buckets}[5m])))", "{{instance}}")],
+            scale=Scale(unit="s", steps=above(None, thresholds.LATENCY_OBJECTIVE_SECONDS)),
+            size=Size(8, 7),
+            legend="below",
+        ),
+        graph(
+            "Since the model last answered each replica",
+            "Each sidecar asks its model every few seconds, also without traffic.",
+            [
+                query(
+                    f"max by (instance) (time() - sidecar_upstream_contact_timestamp_seconds{chosen})",
+                    "{{instance}}",
+                )
+            ],
+            scale=Scale(unit="s", at_least=60),
+            size=Size(8, 7),
+            legend="below",
         ),
     ]
 
@@ -275,19 +332,15 @@ def _host() -> list[Panel]:
             "Processor in use",
             "Share of the host's processors that work.",
             [query('1 - avg(rate(node_cpu_seconds_total{mode="idle"}[5m]))', "processors")],
-            unit="percentunit",
-            maximum=1,
-            steps=above(0.8, 0.95),
-            width=6,
+            size=Size(6, 8),
+            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 0.95)),
         ),
         graph(
             "Memory in use",
             "Share of the host's memory that is neither free nor can be freed at once.",
             [query(f"1 - {queries.FREE_MEMORY}", "memory")],
-            unit="percentunit",
-            maximum=1,
-            steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE),
-            width=6,
+            size=Size(6, 8),
+            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE)),
         ),
         graph(
             "Disk in use",
@@ -295,63 +348,64 @@ def _host() -> list[Panel]:
             [
                 query(f"1 - {queries.FREE_DISK}", "{{mountpoint}}"),
             ],
-            unit="percentunit",
-            maximum=1,
-            steps=above(0.8, 1 - thresholds.FREE_DISK_SHARE),
-            width=6,
+            size=Size(6, 8),
+            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 1 - thresholds.FREE_DISK_SHARE)),
         ),
         graph(
             "Restarts in an hour",
             "How often what Prometheus scrapes was started again in the last hour.",
             [query(queries.RESTARTED, "{{job}}")],
-            steps=above(1, thresholds.RESTARTS + 1),
-            at_least=thresholds.RESTARTS + 2,
-            decimals=0,
-            width=6,
+            size=Size(6, 8),
+            scale=Scale(
+                steps=above(1, thresholds.RESTARTS + 1), at_least=thresholds.RESTARTS + 2, decimals=0
+            ),
         ),
         graph(
             "Memory of the processes",
             "What each process holds that Prometheus scrapes; the model tells none.",
             [query("sum by (job) (process_resident_memory_bytes)", "{{job}}")],
-            unit="bytes",
+            scale=Scale(unit="bytes"),
         ),
         graph(
             "Processor of the processes",
             "Processors that each of them keeps busy.",
             [query("sum by (job) (rate(process_cpu_seconds_total[5m]))", "{{job}}")],
-            unit="none",
-            decimals=2,
+            scale=Scale(unit="none", decimals=2),
         ),
     ]
 
 
 def _now() -> list[Panel]:
     return [
-        table(
+        labels_table(
             "Served",
             "Each model that a sidecar stands before, with when it was last deployed; one line while nothing"
             " is being deployed.",
+            f"max by ({_SERVED}) (last_over_time(model_info[1h])"
+            f" * on (job, instance) group_left () {_STARTED})",
             {
-                "since": f"max by ({_SERVED}) (last_over_time(model_info[1h])"
-                f" * on (job, instance) group_left () {_STARTED})"
+                "model": "model_name",
+                "version": "model_version",
+                "since": "Value",
+                "made-up people": "synthetic",
+                "family": "family",
+                "data": "data_kind",
             },
-            by="model_name",
-            labels=("model_version", "synthetic", "family", "data_kind"),
-            width=16,
-            height=5,
-            overrides=[style("since", unit="dateTimeFromNow")],
+            size=Size(16, 5),
+            overrides=[
+                style("model", column_width=200),
+                style("version", column_width=70),
+                style("since", unit="dateTimeFromNow"),
+            ],
         ),
         stat(
             "Left of the error budgets",
             "Of 30 days: 1,000 requests may hold 5 failures, and 100 answers one slower than 250 ms. Below 0"
             " the budget is overspent.",
             [query("slo:sidecar_error_budget:remaining_ratio", "{{slo}}", instant=True)],
-            unit="percentunit",
-            decimals=0,
-            steps=((None, RED), (0, ORANGE), (0.25, GREEN)),
             text="value_and_name",
-            width=8,
-            height=5,
+            size=Size(8, 5),
+            scale=Scale(unit="percentunit", decimals=0, steps=((None, RED), (0, ORANGE), (0.25, GREEN))),
         ),
         alert_list("Critical", "Somebody has to act now.", severity="critical"),
         alert_list("Warnings", "For the next working day.", severity="warning"),
@@ -366,52 +420,61 @@ def _watching() -> list[Panel]:
             "Targets that Prometheus can scrape, and all of them.",
             [query("sum(up)", "up", instant=True), query("count(up)", "of", instant=True)],
             text="value_and_name",
-            width=6,
-            height=7,
+            size=Size(6, 7),
         ),
         graph(
             "Evaluations that failed",
             "Evaluations of recording rules that failed or were missed in 15 minutes.",
             [query(queries.RULES_FAIL, "evaluations")],
-            steps=above(None, 1),
-            at_least=2,
-            decimals=0,
-            width=9,
-            height=7,
+            size=Size(9, 7),
+            scale=Scale(steps=above(None, 1), at_least=2, decimals=0),
         ),
         graph(
             "Messages that failed",
             "Messages of alerts that were not delivered in an hour, by channel.",
             [query(queries.MESSAGES_FAIL, "{{integration}}")],
-            steps=above(None, 1),
-            at_least=2,
-            decimals=0,
-            width=9,
-            height=7,
+            size=Size(9, 7),
+            scale=Scale(steps=above(None, 1), at_least=2, decimals=0),
         ),
         graph(
             "What the sidecar could not observe",
             "Bodies it could not read, answers it could not count, tokens it could not sign. "
             "Forwarding is not touched.",
-            [query("sum by (part) (increase(sidecar_observation_failures_total[1h]))", "{{part}}")],
-            steps=above(None, 1),
-            at_least=2,
-            decimals=0,
-            width=12,
-            height=7,
+            [
+                query(
+                    happened("part", "increase", f"sidecar_observation_failures_total{REPLICAS}", "1h"),
+                    "{{part}}",
+                )
+            ],
+            size=Size(8, 7),
+            scale=Scale(steps=above(None, 1), at_least=2, decimals=0, nothing="none"),
+        ),
+        graph(
+            "Rows and labels dropped at a stop",
+            "Those of lots that were not full yet, in a day: fewer than ten of a kind and group. A sidecar"
+            " counts them in its last moment, so Prometheus sees them only if it scrapes then.",
+            [
+                query(
+                    happened("kind", "increase", f"sidecar_lot_rows_dropped_total{REPLICAS}", "1d"),
+                    "{{kind}}",
+                )
+            ],
+            scale=Scale(decimals=0, at_least=10, nothing="none"),
+            size=Size(8, 7),
         ),
         graph(
             "The sidecar's own load",
             "The sidecar's own processor and memory.",
             [
-                query('sum(rate(process_cpu_seconds_total{job="exporter"}[5m]))', "processors"),
-                query('sum(process_resident_memory_bytes{job="exporter"})', "memory"),
+                query(
+                    'sum(rate(process_cpu_seconds_total{job="exporter",instance=~"$instance"}[5m]))',
+                    "processors",
+                ),
+                query('sum(process_resident_memory_bytes{job="exporter",instance=~"$instance"})', "memory"),
             ],
-            decimals=2,
-            at_least=0.1,
             overrides=[style("memory", unit="bytes", right_axis=True)],
-            width=12,
-            height=7,
+            size=Size(8, 7),
+            scale=Scale(decimals=2, at_least=0.1),
         ),
     ]
 
@@ -422,7 +485,8 @@ def board() -> Panel:
         UID,
         "Service",
         "Are predictions given, quickly, and does anybody watch?",
-        [*_now(), *_well(), *_traffic(), *_latency(), *_batching(), *_host(), *_watching()],
+        [*_now(), *_well(), *_traffic(), *_latency(), *_batching(), *_replicas(), *_host(), *_watching()],
+        variables=[INSTANCE],
         annotations=[VERSION_CHANGE],
         since="now-6h",
     )
