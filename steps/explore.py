@@ -1,8 +1,7 @@
-"""Look at a data set before anything is fitted to it: one report that answers a clinician's first ten
-questions.
+"""Explore a data set before a model is fitted: one report that answers a clinician's first ten questions.
 
-With `against`, a second data set stands beside the first in the same report. Aggregates only: no row leaves
-this machine.
+With `against`, the same report compares a second data set with the first. Aggregates only: no row leaves this
+machine.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def work(step: Context[Explore]) -> Result:
 
 
 def read_table(name: str, located: Located, schema: Schema) -> Table:
-    """A data set, read and checked; rows without an outcome stay.
+    """A data set, read and checked, including the rows without an outcome.
 
     Raises UserError if it cannot be read, lacks a column, or has no row that fits the schema.
     """
@@ -63,8 +62,8 @@ def read_table(name: str, located: Located, schema: Schema) -> Table:
         raw, schema, located.target_column, located.positive, require_target=False, ignore=located.ignore
     )
     if checked.valid.empty:
-        why = validation.described(checked.problems, schema)
-        raise ValidationError(f"{name}: none of {len(raw):,} rows fits the schema:\n{why}")
+        problems = validation.described(checked.problems, schema)
+        raise ValidationError(f"{name}: none of {len(raw):,} rows fits the schema:\n{problems}")
     extra = [
         column
         for file in located.files
@@ -79,7 +78,7 @@ def read_table(name: str, located: Located, schema: Schema) -> Table:
         )
     ]
     return exploration.Table(
-        name=named(name, located),
+        name=name_of(name, located),
         kind=located.kind,
         frame=checked.valid,
         read=len(raw),
@@ -90,8 +89,8 @@ def read_table(name: str, located: Located, schema: Schema) -> Table:
     )
 
 
-def named(data: str, located: Located) -> str:
-    """What to call a data set in a report: a source's name, else its file, never where it lies."""
+def name_of(data: str, located: Located) -> str:
+    """The name of a data set in a report: a source's name, else its file's name, never its folder."""
     if "/" not in data and "." not in data:
         return data
     names = [file.name for file in located.files]

@@ -30,10 +30,10 @@ _FIGURES = {
 
 
 def work(step: Context[Main]) -> Result:
-    """Bring every step's result about, reusing what is there; let promote judge; print what came of it."""
-    (step.project / VERDICT).unlink(missing_ok=True)  # an earlier chain's: whatever fails now leaves none
+    """Make or reuse the result of every step, let promote judge the candidate, and print the verdict."""
+    (step.project / VERDICT).unlink(missing_ok=True)  # the verdict of an earlier chain must not remain
     values, chain = step.values, step.chain
-    other = OTHER[values.model]
+    other_role = OTHER[values.model]
     if bool(values.why.strip()) != values.accept_prevalence:
         raise UserError("another share of outcomes is accepted with a reason: accept_prevalence=true and why")
     needs = {"preprocess": chain.ensure("preprocess", values)}
@@ -45,11 +45,11 @@ def work(step: Context[Main]) -> Result:
             step.tag(_facts(needs["preprocess"]))
             return stopped
     needs |= {name: chain.ensure(name, values) for name in ("train", "tune")}
-    compared = {other: chain.ensure("evaluate", replace(values, model=other))}
+    compared = {other_role: chain.ensure("evaluate", replace(values, model=other_role))}
     compared[values.model] = needs["evaluate"] = chain.ensure("evaluate", values)
-    told = _promote(step, {**needs, BESIDE: compared[other]})
-    step.tag({"verdict": told.verdict, **_facts(needs["preprocess"])})
-    return Result(lines=_summary(step, compared, told), exit_code=told.exit_code)
+    decision = _promote(step, {**needs, BESIDE: compared[other_role]})
+    step.tag({"verdict": decision.verdict, **_facts(needs["preprocess"])})
+    return Result(lines=_summary(step, compared, decision), exit_code=decision.exit_code)
 
 
 def _facts(data: StepRun) -> dict[str, str]:
@@ -57,7 +57,10 @@ def _facts(data: StepRun) -> dict[str, str]:
 
 
 def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> Verdict:
-    """What promote wrote into `verdict.json`, which alone tells a refusal (its run fails) from a crash."""
+    """Run promote and read its verdict.
+
+    Its run fails on a refusal and on a crash; only after a crash there is no `verdict.json`.
+    """
     failed: UserError | None = None
     try:
         step.chain.launch("promote", step.values, needs)
@@ -69,14 +72,14 @@ def _promote(step: Context[Main], needs: Mapping[str, StepRun]) -> Verdict:
     return written
 
 
-def _summary(step: Context[Main], compared: Mapping[Role, StepRun], told: Verdict) -> list[str]:
+def _summary(step: Context[Main], compared: Mapping[Role, StepRun], decision: Verdict) -> list[str]:
     roles: tuple[Role, ...] = ("tuned", "baseline")
     figures = {role: step.client.get_run(compared[role].run_id).data.metrics for role in roles}
     lines = ["", *_table(figures), ""]
     if any(run.tags["synthetic"] == "true" for run in compared.values()):
         lines.append("These figures are of synthetic people: they say nothing of anybody's health.")
-    report = step.client.get_run(str(told.report_run_id)).info.artifact_uri
-    lines.append(f"verdict: {told.verdict} ({VERDICT})")
+    report = step.client.get_run(str(decision.report_run_id)).info.artifact_uri
+    lines.append(f"verdict: {decision.verdict} ({VERDICT})")
     lines.append(
         f"report:  {tracking.shown_location(report, step.project)}/report.html, model card beside it"
     )
@@ -85,7 +88,7 @@ def _summary(step: Context[Main], compared: Mapping[Role, StepRun], told: Verdic
 
 
 def _table(figures: Mapping[Role, Mapping[str, float]]) -> list[str]:
-    """A line for each figure, a column for each model; what is undefined is a dash."""
+    """A line for each figure, a column for each model; an undefined figure is a dash."""
 
     def cell(metrics: Mapping[str, float], name: str) -> str:
         value, low, high = (metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))
@@ -93,9 +96,9 @@ def _table(figures: Mapping[Role, Mapping[str, float]]) -> list[str]:
         return "–" if value is None else f"{value:.4f}{interval}"
 
     lines = [f"{'on the test rows':26}" + "".join(f"{role:28}" for role in figures).rstrip()]
-    for name, shown in _FIGURES.items():
+    for name, title in _FIGURES.items():
         cells = "".join(f"{cell(metrics, name):28}" for metrics in figures.values())
-        lines.append(f"{shown:26}{cells}".rstrip())
+        lines.append(f"{title:26}{cells}".rstrip())
     return lines
 
 

@@ -1,8 +1,8 @@
-"""Check rows against the schema, set bad ones apart with their reasons, split by a hash of the row's values.
+"""Check rows against the schema, set invalid ones aside with their reasons, split by a hash of the values.
 
-Rows stay in this machine's cache; the tracking store gets digests, counts and shares. Only rows that are
-known to be synthetic or public (the schema lists their file by its sha256), or that `publish_rows` asks
-for, are uploaded.
+Rows stay in this machine's cache; the tracking store gets digests, counts and shares. Rows are uploaded only
+if they are known to be synthetic or public (the schema lists their file by its sha256), or with
+`publish_rows=true`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def work(step: Context[Preprocess]) -> Result:
-    """Read, check, split and keep the data; the result is the digest of its three tables."""
+    """Read, check, split and store the data; the result is the digest of its three tables."""
     _refuse_open_target(step.schema)
     located = step.located
     try:
@@ -61,7 +61,7 @@ def work(step: Context[Preprocess]) -> Result:
 
 
 def _refuse_open_target(schema: Schema) -> None:
-    """A drafted schema guesses the outcome; nothing is learned before a person has said what it is."""
+    """Raise UserError for a drafted schema whose outcome is a guess that no person has confirmed."""
     for question in schema.open_questions:
         if question.about == "target":
             raise UserError(

@@ -1,11 +1,12 @@
 """Judge a model against champion and anchor and move @champion; approve a model; or go back to @previous.
 
-The only step that reads or moves an alias. It is never reused, and doing it twice changes nothing. What came
-of it is in `verdict.json` (beside MLProject and in the run) and in the run's tag `verdict`: promoted,
-unchanged, refused, undecided or rolled_back (`steps.chain.verdict`). Each attempt is kept as a document in
-the store (`steps.chain.attempts`). A model that was judged gets its report and card here as well;
-`report_run_id` says which run has the fullest. Going back needs no data. The version that was left carries
-the tag `rolled_back`, and no run promotes that model again until a person goes back to it or removes the tag.
+Only this step moves an alias. It is never reused, and running it twice changes nothing. The verdict is
+promoted, unchanged, refused, undecided or rolled_back; it is in `verdict.json`, beside MLProject and in the
+run, and in the run's tag `verdict` (`steps.chain.verdict`). Each attempt is a document in the store
+(`steps.chain.attempts`).
+A judged model gets its report and card here again, with the requirements; `report_run_id` names that run. A
+rollback needs no data. It marks the abandoned version with the tag `rolled_back`, and no run promotes that
+model again until a person goes back to it or removes the tag (`steps.chain.rollback`).
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ class Case:
 
     @property
     def behaves_like_champion(self) -> bool:
-        """Whether answers, threshold and data are the champion's, whatever packages serve it."""
+        """Whether answers, threshold and data are the champion's, even if other packages serve it."""
         version = self.incumbents.champion
         behaviour = self.fitted.tags["behaviour_digest"]
         return version is not None and version.tags.get("behaviour_digest") == behaviour
 
-    def verdict(self, word: verdict.Decision, step: Context[Promote], **more: Any) -> Verdict:
+    def verdict(self, word: verdict.Decision, step: Context[Promote], **changes: Any) -> Verdict:
         """A verdict on this candidate; the champion stays unless `more` names another."""
         champion_before = self.incumbents.champion_number
         fields = {
@@ -81,13 +82,13 @@ class Case:
             "candidate_run_id": self.fitted.run_id,
             "evaluate_run_id": self.evaluated.run_id,
             "report_run_id": step.run_id,
-            **more,
+            **changes,
         }
         return Verdict(word, self.name, step.run_id, champion_before=champion_before, **fields)
 
 
 def work(step: Context[Promote]) -> Result:
-    """Promote, refuse, leave undecided, find nothing new, approve, or roll back."""
+    """Judge and promote, approve, recalibrate, or roll back."""
     (step.project / VERDICT).unlink(missing_ok=True)
     values = step.values
     if bool(values.why.strip()) != bool(values.approve or values.accept_prevalence):
@@ -125,7 +126,7 @@ def _settle(step: Context[Promote], case: Case, share: Finding | None) -> Result
     return _conclude(step, case, attempt, lines)
 
 
-# ---------------------------------------------------------------- what is there
+# ---------------------------------------------------------------- the candidate
 
 
 def _prevalence(step: Context[Promote], data: StepRun) -> Finding | None:
@@ -151,16 +152,19 @@ def _recalibrate(step: Context[Promote], data: StepRun) -> Result:
     return recalibrate.recalibrate(step, data, incumbents, judge)
 
 
-def _measure(step: Context[Promote], made: Recalibrated, fitted: StepRun, data: StepRun) -> None:
-    """`evaluation.json` of a recalibrated model on the rows that judge it."""
-    features = made.judge[list(step.schema.feature_names)]
-    outcome, risk = made.judge[TARGET_COLUMN].to_numpy(), families.predict_risk(made.model, features)
+def _measure(step: Context[Promote], recalibrated: Recalibrated, fitted: StepRun, data: StepRun) -> None:
+    """Write `evaluation.json` of a recalibrated model, from the rows that judge it."""
+    features = recalibrated.judge[list(step.schema.feature_names)]
+    outcome, risk = (
+        recalibrated.judge[TARGET_COLUMN].to_numpy(),
+        families.predict_risk(recalibrated.model, features),
+    )
     kind = data.tags["data_kind"]
     positives = int(outcome.sum())
     measured = evaluation.evaluate(
-        scored_rows(outcome, risk, made.judge),
+        scored_rows(outcome, risk, recalibrated.judge),
         step.schema,
-        made.threshold,
+        recalibrated.threshold,
         evaluation.Bootstrap(step.values.seed, step.values.replicates),
         about=evaluation.About(
             evaluation_document.ModelFacts(
@@ -177,13 +181,13 @@ def _measure(step: Context[Promote], made: Recalibrated, fitted: StepRun, data: 
                 len(outcome), positives, positives / max(1, len(outcome)), kind, data.result_digest
             ),
         ),
-        predict=lambda frame: families.predict_risk(made.model, frame),
+        predict=lambda frame: families.predict_risk(recalibrated.model, frame),
     )
     step.log_json("evaluation.json", evaluation_document.to_json(measured))
 
 
 def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
-    """The candidate, trained now if need be."""
+    """The candidate of this chain, trained now if necessary."""
     above = step.chain.results_above("promote", step.values)
     fitted = above[FITTED_BY[step.values.model]]
     accepted = None
@@ -193,7 +197,7 @@ def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
 
 
 def _judged_before(step: Context[Promote], case: Case) -> Attempt | None:
-    """The attempt that judged this candidate by the same champion, anchor and limits."""
+    """The attempt that judged this candidate against the same champion, anchor and limits, or None."""
     pair = attempts.pair_of(case.fitted.result_digest, case.data.result_digest)
     limits = asdict(step.schema.gates)
     incumbents = case.incumbents
@@ -206,7 +210,7 @@ def _judged_before(step: Context[Promote], case: Case) -> Attempt | None:
 
 
 def _judge(step: Context[Promote], case: Case, share: Finding | None) -> tuple[Attempt, list[str]]:
-    """What the figures say of a candidate, as an attempt that is not written yet, and lines for a person."""
+    """Judge a candidate by its figures: an attempt that is not recorded yet, and lines for a person."""
     measured = _evaluation(step, case.evaluated.run_id)
     pair = attempts.pair_of(case.fitted.result_digest, case.data.result_digest)
     compared = case.incumbents.champion is not None and not case.behaves_like_champion
@@ -243,8 +247,8 @@ def _judge(step: Context[Promote], case: Case, share: Finding | None) -> tuple[A
 class Decision:
     """A verdict on a candidate with its reason in a word and in a sentence.
 
-    `moves_anchor`: once it is champion the anchor moves to it, which is proven better or cannot take the
-    rows.
+    `moves_anchor`: a promotion also moves the anchor, because the candidate is proven better than the anchor
+    or the anchor cannot score these rows.
     """
 
     verdict: Literal["promoted", "refused", "undecided"]
@@ -256,10 +260,10 @@ class Decision:
 
 
 def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: int) -> Decision:
-    """Judge by figures; a model that answers as the champion does needs none."""
+    """Judge a candidate by its figures; a model with the champion's behaviour is promoted without."""
     if case.behaves_like_champion:
-        same = f"it answers as version {case.incumbents.champion_number} does, only packages changed"
-        return Decision("promoted", None, same)
+        explanation = f"it answers as version {case.incumbents.champion_number} does, only packages changed"
+        return Decision("promoted", None, explanation)
     rows = prepared.load(step.cache, case.data.result_digest)
     if case.judging_rows is not None:
         rows = {"test": case.judging_rows}
@@ -271,52 +275,54 @@ def _decide(step: Context[Promote], case: Case, measured: Evaluation, number: in
         {group.name for group in measured.subgroups},
         number,
     )
-    found = judged.judgement
-    findings = found.findings
-    if case.incumbents.champion is None and found.reason == "events":
+    judgement = judged.judgement
+    findings = judgement.findings
+    if case.incumbents.champion is None and judgement.reason == "events":
         findings = (*findings, _cross_validated(step, case, rows))
-    moves_anchor = found.beats_anchor or "anchor" in judged.not_compared
-    if judged.not_compared and found.verdict != "refused":
-        role, why = next(iter(judged.not_compared.items()))
-        return Decision("undecided", role, why, findings, moves_anchor=moves_anchor)
-    explanation = "" if found.verdict == "promoted" else _explained(found)
-    return Decision(found.verdict, found.reason, explanation, findings, found.events, moves_anchor)
+    moves_anchor = judgement.beats_anchor or "anchor" in judged.not_compared
+    if judged.not_compared and judgement.verdict != "refused":
+        role, reason = next(iter(judged.not_compared.items()))
+        return Decision("undecided", role, reason, findings, moves_anchor=moves_anchor)
+    explanation = "" if judgement.verdict == "promoted" else _explained(judgement)
+    return Decision(
+        judgement.verdict, judgement.reason, explanation, findings, judgement.events, moves_anchor
+    )
 
 
 def _cross_validated(step: Context[Promote], case: Case, rows: Mapping[str, pd.DataFrame]) -> Finding:
-    """The figure to look at where the test part is too small."""
+    """The cross-validated ROC AUC, which is shown where the test part is too small."""
     import pandas as pd
 
     settings = dict(step.values.hyperparameters)
     if step.values.model == "tuned":
         settings = step.fetch_json(case.fitted.run_id, "best.json")["hyperparameters"]
-    everybody = pd.concat(list(rows.values()), ignore_index=True)
+    all_rows = pd.concat(list(rows.values()), ignore_index=True)
     family = case.fitted.tags["family"]
-    return candidate.cross_validated(family, settings, everybody, step.schema, step.values.seed)
+    return candidate.cross_validated(family, settings, all_rows, step.schema, step.values.seed)
 
 
 def _table(findings: Sequence[Finding]) -> list[str]:
-    """The requirements that do not hold as a table; all of them with GATES=all in the environment."""
-    shown = [one for one in findings if one.outcome in ("refused", "undecided")]
+    """A table of the requirements that do not hold; of all with GATES=all in the environment."""
+    rows = [finding for finding in findings if finding.outcome in ("refused", "undecided")]
     if os.environ.get("GATES") == "all":
-        shown = list(findings)
-    return [table.terminal_table(shown)] if shown else []
+        rows = list(findings)
+    return [table.terminal_table(rows)] if rows else []
 
 
 def _explained(judged: Judgement) -> str:
-    """Why it is refused or undecided, in one line."""
-    found = [finding for finding in judged.findings if finding.outcome == judged.verdict]
-    text = "; ".join(f"{finding.name}: {finding.detail} (limit {finding.limit})" for finding in found)
+    """Why a candidate is refused or undecided, in one line."""
+    findings = [finding for finding in judged.findings if finding.outcome == judged.verdict]
+    text = "; ".join(f"{finding.name}: {finding.detail} (limit {finding.limit})" for finding in findings)
     if judged.events is not None:
         text += f". It would take about {judged.events:,} people with the outcome in the test part"
     return text
 
 
-def _share_line(share: Finding | None, approval: Approval | None) -> list[Finding]:
-    """The share of outcomes as a line; one that a person accepted decides nothing any more."""
-    if share is None or approval is None:
+def _share_line(share: Finding | None, acceptance: Approval | None) -> list[Finding]:
+    """The share of outcomes as a finding; one that a person accepted is only shown and decides nothing."""
+    if share is None or acceptance is None:
         return [] if share is None else [share]
-    detail = f"{share.detail}; accepted by {approval.user}: {approval.why}"
+    detail = f"{share.detail}; accepted by {acceptance.user}: {acceptance.why}"
     return [replace(share, outcome="shown", detail=detail)]
 
 
@@ -345,7 +351,7 @@ def _version_tags(step: Context[Promote], case: Case, measured: Evaluation) -> d
 
 
 def _floors(step: Context[Promote]) -> dict[str, str]:
-    """What this promotion judges by and a monitor must know: the release takes it into `reference.json`."""
+    """Limits that the monitor needs as well, as version tags: the release writes them to `reference.json`."""
     floor = step.schema.gates.roc_auc_min
     return {} if floor is None else {"roc_auc_min": str(floor)}
 
@@ -412,14 +418,14 @@ def _conclude(step: Context[Promote], case: Case, attempt: Attempt, lines: Seque
 
 
 def _describe(step: Context[Promote], attempt: Attempt) -> None:
-    """Report and card again, with requirements, record of change and, in a chain, the baseline."""
+    """Write report and card again, with requirements, record of change and, in a chain, the baseline."""
     measured = _evaluation(step, str(attempt.evaluate_run_id))
-    other = step.chain.handed_over().get(BESIDE)
-    beside = [_evaluation(step, other)] if other else []
+    other_run_id = step.chain.handed_over().get(BESIDE)
+    beside = [_evaluation(step, other_run_id)] if other_run_id else []
     paired = _paired(step, attempt, beside[0]) if beside else None
     findings = [Finding(**asdict(line)) for line in attempt.requirements]
     record = attempts.history(step.client, attempt.model, step.scratch)
-    history = [tuple(asdict(attempts.in_words(one)).values()) for one in record]
+    history = [tuple(asdict(attempts.in_words(past)).values()) for past in record]
     step.log_text(
         "report.html", report.render_report([measured, *beside], requirements=findings, paired=paired)
     )
@@ -430,15 +436,15 @@ def _describe(step: Context[Promote], attempt: Attempt) -> None:
             step.log_text(name, step.fetch(evaluated, name).read_text(encoding="utf-8"))
 
 
-def _paired(step: Context[Promote], attempt: Attempt, other: Evaluation) -> Change:
+def _paired(step: Context[Promote], attempt: Attempt, other_evaluation: Evaluation) -> Change:
     """The candidate against the other model of its chain, on the same test rows."""
     test = prepared.load(step.cache, str(attempt.test_rows), ("test",))["test"]
     features = test[list(step.schema.feature_names)]
     new, old = (
         families.predict_risk(saved.load(step.fetch(str(run_id), "model")), features)
-        for run_id in (attempt.candidate_run_id, other.model.run_id)
+        for run_id in (attempt.candidate_run_id, other_evaluation.model.run_id)
     )
-    return compare(test[TARGET_COLUMN].to_numpy(), new, old, other.threshold, {})
+    return compare(test[TARGET_COLUMN].to_numpy(), new, old, other_evaluation.threshold, {})
 
 
 def _evaluation(step: Context[Promote], run_id: str) -> Evaluation:

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def work(step: Context[Train]) -> Result:
-    """Fit, with autologging as the logger of parameters and metrics, and keep the model as artifacts."""
+    """Fit the model, with MLflow's autologging of parameters and metrics, and keep it as artifacts."""
     family = step.values.family
-    given = families.check_params(family, step.values.hyperparameters)
+    params = families.check_params(family, step.values.hyperparameters)
     tables = prepared.load(step.cache, step.upstream["preprocess"].result_digest, ("train", "validation"))
     parts = fitting.Parts(tables["train"], tables["validation"])
     problems: list[str] = []
     fitted = fitting.fit_model(
         family,
-        given,
+        params,
         parts,
         step.schema,
         recall=step.values.recall,
@@ -47,22 +47,22 @@ def work(step: Context[Train]) -> Result:
 
 @contextlib.contextmanager
 def _autologged(problems: list[str]) -> Iterator[None]:
-    """Autologging of one fit; why it did not converge is added to `problems`.
+    """Autologging of one fit; the warnings that it did not converge are added to `problems`.
 
-    Left on, it would log every fit of the calibration as well, at seconds each.
+    It is switched off afterwards: it would log every fit of the calibration as well, at seconds each.
     """
     import mlflow.sklearn
     from sklearn.exceptions import ConvergenceWarning
 
-    # It warns of versions newer than those it was tested with; the chain tests these pins.
+    # It warns about versions newer than those that MLflow tested; this project tests its pins.
     logging.getLogger("mlflow.utils.autologging_utils").setLevel(logging.ERROR)
     mlflow.sklearn.autolog(log_models=False, log_datasets=False, log_input_examples=False, silent=True)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
-        unfinished = (one for one in caught if issubclass(one.category, ConvergenceWarning))
-        problems += [str(one.message).splitlines()[0] for one in unfinished]
+        unfinished = (warning for warning in caught if issubclass(warning.category, ConvergenceWarning))
+        problems += [str(warning.message).splitlines()[0] for warning in unfinished]
     finally:
         mlflow.sklearn.autolog(disable=True)
 

@@ -1,11 +1,11 @@
 """A fitted model as a run keeps it: the MLflow model, its `reference.json`, figures of validation rows.
 
-A run's result is a digest of how the model behaves and of the packages and the code that serve it:
-otherwise an update of one for safety's sake, which changes no answer, would count as the champion that there
-is and never reach a container. Such an update packs the model of an earlier run again and fits nothing.
+A run's result is a digest of the model's behaviour and of the packages and the code that serve it. Otherwise
+a security update of a package, which changes no answer, would count as the current champion and never reach a
+container. Such an update packs the model of an earlier run again and fits nothing.
 
-It works on servers that know nothing of MLflow 3's logged models: the folder is saved here and uploaded as
-artifacts of the run.
+It works on servers without MLflow 3's logged models: the folder is saved here and uploaded as artifacts of
+the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from steps.models.fitting import Fitted, Parts
     from steps.models.recalibration import Recalibrated
 
-# What the tags of a run say of its model, however it is packed.
+# Tags of a run about its model, which packing it again does not change.
 _KEPT_TAGS = (
     *("synthetic", "data_kind", "family", "calibration", "behaviour_digest"),
     *("best_trial", "stopped_by", "reproducible", "preference"),
@@ -97,12 +97,12 @@ def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
 
 
 def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
-    """Save and upload the model of an earlier run as the packages of today serve it; nothing is fitted.
+    """Save and upload the model of an earlier run, to be served by the current packages; nothing is fitted.
 
-    All else that the earlier run kept comes along: its artifacts, its metrics, and its tags as the result's.
+    The artifacts and metrics of the earlier run are copied, and its tags become the result's.
     """
     model = saved.load(step.fetch(earlier.run_id, "model"))
-    kept = {name: earlier.tags[name] for name in _KEPT_TAGS if name in earlier.tags}
+    tags = {name: earlier.tags[name] for name in _KEPT_TAGS if name in earlier.tags}
     model_digest = _upload(
         step, model, earlier.tags["behaviour_digest"], synthetic=earlier.tags["synthetic"] == "true"
     )
@@ -116,7 +116,7 @@ def pack_again(step: Context[Fit], earlier: StepRun) -> Result:
     step.log_json("reference.json", references.document(packed))
     step.log_metrics(step.client.get_run(earlier.run_id).data.metrics)
     summary = f"the model of run {earlier.run_id[:8]} packed again; nothing was fitted"
-    return Result(model_digest, {**kept, "packed_from": earlier.run_id}, summary=summary)
+    return Result(model_digest, {**tags, "packed_from": earlier.run_id}, summary=summary)
 
 
 def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool) -> str:
@@ -130,34 +130,34 @@ def _upload(step: Context[Fit], model: Model, behaviour: str, *, synthetic: bool
 
 
 def package_recalibrated(
-    step: Context[Fit], made: Recalibrated, version: ModelVersion, data: StepRun
+    step: Context[Fit], recalibrated: Recalibrated, version: ModelVersion, data: StepRun
 ) -> StepRun:
     """Keep a recalibrated version in this run, as a fit keeps its model; `data` are the new labelled rows."""
     run_id = str(version.run_id)
     before = references.parse(step.fetch_json(run_id, "reference.json"))
     reference = recalibrated_reference(
         before,
-        made.model,
-        made.judge,
+        recalibrated.model,
+        recalibrated.judge,
         step.schema,
-        threshold=made.threshold,
+        threshold=recalibrated.threshold,
         run_id=step.run_id,
         trained_at=int(time.time()),
     )
     tags = step.client.get_run(run_id).data.tags
     synthetic = data.tags["synthetic"] == "true" or tags["synthetic"] == "true"
-    behaviour = digest([reference.model.digest, made.threshold, data.result_digest])
-    model_digest = _upload(step, made.model, behaviour, synthetic=synthetic)
+    behaviour = digest([reference.model.digest, recalibrated.threshold, data.result_digest])
+    model_digest = _upload(step, recalibrated.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", references.document(reference))
-    kept = {name: tags[name] for name in _KEPT_TAGS if name in tags}
-    kept |= {
+    kept_tags = {name: tags[name] for name in _KEPT_TAGS if name in tags}
+    kept_tags |= {
         "behaviour_digest": behaviour,
         "recalibrated_from": str(version.version),
         "recalibrated_on": data.result_digest,
-        "recalibration": f"intercept {made.by.intercept:.4f}, slope {made.by.slope:.4f}",
+        "recalibration": f"intercept {recalibrated.by.intercept:.4f}, slope {recalibrated.by.slope:.4f}",
     }
-    step.tag(kept)
-    return StepRun("recalibrate", step.run_id, model_digest, kept)
+    step.tag(kept_tags)
+    return StepRun("recalibrate", step.run_id, model_digest, kept_tags)
 
 
 def _rejected(profile: Profile) -> dict[str, Any]:

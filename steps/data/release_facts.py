@@ -1,4 +1,4 @@
-"""What a release in `build/release` is: its folder, its `release.json`, the project's version."""
+"""Facts of a release in `build/release`: its folder, its `release.json`, the project's version."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TERMS_FILES = ("terms.html", "terms.csv")
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """What `release.json` says of a version: its origin, what it was trained on, how well it does.
+    """Facts of a version in `release.json`: its origin, its training data, its performance.
 
-    `metrics`: figures of the test rows, to four digits; without those that are undefined.
+    `metrics`: figures of the test rows, to four digits; undefined ones are left out.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ReleaseFacts:
 
 
 def project_version(project: Path) -> str:
-    """The version of this project: the newest heading of CHANGELOG.md, its only home.
+    """The version of this project: the newest heading of CHANGELOG.md, which alone holds it.
 
     Raises:
         UserError: the first heading of the second level is not a version number.
@@ -59,7 +59,7 @@ def project_version(project: Path) -> str:
 
 
 def read_facts(folder: Path) -> ReleaseFacts:
-    """What the release in a folder is. Raises UserError if there is none, or one of another form."""
+    """The facts of the release in a folder. Raises UserError if there is none, or if they are malformed."""
     try:
         text = (folder / FACTS).read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""`make changes`: every attempt to replace a champion, with what came of it and who approved what."""
+"""`make changes`: every attempt to replace a champion, with its verdict and its approval."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ _WHY = 78
 
 
 def rows(history: Sequence[Attempt]) -> list[tuple[str, ...]]:
-    """A line an attempt, oldest first."""
+    """A row of the table for each attempt, oldest first."""
     return [
         (
-            one.at.replace("T", " ")[:16],
-            str(one.number) if one.number else "–",
-            ", ".join(one.kinds),
-            one.candidate_run_id or "–",
-            "–" if one.anchor_change is None else f"{one.anchor_change:+.4f}".replace("-", "−"),
-            one.verdict + (" by a person" if one.approval else ""),
-            _why(one),
+            attempt.at.replace("T", " ")[:16],
+            str(attempt.number) if attempt.number else "–",
+            ", ".join(attempt.kinds),
+            attempt.candidate_run_id or "–",
+            "–" if attempt.anchor_change is None else f"{attempt.anchor_change:+.4f}".replace("-", "−"),
+            attempt.verdict + (" by a person" if attempt.approval else ""),
+            _reason(attempt),
         )
-        for one in history
+        for attempt in history
     ]
 
 
-def _why(one: Attempt) -> str:
-    if one.approval is not None:
-        text = f"{one.approval.user}: {one.approval.why}"
-    elif one.accepted_prevalence is not None and one.verdict == "promoted":
-        text = f"{one.accepted_prevalence.user}: {one.accepted_prevalence.why}"
-    elif one.verdict == "promoted":
-        text = "first model" if one.champion is None else one.explanation or "every requirement holds"
+def _reason(attempt: Attempt) -> str:
+    if attempt.approval is not None:
+        text = f"{attempt.approval.user}: {attempt.approval.why}"
+    elif attempt.accepted_prevalence is not None and attempt.verdict == "promoted":
+        text = f"{attempt.accepted_prevalence.user}: {attempt.accepted_prevalence.why}"
+    elif attempt.verdict == "promoted":
+        text = "first model" if attempt.champion is None else attempt.explanation or "every requirement holds"
     else:
-        text = f"{one.reason}: {one.explanation}"
+        text = f"{attempt.reason}: {attempt.explanation}"
     return text if len(text) <= _WHY else text[: _WHY - 1] + "…"
 
 
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of each registered model of the schema; exit code 1 with the reason if that fails."""
     parser = argparse.ArgumentParser(prog="changes", description=__doc__)
     parser.add_argument("--schema", help="the schema's file (default: MLProject's)")
-    given = parser.parse_args(argv)
-    return process.command("changes", partial(_show, given.schema))
+    arguments = parser.parse_args(argv)
+    return process.command("changes", partial(_show, arguments.schema))
 
 
 def _show(schema: str | None) -> int:

@@ -1,4 +1,4 @@
-"""`make data-check`: validate and prepare the labelled data, and say what came of it.
+"""`make data-check`: validate and prepare the labelled data, and report the result.
 
 The report goes to the summary and to `build/data`; the prepared rows go there only where every one of them
 comes from a source that the schema lists as synthetic or public.
@@ -33,18 +33,18 @@ _NOISE = ("mlflow.", "ERROR mlflow", "INFO mlflow")
 
 
 def refusal(output: str) -> str:
-    """The message with which preprocess refused the data, from all that it printed."""
-    _, refused, rest = output.partition("preprocess: error: ")
-    lines = [line for line in rest.splitlines() if not any(word in line for word in _NOISE)]
-    return "\n".join(lines).strip() if refused else "it crashed; the log says how"
+    """The message with which preprocess refused the data, from its output."""
+    _, marker, message = output.partition("preprocess: error: ")
+    lines = [line for line in message.splitlines() if not any(word in line for word in _NOISE)]
+    return "\n".join(lines).strip() if marker else "it crashed; the log says how"
 
 
-def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
-    """Run preprocess on the data, fill `build/data`, write the summary; the exit code."""
-    values = parameters.given(Preprocess, project, given)
+def check(parameter_texts: Mapping[str, str], summary: job_summary.Out, project: Path) -> int:
+    """Run preprocess on the data, fill `build/data`, write the summary; returns the exit code."""
+    values = parameters.given(Preprocess, project, parameter_texts)
     schema = load(project / values.schema)
     data, _ = retrain.local_data(values.data, schema, project)
-    parts = parameters.to_words({**given, "data": data})
+    parts = parameters.to_words({**parameter_texts, "data": data})
     client = tracking.connect()
     started = client.create_run(_experiment(client)).info.run_id
     ran = subprocess.run(
@@ -61,7 +61,9 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     folder.mkdir(parents=True)
     if ran.returncode != 0:
         _report(
-            out, folder, f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n"
+            summary,
+            folder,
+            f"## Data: refused\n\n```text\n{refusal(ran.stdout).replace('`', chr(39))}\n```\n",
         )
         return 1
     run_id = client.get_run(started).data.tags.get("reused_from", started)
@@ -74,34 +76,36 @@ def check(given: Mapping[str, str], out: job_summary.Out, project: Path) -> int:
     profile = from_json(
         Profile, json.loads((folder / "profile.json").read_text(encoding="utf-8")), "profile.json"
     )
-    _report(out, folder, job_summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
-    out.set(kind=tags["data_kind"], published=str(published).lower())
+    _report(summary, folder, job_summary.checked(profile, tags["data_kind"], tags["data_digest"], published))
+    summary.set(kind=tags["data_kind"], published=str(published).lower())
     return 0
 
 
 def _experiment(client: MlflowClient) -> str:
-    """Id of the experiment in which all words of make do their work."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    return str(found.experiment_id) if found is not None else str(client.create_experiment(EXPERIMENT))
+    """Id of the experiment that all commands of make use."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return (
+        str(experiment.experiment_id) if experiment is not None else str(client.create_experiment(EXPERIMENT))
+    )
 
 
-def _report(out: job_summary.Out, folder: Path, text: str) -> None:
-    out.add(text)
+def _report(summary: job_summary.Out, folder: Path, text: str) -> None:
+    summary.add(text)
     (folder / "report.md").write_text(text, encoding="utf-8")
 
 
 def main() -> int:
     """Check the data that `DATA_URI` or `-P data=` names; exit code 1 with the reason if they are refused."""
-    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    summary = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
 
     def work() -> int:
         try:
-            given = parameters.from_words(sys.argv[1:])
+            parameter_texts = parameters.from_words(sys.argv[1:])
             if os.environ.get("DATA_URI"):
-                given["data"] = os.environ["DATA_URI"]
-            return check(given, out, pipeline.PROJECT)
+                parameter_texts["data"] = os.environ["DATA_URI"]
+            return check(parameter_texts, summary, pipeline.PROJECT)
         except UserError as error:
-            out.add(f"## Data: refused\n\n{error}\n")
+            summary.add(f"## Data: refused\n\n{error}\n")
             raise
 
     return process.command("data-check", work)

@@ -1,7 +1,7 @@
 """`make schema DATA=my.csv`: write `data/<name>.yaml` for a table that has no schema yet.
 
-It says what the values show. What only a person knows stands in it under `open_questions`; the chain refuses
-the schema until the question about the outcome is answered, the others are warnings.
+The draft describes the values. Questions for a person are in its `open_questions`; the chain refuses the
+schema until the question about the outcome is answered, the others are warnings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEAD = """# yaml-language-server: $schema=schema.json
 
 
 def read(file: LocalFile) -> pd.DataFrame:
-    """The first rows of a file, as they stand."""
+    """The first rows of a file, not converted."""
     frames, rows = [], 0
     for table in readers.tables(file, MOST_ROWS, None):
         frames.append(sources.frame_of(table, file))
@@ -42,22 +42,22 @@ def read(file: LocalFile) -> pd.DataFrame:
 
 
 def write(file: LocalFile, folder: Path, outcome: str | None) -> tuple[Path, Draft]:
-    """Draft a schema for a file and write it, unless there is one of its name. Raises UserError."""
+    """Draft a schema for a file and write it. Raises UserError if a schema of that name exists."""
     name = re.sub(r"[^a-z0-9]+", "-", Path(file.name).name.split(".")[0].lower()).strip("-") or "table"
     path = folder / f"{name}.yaml"
     if path.exists():
         raise UserError(f"{path} is there already: delete or rename it first")
     title = name.replace("-", " ").capitalize()
     frame = _without_decimal_commas(read(file), file)
-    document, found = draft(frame, name, title, outcome)
+    document, drafted = draft(frame, name, title, outcome)
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
     atomic.write_text(path, _HEAD.format(file=file.name) + text)
     load(path)
-    return path, found
+    return path, drafted
 
 
 def _without_decimal_commas(frame: pd.DataFrame, file: LocalFile) -> pd.DataFrame:
-    """Numbers as everywhere else, where the file writes them with a comma."""
+    """The frame with decimal points, where the file has decimal commas."""
     from steps.data.files import kind
     from steps.data.reading import plain_number
     from steps.data.text_files import format_of
@@ -72,7 +72,7 @@ def _without_decimal_commas(frame: pd.DataFrame, file: LocalFile) -> pd.DataFram
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 1 with the reason where no schema could be drafted."""
+    """Draft a schema; exit code 1 with the reason if that fails."""
     parser = argparse.ArgumentParser(prog="make schema DATA=", description=(__doc__ or "").split(":")[0])
     parser.add_argument("data", help="the file to describe")
     parser.add_argument("--outcome", help="the column that holds the outcome")
@@ -81,20 +81,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         source = path_of(args.data, Path.cwd())
         file = local_file(source, source.name)
-        path, found = write(file, args.folder, args.outcome)
+        path, drafted = write(file, args.folder, args.outcome)
     except UserError as error:
         print(f"schema: error: {error}", file=sys.stderr)
         return 1
     note = readers.note(file)
     if note:
         print(f"schema: {file.name}: {note}")
-    print(f"schema: {len(found.columns)} columns in {path}")
-    for name, why in found.left_out:
-        print(f"schema: left out: {name or '(no name)'} {why}")
-    print(f"schema: {len(found.questions)} open questions, the first about the outcome:")
-    print(f"schema:   {found.questions[0][1]}")
-    shown = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
-    print(f'schema: answer them in the file, then: make run ARGS="-P schema={shown} -P data={source}"')
+    print(f"schema: {len(drafted.columns)} columns in {path}")
+    for name, reason in drafted.left_out:
+        print(f"schema: left out: {name or '(no name)'} {reason}")
+    print(f"schema: {len(drafted.questions)} open questions, the first about the outcome:")
+    print(f"schema:   {drafted.questions[0][1]}")
+    schema_path = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path
+    print(f'schema: answer them in the file, then: make run ARGS="-P schema={schema_path} -P data={source}"')
     return 0
 
 

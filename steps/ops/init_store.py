@@ -1,6 +1,7 @@
-"""Create the tracking store before anything uses it: several processes that create one at once destroy it.
+"""Create the tracking store before it is used: several processes that create it at once destroy it.
 
-One that was killed while it created the store leaves half of one, which MLflow cannot use: it is set aside.
+A process that was killed while it created the store leaves an incomplete file that MLflow cannot use; it is
+renamed.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from steps.data.errors import UserError
 
 log = logging.getLogger("steps.ops")
 
-# The experiment of all that `make` runs: what one word has done, another finds in the same list.
+# The experiment of all runs that `make` starts, so that they are in one list.
 EXPERIMENT = "diabetes-risk"
 
 
 def main() -> int:
-    """Reach the store, creating a local one; exit code 1 with the reason if that fails."""
+    """Connect to the store, or create a local one; exit code 1 with the reason if that fails."""
     return process.command("init", _create)
 
 
 def _create() -> int:
     import mlflow
 
-    aside = locks.set_half_store_aside(mlflow.get_tracking_uri())
-    if aside is not None:
-        log.info("init: the store was only half created and held nothing: it is %s now", aside.name)
+    renamed = locks.set_half_store_aside(mlflow.get_tracking_uri())
+    if renamed is not None:
+        log.info("init: the store was only half created and held nothing: it is %s now", renamed.name)
         # A new process: MLflow keeps a connection to the file that was at this address.
         return subprocess.run([sys.executable, "-m", "steps.ops.init_store"], check=False).returncode
     deleted = tracking.deleted_experiment(tracking.connect(), EXPERIMENT)

@@ -1,9 +1,9 @@
 """The tracking store between two runs of GitHub Actions: `make store-restore`, `make store-save`.
 
-Only where no `MLFLOW_TRACKING_URI` names a server: the store then travels as an asset of the release
-`tracking-store`. Every save is an asset of its own and the old ones go afterwards, so that a run that dies
-while it uploads loses nothing. MLflow writes absolute artifact locations into its database; in the packed
-store they stand below a placeholder, and unpacking puts the folder of the checkout in its place.
+Without a server in `MLFLOW_TRACKING_URI` the store is kept as an asset of the release `tracking-store`. Every
+save adds an asset and deletes old ones afterwards, so that a run that fails while it uploads loses nothing.
+MLflow writes absolute artifact locations into its database; in the packed store they start with a
+placeholder, which unpacking replaces by the folder of the checkout.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FOLDERS = ("mlruns", "mlartifacts")
 _FOLDER = Path("build")
 PLACEHOLDER = "/__checkout__"
 
-# Every column in which MLflow keeps the place of a file. A store without one of them is older or newer.
-_PLACES = {
+# Every column in which MLflow keeps a file's location. Stores of other versions may lack some of them.
+_LOCATIONS = {
     "experiments": ("artifact_location",),
     "runs": ("artifact_uri",),
     "model_versions": ("source", "storage_location"),
@@ -48,7 +48,7 @@ Gh = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
 
 
 def pack(project: Path, archive: Path) -> int:
-    """Pack the store of a checkout; returns the number of its runs. Nothing may be writing to it.
+    """Pack the store of a checkout; returns the number of its runs. No process may write to it meanwhile.
 
     Raises:
         UserError: there is no store.
@@ -74,7 +74,7 @@ def unpack(archive: Path, project: Path) -> int:
     """Unpack a store into a checkout that has none; returns the number of its runs.
 
     Raises:
-        UserError: there is a store already, or the archive is damaged or not one of ours.
+        UserError: there is a store already, or the archive is damaged or not a packed store.
     """
     present = [name for name in (DATABASE, *FOLDERS) if (project / name).exists()]
     if present:
@@ -93,9 +93,9 @@ def unpack(archive: Path, project: Path) -> int:
 
 
 def _relocate(database: Path, old: str, new: str) -> int:
-    """Put one folder in another's place in every artifact location; the number of runs in the database."""
+    """Replace one folder by another in every artifact location; returns the number of runs."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection, connection:
-        for table, columns in _PLACES.items():
+        for table, columns in _LOCATIONS.items():
             present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
             for column in columns:
                 if column in present:
@@ -117,11 +117,11 @@ def github(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def assets(gh: Gh) -> list[str] | None:
-    """Names of the stores that are kept, oldest first; None if nothing was ever kept.
+    """Names of the kept stores, oldest first; None if none was ever kept.
 
     Raises:
-        UserError: GitHub does not answer. A store that cannot be read must not count as none: the champion
-            would be forgotten.
+        UserError: GitHub does not answer. A store that cannot be read must not count as absent: the champion
+            would be lost.
     """
     answer = gh(["release", "view", TAG, "--json", "assets"])
     if answer.returncode != 0:
@@ -133,25 +133,25 @@ def assets(gh: Gh) -> list[str] | None:
 
 
 def restore(gh: Gh, project: Path) -> str:
-    """Bring the newest kept store into a fresh checkout; what to tell the person."""
-    kept = assets(gh)
-    if not kept:
+    """Restore the newest kept store into a fresh checkout; returns a message."""
+    stores = assets(gh)
+    if not stores:
         return "no store is kept yet: the first one starts empty"
     folder = project / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    _need(gh(["release", "download", TAG, "--pattern", kept[-1], "--dir", str(folder), "--clobber"]))
-    runs = unpack(folder / kept[-1], project)
-    return f"{kept[-1]}: {runs} runs"
+    _check(gh(["release", "download", TAG, "--pattern", stores[-1], "--dir", str(folder), "--clobber"]))
+    runs = unpack(folder / stores[-1], project)
+    return f"{stores[-1]}: {runs} runs"
 
 
 def save(gh: Gh, project: Path, number: int, attempt: int) -> str:
-    """Keep the store of a checkout under a run's number; what to tell the person."""
+    """Keep the store of a checkout under a run's number; returns a message."""
     name = f"store-{number:08d}-{attempt:03d}.tar.gz"
     path = project / _FOLDER / name
     runs = pack(project, path)
-    kept = assets(gh)
-    if kept is None:
-        _need(
+    stores = assets(gh)
+    if stores is None:
+        _check(
             gh(
                 [
                     "release",
@@ -166,19 +166,19 @@ def save(gh: Gh, project: Path, number: int, attempt: int) -> str:
                 ]
             )
         )
-    _need(gh(["release", "upload", TAG, str(path), "--clobber"]))
-    for old in sorted({*(kept or []), name})[:-KEPT]:
-        _need(gh(["release", "delete-asset", TAG, old, "--yes"]))
+    _check(gh(["release", "upload", TAG, str(path), "--clobber"]))
+    for old in sorted({*(stores or []), name})[:-KEPT]:
+        _check(gh(["release", "delete-asset", TAG, old, "--yes"]))
     return f"{name}: {runs} runs, {path.stat().st_size / 1e6:.1f} MB"
 
 
-def _need(done: subprocess.CompletedProcess[str]) -> None:
+def _check(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode != 0:
         raise UserError(f"gh failed: {done.stderr.strip()}")
 
 
 def act(action: str, environment: Mapping[str, str], gh: Gh, project: Path) -> str:
-    """Restore or save if there is anything to do; what to tell the person."""
+    """Restore or save the store, unless a server keeps it; returns a message."""
     if tracking.is_remote(environment.get("MLFLOW_TRACKING_URI", "")):
         return "the tracking server keeps the store; nothing to do"
     if not environment.get("GH_TOKEN"):

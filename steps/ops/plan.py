@@ -1,4 +1,4 @@
-"""`make plan`: what the chain would run with these parameters, and why; nothing runs."""
+"""`make plan`: the steps that the chain would run with these parameters, and why; nothing runs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from steps.data.schema_file import load
 
 
 def plan(words: Sequence[str]) -> list[str]:
-    """One line a step: reused, or run and why, or run if what is above it changes its result."""
+    """One line for each step: reused, or run and why, or run if the steps before it change their result."""
     values = parameters.given(Main, pipeline.PROJECT, parameters.from_words(words))
     schema = load(pipeline.PROJECT / values.schema)
     chain = pipeline.Chain(tracking.connect(), schema, values.schema, pipeline.cache_folder())
-    other = replace(values, model=OTHER[values.model])
+    other_values = replace(values, model=OTHER[values.model])
     lines: list[str] = []
     results: dict[str, StepRun] = {}
-    for step, given in (
+    for step, step_values in (
         ("preprocess", values),
         ("train", values),
         ("tune", values),
-        ("evaluate", other),
+        ("evaluate", other_values),
         ("evaluate", values),
     ):
-        reusable, told = _step(chain, step, given, results)
-        lines.append(f"{pipeline.label(step, given):18} {told}")
+        reusable, action = _step(chain, step, step_values, results)
+        lines.append(f"{pipeline.label(step, step_values):18} {action}")
         if reusable is not None:
             results[step] = reusable
     return [*lines, f"{'promote':18} run     always; it changes nothing if nothing is new"]
@@ -37,7 +37,7 @@ def plan(words: Sequence[str]) -> list[str]:
 def _step(
     chain: pipeline.Chain, step: str, values: Main, results: dict[str, StepRun]
 ) -> tuple[StepRun | None, str]:
-    """The run that would serve for a step, and what to tell; `results` are those known above it."""
+    """The run that would be reused for a step, and its line; `results` are the reused ones before it."""
     needs = pipeline.upstream_of(step, values)
     unknown = [name for name in needs if name not in results]
     if values.fresh:

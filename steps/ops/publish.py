@@ -1,9 +1,9 @@
-"""`make publish-plan` and `make publish`: what of a release goes where, and sending it there.
+"""`make publish-plan` and `make publish`: show where each part of a release goes, and send it there.
 
-Images go to GHCR and Docker Hub under the model's version and the commit, and as `latest`, or `demo` where
-the model is one of synthetic people; the rest is attached to a GitHub release. A registry without
-credentials is left out with a notice. Nothing is pushed but images that were built from the commit that is
-being published, with no file changed.
+Images go to GHCR and Docker Hub under the model's version and the commit, and as `latest`, or as `demo` for a
+model of synthetic people; the other files are attached to a GitHub release. A registry without credentials is
+left out with a notice. Only images that were built from the published commit, without changed files, are
+pushed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @dataclass(frozen=True)
 class Registry:
-    """A container registry, the account that images belong to, and who pushes."""
+    """A container registry, the account that images belong to, and the user who pushes them."""
 
     host: str
     owner: str
@@ -45,33 +45,33 @@ class Registry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be pushed: local image -> names in registries, the GitHub release, and what is left out."""
+    """What would be published: local image -> names in registries, the GitHub release, and notices."""
 
     images: Mapping[str, tuple[str, ...]]
     release: str | None
     notices: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """The plan as JSON-able."""
+        """The plan as JSON values."""
         images = {local: list(remote) for local, remote in self.images.items()}
         return {"images": images, "release": self.release, "notices": list(self.notices)}
 
 
 def registries(environment: Mapping[str, str]) -> tuple[list[Registry], list[str]]:
-    """Registries that there are credentials for, and a notice for each other one."""
-    found, notices = [], []
+    """Registries with credentials in the environment, and a notice for each other one."""
+    usable, notices = [], []
     owner = environment.get("GITHUB_REPOSITORY_OWNER", "")
     token = environment.get("GH_TOKEN", "")
     if owner and token:
-        found.append(Registry("ghcr.io", owner.lower(), environment.get("GITHUB_ACTOR", owner), token))
+        usable.append(Registry("ghcr.io", owner.lower(), environment.get("GITHUB_ACTOR", owner), token))
     else:
         notices.append("ghcr.io is left out: no GH_TOKEN and GITHUB_REPOSITORY_OWNER")
     user, password = environment.get("DOCKERHUB_USERNAME", ""), environment.get("DOCKERHUB_TOKEN", "")
     if user and password:
-        found.append(Registry("docker.io", user.lower(), user, password))
+        usable.append(Registry("docker.io", user.lower(), user, password))
     else:
         notices.append("Docker Hub is left out: set the secrets DOCKERHUB_USERNAME and DOCKERHUB_TOKEN")
-    return found, notices
+    return usable, notices
 
 
 def tags(facts: ReleaseFacts, commit: str) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def tags(facts: ReleaseFacts, commit: str) -> tuple[str, ...]:
 
 
 def plan(facts: ReleaseFacts, commit: str, environment: Mapping[str, str]) -> Plan:
-    """What `publish` would send where."""
+    """The plan that `publish` would carry out."""
     reachable, notices = registries(environment)
     name = facts.name
     images = {
@@ -103,7 +103,7 @@ def release_tag(name: str, version: str) -> str:
 
 
 def is_published(name: str, version: str, gh: Gh) -> bool:
-    """Whether a version's GitHub release is there with all that belongs to it: `publish` sends it last.
+    """Whether a version's GitHub release is complete; `publish` sends it last.
 
     Raises:
         UserError: GitHub does not answer.
@@ -116,10 +116,10 @@ def is_published(name: str, version: str, gh: Gh) -> bool:
     return {f"{tag}.tar.gz", *ATTACHED} <= {asset["name"] for asset in assets}
 
 
-def run(command: Sequence[str], given: str | None = None) -> subprocess.CompletedProcess[str]:
-    """A finished command. Raises UserError with the end of what it said if it fails."""
+def run(command: Sequence[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command. Raises UserError with the end of its error output if it fails."""
     try:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed") from None
     if done.returncode != 0:
@@ -135,10 +135,10 @@ def publish(
     folder: Path,
     call: Run,
 ) -> dict[str, str]:
-    """Send what the plan says; digests of the pushed images, by remote name without tag.
+    """Carry out the plan; returns the digests of the pushed images, by remote name without tag.
 
     Raises:
-        UserError: an image was not built from this commit, or something could not be sent.
+        UserError: an image was not built from this commit, or a command failed.
     """
     for local in planned.images:
         form = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
@@ -173,9 +173,8 @@ def _release(tag: str, facts: ReleaseFacts, commit: str, folder: Path, call: Run
     packed = folder.with_name(f"{tag}.tar.gz")
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(folder / "model", "model")
-    # Not every version has these.
-    others = [name for name in (PAGE, *TERMS_FILES) if (folder / name).exists()]
-    files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *others])]
+    optional = [name for name in (PAGE, *TERMS_FILES) if (folder / name).exists()]
+    files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *optional])]
     kind = "synthetic people: for trying out only" if facts.synthetic else f"{facts.data_kind} data"
     notes = (
         f"Version {facts.version} of {facts.name}, trained on {kind}. "
@@ -211,14 +210,14 @@ def main() -> int:
 
 def _act(action: str) -> int:
     folder = pipeline.PROJECT / RELEASE
-    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    summary = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
     facts = read_facts(folder)
     commit = run(["git", "-C", str(pipeline.PROJECT), "rev-parse", "HEAD"]).stdout.strip()
     planned = plan(facts, commit, os.environ)
     for notice in planned.notices:
         print(f"::notice::{notice}" if os.environ.get("GITHUB_ACTIONS") else f"notice: {notice}")
     if action == "plan":
-        out.add(described(planned))
+        summary.add(described(planned))
         atomic.write_text(folder.parent / "publish.json", json.dumps(planned.document(), indent=1) + "\n")
         return 0
     digests = publish(planned, facts, commit, os.environ, folder, run)
@@ -226,7 +225,7 @@ def _act(action: str) -> int:
         log.info("publish: %s@%s", name, digest)
     for part, key in ((facts.name, "model"), (f"{facts.name}-exporter", "exporter")):
         name = next((n for n in sorted(digests) if n.startswith("ghcr.io/") and n.endswith(f"/{part}")), "")
-        out.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})
+        summary.set(**{f"{key}_name": name, f"{key}_digest": digests.get(name, "")})
     return 0
 
 

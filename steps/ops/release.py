@@ -1,9 +1,9 @@
 """Export a registered model version, ready to be packed: `make release` puts it into `build/release`.
 
 The folder holds the MLflow model, `reference.json` with version and floors filled in, report, model card,
-evaluation, one person's page (`risk.html`), and `release.json`, which says what it is. Images are built from
-this folder alone, so whoever builds and pushes them needs no access to the tracking store, and what was
-tested is what is pushed.
+evaluation, one person's page (`risk.html`), and the facts of the version in `release.json`. Images are built
+from this folder alone, so building and pushing them needs no access to the tracking store, and the tested
+files are the pushed ones.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _COMMIT_TAG = "mlflow.source.git.commit"
 
 
 def chosen_name(client: MlflowClient, schema: Schema, project: Path) -> str:
-    """The registered model that is meant when none is named.
+    """The registered model to export when none is named.
 
-    That of the last verdict; without one, the model of real data if it has a champion, else the synthetic
-    one.
+    It is the model of the last verdict; without one, the model of real data if it has a champion, else that
+    of synthetic people.
     """
     written = project / VERDICT
     names = list(registered_names(schema))
@@ -65,7 +65,7 @@ def facts(
     run_tags: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> ReleaseFacts:
-    """What is said of a version, from its own tags, its run's tags and its evaluation's metrics."""
+    """The facts of a version, from its own tags, its run's tags and its evaluation's metrics."""
     return ReleaseFacts(
         name=name,
         version=version,
@@ -95,13 +95,13 @@ _METRICS = (
 
 
 def export(client: MlflowClient, name: str, version: str, folder: Path, schema: Schema) -> ReleaseFacts:
-    """Write a version's release into `folder`, whole or not at all; returns what it is.
+    """Write a version's release into `folder`, whole or not at all; returns its facts.
 
     Where one person's page cannot be made, as for a version of an older release, a warning says why.
 
     Raises:
-        UserError: there is no such version, it was registered by something else than promote, or its model
-            is not one that this project wrote.
+        UserError: there is no such version, promote did not register it, or this project did not write its
+            model.
     """
     registered = registry.model_version(client, name, version)
     if registered is None:
@@ -109,27 +109,27 @@ def export(client: MlflowClient, name: str, version: str, folder: Path, schema: 
     if not {"evaluate_run_id", "promote_run_id"} <= registered.tags.keys():
         raise UserError(f"version {version} of {name} was not registered by this project's promote")
     with atomic.filling(folder) as fresh:
-        told = _fill(client, registered, fresh)
+        release_facts = _fill(client, registered, fresh)
         try:
             write_page(fresh, schema)
         except UserError as error:
             log.warning("release: no page for one person (%s): %s", PAGE, error)
-        return told
+        return release_facts
 
 
 def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> ReleaseFacts:
-    """Put all that belongs to a version into an empty folder."""
+    """Write all files of a version into an empty folder."""
     run_id = str(registered.run_id)
     for path in ("model", "reference.json"):
         client.download_artifacts(run_id, path, str(folder))
     saved.check(folder / "model")
     client.download_artifacts(registered.tags["evaluate_run_id"], "evaluation.json", str(folder))
-    for path in ("report.html", "model_card.md"):  # promote's, which show the gates
+    for path in ("report.html", "model_card.md"):  # those of promote, which show the gates
         client.download_artifacts(registered.tags["promote_run_id"], path, str(folder))
     if tracking.has_artifacts(client, registered.tags["promote_run_id"], TERMS_FILES):
         for path in TERMS_FILES:
             client.download_artifacts(registered.tags["promote_run_id"], path, str(folder))
-    told = facts(
+    release_facts = facts(
         str(registered.name),
         str(registered.version),
         {**registered.tags, "run_id": run_id},
@@ -137,18 +137,18 @@ def _fill(client: MlflowClient, registered: ModelVersion, folder: Path) -> Relea
         client.get_run(registered.tags["evaluate_run_id"]).data.metrics,
     )
     _complete_reference(folder / "reference.json", registered)
-    write_facts(folder, told)
-    return told
+    write_facts(folder, release_facts)
+    return release_facts
 
 
 def _complete_reference(path: Path, registered: ModelVersion) -> None:
-    """Fill in what is known since the version is registered: its number, and the floor of today."""
-    made = references.load(path)
-    floors = dict(made.floors)
+    """Fill in what is known since the version was registered: its number, and the current floor."""
+    reference = references.load(path)
+    floors = dict(reference.floors)
     if "roc_auc_min" in registered.tags:  # the gate may have changed since the model was trained
         floors["roc_auc"] = float(registered.tags["roc_auc_min"])
-    model = dataclasses.replace(made.model, version=str(registered.version))
-    complete = references.document(dataclasses.replace(made, model=model, floors=floors))
+    model = dataclasses.replace(reference.model, version=str(registered.version))
+    complete = references.document(dataclasses.replace(reference, model=model, floors=floors))
     path.write_text(json.dumps(complete, indent=1) + "\n", encoding="utf-8")
 
 
@@ -156,28 +156,28 @@ def write_page(folder: Path, schema: Schema) -> None:
     """Write one person's page of the release in a folder.
 
     Raises:
-        UserError: the release was evaluated by a version whose figures this one does not read, or it was
-            trained on other columns than the schema has.
+        UserError: the evaluation has a form that this version cannot read, or the model was trained on other
+            columns than the schema has.
     """
-    told = read_facts(folder)
+    release_facts = read_facts(folder)
     evaluation = evaluation_document.from_json(
         json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     )
     if sorted(feature.name for feature in evaluation.features) != sorted(schema.feature_names):
         raise UserError(
-            f"version {told.version} of {told.name} asks for other columns than the schema "
+            f"version {release_facts.version} of {release_facts.name} asks for other columns than the schema "
             f"{schema.name} has: name the schema that it was trained with (--schema)"
         )
     model = saved.check(folder / "model")
     is_additive = model.name == TERMS_FILE
-    facts = PageFacts(
-        name=told.name,
-        version=told.version,
-        synthetic=told.synthetic,
+    page_facts = PageFacts(
+        name=release_facts.name,
+        version=release_facts.version,
+        synthetic=release_facts.synthetic,
         terms=json.loads(model.read_text(encoding="utf-8")) if is_additive else None,
         made=datetime.now(UTC),
     )
-    atomic.write_text(folder / PAGE, render_page(schema, evaluation, facts))
+    atomic.write_text(folder / PAGE, render_page(schema, evaluation, page_facts))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,20 +187,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="", help="a registered model (default: that of the last verdict)")
     parser.add_argument("--version", default="", help="a version of it (default: the champion)")
     parser.add_argument("--open", action="store_true", help="open one person's page in a browser")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
 
     def work() -> int:
-        path = given.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
+        path = arguments.schema or parameters.given(Main, pipeline.PROJECT, {}).schema
         client = tracking.connect()
         schema = load(pipeline.PROJECT / path)
-        name = given.name or chosen_name(client, schema, pipeline.PROJECT)
-        version = given.version or registry.alias_version(client, name, registry.CHAMPION)
+        name = arguments.name or chosen_name(client, schema, pipeline.PROJECT)
+        version = arguments.version or registry.alias_version(client, name, registry.CHAMPION)
         if version is None:
             raise UserError(f"{name} has no champion: `make run` makes one")
-        told = export(client, name, version, pipeline.PROJECT / RELEASE, schema)
-        shown = f"version {told.version} of {told.name} in {RELEASE}, {told.roc_auc_in_words}"
-        log.info("release: %s", shown)
-        if given.open:
+        exported = export(client, name, version, pipeline.PROJECT / RELEASE, schema)
+        version_in_words = f"version {exported.version} of {exported.name} in {RELEASE}"
+        log.info("release: %s, %s", version_in_words, exported.roc_auc_in_words)
+        if arguments.open:
             _open_page(pipeline.PROJECT / RELEASE / PAGE)
         return 0
 

@@ -1,9 +1,9 @@
-"""`make retrain`: train if there is a reason to, and say in a job summary what came of it.
+"""`make retrain`: train if there is a reason, and write a job summary of the result.
 
-The chain does the work; this decides whether it is worth starting, shows how the new data differ from what
-the champion was trained on, trains on no broken data (the verdict `mend` of drift), and tells a refused or
-undecided candidate (exit code 0) from a crash (exit code 1). On GitHub Actions it reads the event and
-`DATA_URI` from the environment and writes step outputs and the summary; elsewhere it prints them.
+It decides whether to start the chain, shows how the new data differ from the champion's training data, does
+not train on broken data (drift's verdict `mend`), and distinguishes a refused or undecided candidate (exit
+code 0) from a crash (exit code 1). On GitHub Actions it reads the event and `DATA_URI` from the environment
+and writes step outputs and the summary; elsewhere it prints them.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 NOTHING_NEW = "no new labelled data; nothing trained"
 _TRAINED = ("promoted", "unchanged", "refused", "undecided")
-# As the Makefile has it: all words land in one experiment.
+# The command of the Makefile: all runs are in one experiment.
 MLFLOW_RUN = ("mlflow", "run", ".", "--env-manager", "local", "--experiment-name", EXPERIMENT)
 CANDIDATE = Path("build") / "candidate"
 
 
 @dataclass(frozen=True)
 class Occasion:
-    """What started a retraining (push, schedule, alert or person), and why in its own words."""
+    """The event that started a retraining (push, schedule, alert or person), and the reason that it gave."""
 
     event: str
     reason: str = ""
 
 
 def occasion(environment: Mapping[str, str]) -> Occasion:
-    """The occasion by GitHub's variables: a dispatch that names a `source` comes from an alert."""
+    """The occasion, from GitHub's variables: a dispatch with a `source` comes from an alert."""
     event = environment.get("GITHUB_EVENT_NAME", "")
     reason = environment.get("RETRAIN_REASON", "")
     if event in ("push", "schedule"):
@@ -63,9 +63,9 @@ def occasion(environment: Mapping[str, str]) -> Occasion:
 
 
 def why_train(started: Occasion, digest: str, last: str | None) -> str | None:
-    """The reason to train, or None: a clock or an alert alone is none, as the same rows give the same model.
+    """The reason to train, or None: without new rows a schedule or an alert would train the same model again.
 
-    digest, last: of the data now and of those that the last finished chain of this store was given.
+    digest, last: of the current data, and of the data of the last finished chain of this store.
     """
     if last is None:
         return "this store knows of no training yet"
@@ -79,7 +79,7 @@ def why_train(started: Occasion, digest: str, last: str | None) -> str | None:
 
 
 def last_digest(client: MlflowClient, schema: Schema) -> str | None:
-    """Digest of the data of the newest chain that came to a verdict, whatever the verdict."""
+    """Digest of the data of the newest chain that reached a verdict of any kind."""
     for run in tracking.tagged_runs(client, {"step": "main", "schema": schema.name}, limit=200):
         if run.data.tags.get("verdict") in _TRAINED and "data_digest" in run.data.tags:
             return str(run.data.tags["data_digest"])
@@ -87,10 +87,11 @@ def last_digest(client: MlflowClient, schema: Schema) -> str | None:
 
 
 def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
-    """What to give as `-P data=`, and the digest of those data.
+    """The value for `-P data=`, and the digest of those data.
 
-    A URL becomes the downloaded file: it may hold a password, and MLflow keeps parameters for everybody to
-    read. That of a source of the schema becomes the source's name, which says how its outcome is coded.
+    A URL is replaced by the downloaded file, since it may hold a password and MLflow records parameters in
+    plain text. The URL of a source of the schema is replaced by its name, which defines how its outcome is
+    coded.
     """
     from steps.data import sources
 
@@ -100,132 +101,148 @@ def local_data(data: str, schema: Schema, project: Path) -> tuple[str, str]:
     return data, sources.locate(data, schema, pipeline.cache_folder(), project).digest
 
 
-def run_entry(entry: str, given: Mapping[str, str], project: Path) -> int:
+def run_entry(entry: str, parameter_texts: Mapping[str, str], project: Path) -> int:
     """`mlflow run . -e entry -P ...` in this environment; its exit code."""
-    words = [*MLFLOW_RUN, "-e", entry, *parameters.to_words(given)]
+    words = [*MLFLOW_RUN, "-e", entry, *parameters.to_words(parameter_texts)]
     return subprocess.run(words, cwd=project, check=False).returncode
 
 
 def retrain(
-    given: dict[str, str], environment: Mapping[str, str], out: job_summary.Out, project: Path
+    parameter_texts: dict[str, str], environment: Mapping[str, str], summary: job_summary.Out, project: Path
 ) -> int:
-    """Decide, compare, train; the exit code. given: parameters of the chain other than MLProject's."""
-    asked = {"data": environment.get("DATA_URI"), "max_evals": environment.get("MAX_EVALS")}
-    given = {**given, **{name: value for name, value in asked.items() if value}}
-    values = parameters.given(Main, project, given)
+    """Decide, compare, train; returns the exit code.
+
+    parameter_texts: the parameters of the chain that differ from MLProject's defaults.
+    """
+    from_environment = {"data": environment.get("DATA_URI"), "max_evals": environment.get("MAX_EVALS")}
+    parameter_texts = {
+        **parameter_texts,
+        **{name: value for name, value in from_environment.items() if value},
+    }
+    values = parameters.given(Main, project, parameter_texts)
     schema = load(project / values.schema)
     client = tracking.connect()
     data, digest = local_data(values.data, schema, project)
-    given = {**given, "data": data} if "data" in given else given
+    parameter_texts = {**parameter_texts, "data": data} if "data" in parameter_texts else parameter_texts
     started = occasion(environment)
     last = last_digest(client, schema)
     reason = why_train(started, digest, last)
-    out.add(job_summary.occasion(started.event, started.reason, reason or NOTHING_NEW, digest, last))
+    summary.add(job_summary.occasion(started.event, started.reason, reason or NOTHING_NEW, digest, last))
     if reason is None:
-        out.set(trained="false", verdict="nothing_new", promoted="false")
+        summary.set(trained="false", verdict="nothing_new", promoted="false")
         return 0
     if last is not None and digest != last:
-        report = _drift(given, project)
-        out.add(job_summary.drift(report))
+        report = _drift(parameter_texts, project)
+        summary.add(job_summary.drift(report))
         if report is not None and report.verdict == "mend":
-            out.set(trained="false", verdict="mend", promoted="false")
+            summary.set(trained="false", verdict="mend", promoted="false")
             return 0
         if report is not None and report.verdict == "recalibrate":
-            _, told = _entry("promote", {**given, "recalibrate": "true"}, project)
-            out.add(job_summary.recalibrated(told is not None and told.verdict == "promoted"))
-            if told is not None and told.verdict == "promoted":
-                return _conclude(client, told, environment, out, project)
-    code, told = _entry("main", given, project)
-    if told is None:
-        out.add("## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n")
-        out.set(trained="true", verdict="crashed", promoted="false")
+            _, decision = _entry("promote", {**parameter_texts, "recalibrate": "true"}, project)
+            summary.add(job_summary.recalibrated(decision is not None and decision.verdict == "promoted"))
+            if decision is not None and decision.verdict == "promoted":
+                return _conclude(client, decision, environment, summary, project)
+    code, decision = _entry("main", parameter_texts, project)
+    if decision is None:
+        summary.add(
+            "## The chain failed\n\nIts last lines in the log say why. Nothing was promoted or pushed.\n"
+        )
+        summary.set(trained="true", verdict="crashed", promoted="false")
         return code or 1
-    return _conclude(client, told, environment, out, project)
+    return _conclude(client, decision, environment, summary, project)
 
 
-def _entry(entry: str, given: Mapping[str, str], project: Path) -> tuple[int, Verdict | None]:
-    """Run an entry point that leaves a verdict; its exit code, and the verdict unless it crashed."""
+def _entry(entry: str, parameter_texts: Mapping[str, str], project: Path) -> tuple[int, Verdict | None]:
+    """Run an entry point that writes a verdict; its exit code, and the verdict unless it crashed."""
     (project / VERDICT).unlink(missing_ok=True)
-    code = run_entry(entry, given, project)
+    code = run_entry(entry, parameter_texts, project)
     return code, verdict.read(project)
 
 
 def _conclude(
     client: MlflowClient,
-    told: Verdict,
+    decision: Verdict,
     environment: Mapping[str, str],
-    out: job_summary.Out,
+    summary: job_summary.Out,
     project: Path,
 ) -> int:
-    """Say what came of a candidate, and whether it is to be published; the exit code."""
-    folder = _candidate(client, told, project)
+    """Summarise the verdict on a candidate, and whether it is to be published; returns the exit code."""
+    folder = _candidate(client, decision, project)
     evaluated = folder / "evaluation.json"
     evaluation = from_json(json.loads(evaluated.read_text(encoding="utf-8"))) if evaluated.exists() else None
-    out.add(job_summary.trained(_outcome(told), evaluation))
-    promoted = told.verdict == "promoted"
-    publish = promoted or is_unpublished(told, environment, keep_store.github)
+    summary.add(job_summary.trained(_outcome(decision), evaluation))
+    promoted = decision.verdict == "promoted"
+    publish = promoted or is_unpublished(decision, environment, keep_store.github)
     if publish and not promoted:
-        out.add("It was never published (a publish job failed, or a branch promoted it): that follows now.\n")
-    out.set(
+        summary.add(
+            "It was never published (a publish job failed, or a branch promoted it): that follows now.\n"
+        )
+    summary.set(
         trained=str(evaluation is not None).lower(),
-        verdict=told.verdict,
+        verdict=decision.verdict,
         promoted=str(promoted).lower(),
         publish=str(publish).lower(),
-        name=told.model,
-        version=told.champion or "",
+        name=decision.model,
+        version=decision.champion or "",
     )
     return 0
 
 
-def _outcome(told: Verdict) -> Outcome:
-    """A verdict as the summary tells it."""
-    findings = [Finding(**asdict(line)) for line in told.requirements]
-    return Outcome(told.verdict, told.model, told.champion, told.explanation, told.remedy, findings)
+def _outcome(decision: Verdict) -> Outcome:
+    """A verdict for the job summary."""
+    findings = [Finding(**asdict(line)) for line in decision.requirements]
+    return Outcome(
+        decision.verdict, decision.model, decision.champion, decision.explanation, decision.remedy, findings
+    )
 
 
-def is_unpublished(told: Verdict, environment: Mapping[str, str], gh: keep_store.Gh) -> bool:
-    """Whether the chain found the champion unchanged, and GitHub has no release of it although it could."""
+def is_unpublished(decision: Verdict, environment: Mapping[str, str], gh: keep_store.Gh) -> bool:
+    """Whether the champion is unchanged, and GitHub has no release of it although one can be published."""
     on_github = environment.get("GH_TOKEN") and environment.get("GITHUB_REPOSITORY")
-    if told.verdict != "unchanged" or not on_github:
+    if decision.verdict != "unchanged" or not on_github:
         return False
-    return not publishing.is_published(told.model, str(told.champion), gh)
+    return not publishing.is_published(decision.model, str(decision.champion), gh)
 
 
-def _drift(given: Mapping[str, str], project: Path) -> DriftReport | None:
-    """How the new data differ from those of the champion; None where that could not be measured."""
+def _drift(parameter_texts: Mapping[str, str], project: Path) -> DriftReport | None:
+    """The drift of the new data from the champion's; None where it could not be measured."""
     path = project / DRIFT
     path.unlink(missing_ok=True)
-    code = run_entry("drift", {name: given[name] for name in ("schema", "data") if name in given}, project)
+    code = run_entry(
+        "drift",
+        {name: parameter_texts[name] for name in ("schema", "data") if name in parameter_texts},
+        project,
+    )
     if code or not path.exists():
         return None
     return documents.from_json(DriftReport, json.loads(path.read_text(encoding="utf-8")), DRIFT)
 
 
-def _candidate(client: MlflowClient, told: Verdict, project: Path) -> Path:
-    """The folder `build/candidate` with what a reader wants of a verdict's candidate, promoted or not.
+def _candidate(client: MlflowClient, decision: Verdict, project: Path) -> Path:
+    """The folder `build/candidate` with figures, report and card of a verdict's candidate, promoted or not.
 
-    The verdict alone, where nothing was trained.
+    It holds the verdict alone where nothing was trained.
     """
     folder = project / CANDIDATE
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if told.evaluate_run_id is not None and told.report_run_id is not None:
-        client.download_artifacts(told.evaluate_run_id, "evaluation.json", str(folder))
+    if decision.evaluate_run_id is not None and decision.report_run_id is not None:
+        client.download_artifacts(decision.evaluate_run_id, "evaluation.json", str(folder))
         for name in ("report.html", "model_card.md"):
-            client.download_artifacts(told.report_run_id, name, str(folder))
+            client.download_artifacts(decision.report_run_id, name, str(folder))
     shutil.copy(project / VERDICT, folder)
     return folder
 
 
 def main() -> int:
-    """Retrain as the environment says; exit code 1 with the reason if the chain crashes."""
-    out = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
+    """Retrain as the environment requires; exit code 1 with the reason if the chain crashes."""
+    summary = job_summary.Out(os.environ.get("GITHUB_STEP_SUMMARY"), os.environ.get("GITHUB_OUTPUT"))
 
     def work() -> int:
         try:
-            return retrain(parameters.from_words(sys.argv[1:]), os.environ, out, pipeline.PROJECT)
+            return retrain(parameters.from_words(sys.argv[1:]), os.environ, summary, pipeline.PROJECT)
         except UserError as error:
-            out.add(f"## Nothing could be trained\n\n{error}\n")
+            summary.add(f"## Nothing could be trained\n\n{error}\n")
             raise
 
     return process.command("retrain", work)

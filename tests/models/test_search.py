@@ -218,7 +218,7 @@ def test_failed_trials_are_tried_again(plain: SearchResult) -> None:
     runs = [SimpleNamespace(data=to_record(trial)) for trial in (failed, plain.trials[4])]
     runs.append(SimpleNamespace(data=SimpleNamespace(params={}, metrics={}, tags={"trial": "5"})))
     step: Any = SimpleNamespace(chain=SimpleNamespace(find_runs=lambda tags: runs))
-    assert tune._recorded(step, "key", TWO) == [plain.trials[4]]
+    assert tune.finished_trials(step, "key", TWO) == [plain.trials[4]]
 
 
 def test_a_record_of_another_space_is_refused(plain: SearchResult) -> None:
