@@ -1,7 +1,7 @@
 """`make image`: two images of the exported release, the model's and its sidecar's, under one version tag.
 
-The model's image comes from `mlflow models build-docker` and is packed again without what serving does not
-need; the sidecar's holds this version's `reference.json`. Labels say what both are.
+The model's image comes from `mlflow models build-docker` and is packed again without files that serving does
+not need; the sidecar's contains this version's `reference.json`. Labels describe both.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ from steps.models import saved
 IMAGES = PROJECT / "monitoring" / "deploy" / "images"
 
 
-def names(told: ReleaseFacts) -> tuple[str, str]:
+def names(release: ReleaseFacts) -> tuple[str, str]:
     """Names of a release's two images, model's and sidecar's.
 
-    They follow the registered model's name, so an image of synthetic people never has the name of another.
+    They contain the registered model's name, so a model of synthetic people always has its own image name.
     """
-    return f"{told.name}:{told.version}", f"{told.name}-exporter:{told.version}"
+    return f"{release.name}:{release.version}", f"{release.name}-exporter:{release.version}"
 
 
-def labels(told: ReleaseFacts, version: str, commit: str, created: str) -> dict[str, str]:
+def labels(release: ReleaseFacts, version: str, commit: str, created: str) -> dict[str, str]:
     """OCI labels of both images of a release.
 
     version: the project's; commit: of the checkout that builds; created: RFC 3339.
     """
-    synthetic = told.synthetic
-    of = "synthetic people" if synthetic else f"{told.data_kind} data"
+    synthetic = release.synthetic
+    trained_on = "synthetic people" if synthetic else f"{release.data_kind} data"
     return {
-        "org.opencontainers.image.title": told.name,
-        "org.opencontainers.image.description": f"Version {told.version}, trained on {of}",
-        "org.opencontainers.image.version": told.version,
+        "org.opencontainers.image.title": release.name,
+        "org.opencontainers.image.description": f"Version {release.version}, trained on {trained_on}",
+        "org.opencontainers.image.version": release.version,
         "org.opencontainers.image.revision": commit,
         "org.opencontainers.image.created": created,
         "org.opencontainers.image.licenses": "Apache-2.0",
         "project.version": version,
-        "model.name": told.name,
-        "model.version": told.version,
-        "model.run_id": told.run_id,
-        "model.git_commit": told.git_commit,
-        "model.data_digest": told.data_digest,
-        "model.digest": told.model_digest,
-        "model.family": told.family,
+        "model.name": release.name,
+        "model.version": release.version,
+        "model.run_id": release.run_id,
+        "model.git_commit": release.git_commit,
+        "model.data_digest": release.data_digest,
+        "model.digest": release.model_digest,
+        "model.family": release.family,
         "synthetic": str(synthetic).lower(),
-        **{f"model.metric.{name}": f"{value:.4f}" for name, value in told.metrics.items()},
+        **{f"model.metric.{name}": f"{value:.4f}" for name, value in release.metrics.items()},
     }
 
 
 def python_version(model: Path) -> str:
-    """The Python that a saved model asks for, such as 3.11.7."""
+    """The Python version that a saved model requires, such as 3.11.7."""
     text = (model / "python_env.yaml").read_text(encoding="utf-8")
-    found = re.search(r"^python:\s*['\"]?([\d.]+)", text, re.MULTILINE)
-    if found is None:
+    match = re.search(r"^python:\s*['\"]?([\d.]+)", text, re.MULTILINE)
+    if match is None:
         raise UserError(f"{model}/python_env.yaml names no Python version: export the release again")
-    return found[1]
+    return match[1]
 
 
 def head(project: Path) -> str:
-    """The commit that is checked out, with `-dirty` after it if files differ; empty outside git."""
+    """The commit that is checked out, with `-dirty` if files differ; empty outside git."""
     commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
     try:
         commit, changed = (
@@ -80,18 +80,18 @@ def head(project: Path) -> str:
 
 
 def build(folder: Path) -> dict[str, str]:
-    """Build both images of the release in a folder; figures to print, by name."""
-    told = read_facts(folder)
+    """Build both images of the release in a folder; returns figures to print, by image name."""
+    release = read_facts(folder)
     saved.check(folder / "model")
-    model, exporter = names(told)
-    stock = f"{told.name}-stock:{told.version}"
+    model, exporter = names(release)
+    stock = f"{release.name}-stock:{release.version}"
     python = python_version(folder / "model")
     base = f"python:{python}-slim"
     site = f"/usr/local/lib/python{'.'.join(python.split('.')[:2])}/site-packages"
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     stamped = [
         part
-        for name, value in labels(told, project_version(PROJECT), head(PROJECT), created).items()
+        for name, value in labels(release, project_version(PROJECT), head(PROJECT), created).items()
         for part in ("--label", f"{name}={value}")
     ]
     started = time.monotonic()
@@ -103,7 +103,7 @@ def build(folder: Path) -> dict[str, str]:
         str(IMAGES),
     )
     model_seconds = time.monotonic() - started
-    sidecar = f"{told.name}-sidecar:{told.version}"
+    sidecar = f"{release.name}-sidecar:{release.version}"
     monitoring = PROJECT / "monitoring"
     docker(
         *("build", "--tag", sidecar, "--build-arg", f"BASE={base}"),
@@ -124,7 +124,7 @@ def build(folder: Path) -> dict[str, str]:
 
 
 def _build_stock(model: Path, name: str) -> None:
-    # Without `local` MLflow starts from Ubuntu and downloads a Python of its own.
+    # Without `local` MLflow starts from Ubuntu and downloads its own Python.
     command = ["mlflow", "models", "build-docker", "--env-manager", "local", "--model-uri", str(model)]
     done = subprocess.run(
         [*command, "--name", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -1,4 +1,4 @@
-"""`make image-test`: start both images of the release as they are meant to run, and look whether they do.
+"""`make image-test`: start both images of the release, hardened as in production, and check them.
 
 Compares predictions with the registered model in this process, and checks health, user, labels, the
 read-only root, times, memory and metrics. The limits are the settings below, from the environment.
@@ -30,7 +30,7 @@ MODEL_PORT, EXPORTER_PORT, METRICS_PORT = 8080, 8000, 9101
 
 @dataclass(frozen=True)
 class Limits:
-    """What the containers may take; a field `x` is the variable `IMAGE_TEST_X`."""
+    """Limits of the containers; the variable `IMAGE_TEST_X` sets a field `x`."""
 
     start_seconds: float = 120
     stop_seconds: float = 30
@@ -39,22 +39,22 @@ class Limits:
 
 
 def limits(environment: Mapping[str, str]) -> Limits:
-    """Limits as the environment sets them. Raises UserError naming a value that is no positive number."""
-    given: dict[str, Any] = {}
+    """Limits from the environment. Raises UserError naming a value that is not a positive number."""
+    settings: dict[str, Any] = {}
     for field in fields(Limits):
         text = environment.get(f"IMAGE_TEST_{field.name.upper()}")
         if text:
             try:
-                given[field.name] = int(text) if field.name == "rows" else float(text)
+                settings[field.name] = int(text) if field.name == "rows" else float(text)
             except ValueError:
-                given[field.name] = 0
-            if not given[field.name] > 0:
+                settings[field.name] = 0
+            if not settings[field.name] > 0:
                 raise UserError(f"IMAGE_TEST_{field.name.upper()} must be a number above 0, not {text!r}")
-    return Limits(**given)
+    return Limits(**settings)
 
 
 def made_rows(reference: Mapping[str, Any], count: int, seed: int) -> list[dict[str, float | str | None]]:
-    """Rows within the schema's ranges and levels, about one value in forty missing; nobody's answers."""
+    """Random rows within the schema's ranges and levels, about one value in forty missing."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -62,7 +62,8 @@ def made_rows(reference: Mapping[str, Any], count: int, seed: int) -> list[dict[
     for feature in reference["features"]:
         if "levels" in feature:
             column = [
-                feature["levels"][place] for place in random.integers(len(feature["levels"]), size=count)
+                feature["levels"][level_index]
+                for level_index in random.integers(len(feature["levels"]), size=count)
             ]
         else:
             column = np.round(random.uniform(feature["minimum"], feature["maximum"], count), 1).tolist()
@@ -103,30 +104,29 @@ def expected(
 
     frame = pd.DataFrame({part["name"]: column(rows, part["name"]) for part in reference["features"]})
     risk = families.predict_risk(saved.load(model), frame)
-    return [[1 - one, one] for one in risk.tolist()]
+    return [[1 - positive, positive] for positive in risk.tolist()]
 
 
 def ask(url: str, content: bytes | None = None, seconds: float = 60, kind: str = "application/json") -> str:
-    """The text that a container answers; a POST where there is content."""
+    """The text of a container's answer; a POST if there is content."""
     request = urllib.request.Request(url, content, {"Content-Type": kind})  # noqa: S310
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # containers are on this machine
     with direct.open(request, timeout=seconds) as answer:
         return str(answer.read().decode())
 
 
-def largest_difference(answer: str, wanted: Sequence[Sequence[float]]) -> float:
-    """Largest absolute difference of an answer's probabilities; infinite if the shape is another."""
-    got: list[list[float]] = json.loads(answer)["predictions"]
-    if len(got) != len(wanted) or any(len(a) != len(b) for a, b in zip(got, wanted, strict=True)):
+def largest_difference(answer: str, right: Sequence[Sequence[float]]) -> float:
+    """Largest absolute difference of an answer from the right probabilities; infinite for another shape."""
+    answered: list[list[float]] = json.loads(answer)["predictions"]
+    if [len(row) for row in answered] != [len(row) for row in right]:
         return float("inf")
-    return max(
-        abs(a - b) for one, other in zip(got, wanted, strict=True) for a, b in zip(one, other, strict=True)
-    )
+    rows = zip(answered, right, strict=True)
+    return max(abs(a - b) for row, right_row in rows for a, b in zip(row, right_row, strict=True))
 
 
 @contextmanager
 def containers(model: str, exporter: str) -> Iterator[tuple[str, str]]:
-    """Both images running, hardened as in the stack, in a network of their own; gone afterwards."""
+    """Both images running, hardened as in the stack, in their own network; removed afterwards."""
     network = f"image-test-{os.getpid()}"
     hardened = (
         *("--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
@@ -160,7 +160,7 @@ def address(container: str, port: int) -> str:
 
 
 def seconds_to_answer(container: str, url: str, limit: float) -> float:
-    """Seconds from now until /ping answers. Raises UserError with the log past the limit, or if it ended."""
+    """Seconds until /ping answers. Raises UserError with the log past the limit or if the container ends."""
     started = time.monotonic()
     while time.monotonic() - started < limit:
         try:
@@ -175,7 +175,7 @@ def seconds_to_answer(container: str, url: str, limit: float) -> float:
 
 
 def megabytes_used(container: str) -> float:
-    """Memory of a container now, without the page cache, as `docker stats` counts it."""
+    """Present memory of a container without the page cache, from `docker stats`."""
     text = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", container).split("/")[0].strip()
     number, unit = text.rstrip("KMGiB"), text.lstrip("0123456789.")
     return float(number) * {"B": 1e-6, "KiB": 1024e-6, "MiB": 1.048576, "GiB": 1073.741824}[unit]
@@ -183,32 +183,32 @@ def megabytes_used(container: str) -> float:
 
 def metric(text: str, name: str) -> float | None:
     """Sum of a metric's samples in an exposition; None if it has none."""
-    found = [
+    samples = [
         float(line.rsplit(" ", 1)[1])
         for line in text.splitlines()
         if line.startswith((f"{name} ", f"{name}{{"))
     ]
-    return sum(found) if found else None
+    return sum(samples) if samples else None
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the result."""
+    """A line of the result."""
 
-    what: str
+    name: str
     passed: bool
-    found: str
+    detail: str
 
 
 def check(folder: Path, allowed: Limits) -> Iterator[Check]:
-    """Run everything against the images of the release in a folder, one result at a time."""
-    told = read_facts(folder)
-    model, exporter = build.names(told)
+    """Check the images of the release in a folder, one result at a time."""
+    release = read_facts(folder)
+    model, exporter = build.names(release)
     for name in (model, exporter):
-        yield from _labels(name, told)
+        yield from _labels(name, release)
     reference = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     rows = made_rows(reference, allowed.rows, seed=1)
-    wanted = expected(folder / "model", rows, reference)
+    right = expected(folder / "model", rows, reference)
     with containers(model, exporter) as (serving, sidecar):
         direct, through = address(serving, MODEL_PORT), address(sidecar, EXPORTER_PORT)
         metrics = f"{address(sidecar, METRICS_PORT)}/metrics"
@@ -217,61 +217,61 @@ def check(folder: Path, allowed: Limits) -> Iterator[Check]:
             "model answers /ping", True, f"after {answered:.1f} s (limit {allowed.start_seconds:g} s)"
         )
         seconds_to_answer(sidecar, through, allowed.start_seconds)
-        for url, way in ((direct, "the container"), (through, "the sidecar")):
+        for url, route in ((direct, "the container"), (through, "the sidecar")):
             before = metric(ask(metrics), "model_feature_values_total") or 0
             worst = max(
-                largest_difference(ask(f"{url}/invocations", body(rows)), wanted),
-                largest_difference(ask(f"{url}/invocations", body(rows[:1])), wanted[:1]),
+                largest_difference(ask(f"{url}/invocations", body(rows)), right),
+                largest_difference(ask(f"{url}/invocations", body(rows[:1])), right[:1]),
             )
             yield Check(
-                f"{len(rows)} predictions through {way}",
+                f"{len(rows)} predictions through {route}",
                 worst <= TOLERANCE,
                 f"largest difference {worst:.1e}",
             )
-        yield from _other_requests(direct, rows, wanted)
+        yield from _other_requests(direct, rows, right)
         moved = _moved(metrics, before)
         yield Check("drift counters move", moved > 0, f"by {moved:.0f} values")
         text = ask(metrics)
         golden = _golden(metrics, allowed.start_seconds)
         yield Check("golden rows match", golden == 1, f"model_golden_rows_match {golden}")
-        version = f'version="{told.version}"' in text and f'name="{told.name}"' in text
-        yield Check("model_info names the version", version, f"{told.name} {told.version}")
-        for container, what in ((serving, "model"), (sidecar, "exporter")):
+        version = f'version="{release.version}"' in text and f'name="{release.name}"' in text
+        yield Check("model_info names the version", version, f"{release.name} {release.version}")
+        for container, service in ((serving, "model"), (sidecar, "exporter")):
             healthy = answered + seconds_to_health(container, allowed.start_seconds)
-            yield Check(f"{what} is healthy", True, f"after {healthy:.1f} s (the engine looks every 10 s)")
-            yield _root(container, what)
+            yield Check(f"{service} is healthy", True, f"after {healthy:.1f} s (the engine looks every 10 s)")
+            yield _root(container, service)
         used = megabytes_used(serving)
         yield Check(
             "memory of the model", used < allowed.memory_mb, f"{used:.0f} MB of {allowed.memory_mb:g} MB"
         )
-        for container, what in ((sidecar, "exporter"), (serving, "model")):
-            yield _stop(container, what, allowed.stop_seconds)
+        for container, service in ((sidecar, "exporter"), (serving, "model")):
+            yield _stop(container, service, allowed.stop_seconds)
 
 
-def _labels(name: str, told: ReleaseFacts) -> Iterator[Check]:
-    found = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", name))
-    wanted = build.labels(told, "", "", "")
-    carried = found.get("Labels") or {}
-    wrong = [key for key, value in wanted.items() if value and carried.get(key) != value]
+def _labels(name: str, release: ReleaseFacts) -> Iterator[Check]:
+    config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", name))
+    right = build.labels(release, "", "", "")
+    present = config.get("Labels") or {}
+    wrong = [key for key, value in right.items() if value and present.get(key) != value]
     yield Check(
-        f"labels of {name}", not wrong, f"{len(carried)} labels" + (f", wrong: {wrong}" if wrong else "")
+        f"labels of {name}", not wrong, f"{len(present)} labels" + (f", wrong: {wrong}" if wrong else "")
     )
-    user = found.get("User", "")
+    user = config.get("User", "")
     yield Check(f"user of {name}", user not in ("", "0", "root"), user or "root")
     yield Check(
         f"health check of {name}",
-        bool(found.get("Healthcheck")),
-        "present" if found.get("Healthcheck") else "absent",
+        bool(config.get("Healthcheck")),
+        "present" if config.get("Healthcheck") else "absent",
     )
 
 
 def _other_requests(
-    url: str, rows: Sequence[Mapping[str, Any]], wanted: Sequence[Sequence[float]]
+    url: str, rows: Sequence[Mapping[str, Any]], right: Sequence[Sequence[float]]
 ) -> Iterator[Check]:
     names = list(rows[0])
     lines = [names, *(["" if row[name] is None else str(row[name]) for name in names] for row in rows[:20])]
     table = "\n".join(",".join(line) for line in lines).encode()
-    worst = largest_difference(ask(f"{url}/invocations", table, kind="text/csv"), wanted[:20])
+    worst = largest_difference(ask(f"{url}/invocations", table, kind="text/csv"), right[:20])
     yield Check("a CSV table is answered", worst <= TOLERANCE, f"largest difference {worst:.1e}")
     try:
         ask(f"{url}/invocations", b'{"dataframe_split": {"columns": ["none"], "data": [[1]]}}')
@@ -281,41 +281,45 @@ def _other_requests(
         yield Check("a bad request is refused", False, "it was answered")
 
 
-def _root(container: str, what: str) -> Check:
+def _root(container: str, service: str) -> Check:
     try:
         docker("exec", container, "python", "-c", "open('/opt/written', 'w')")
     except UserError as error:
         refused = "Read-only file system" in str(error)
-        return Check(f"root of {what} is read-only", refused, "a write is refused" if refused else str(error))
-    return Check(f"root of {what} is read-only", False, "a write succeeded")
+        return Check(
+            f"root of {service} is read-only", refused, "a write is refused" if refused else str(error)
+        )
+    return Check(f"root of {service} is read-only", False, "a write succeeded")
 
 
 def _moved(metrics: str, before: float) -> float:
     # The sidecar counts after it has answered.
     end = time.monotonic() + 10
     while time.monotonic() < end:
-        now = metric(ask(metrics), "model_feature_values_total") or 0
-        if now > before:
-            return now - before
+        count = metric(ask(metrics), "model_feature_values_total") or 0
+        if count > before:
+            return count - before
         time.sleep(0.1)
     return 0.0
 
 
 def _golden(metrics: str, limit: float) -> float | None:
-    # A sidecar that came up before its model asks it again after a while.
+    # A sidecar that started before its model asks the model again after a while.
     end = time.monotonic() + limit
     while (matches := metric(ask(metrics), "model_golden_rows_match")) != 1 and time.monotonic() < end:
         time.sleep(0.5)
     return matches
 
 
-def _stop(container: str, what: str, limit: float) -> Check:
+def _stop(container: str, service: str, limit: float) -> Check:
     started = time.monotonic()
     docker("stop", "--time", str(int(limit) + 10), container)
     seconds = time.monotonic() - started
     code = int(docker("inspect", "--format", "{{.State.ExitCode}}", container))
     clean = code == 0 and seconds <= limit
-    return Check(f"{what} stops cleanly", clean, f"in {seconds:.1f} s (limit {limit:g} s), exit code {code}")
+    return Check(
+        f"{service} stops cleanly", clean, f"in {seconds:.1f} s (limit {limit:g} s), exit code {code}"
+    )
 
 
 def main() -> int:
@@ -324,7 +328,8 @@ def main() -> int:
     try:
         for result in check(PROJECT / RELEASE, limits(os.environ)):
             print(
-                f"image-test: {'ok  ' if result.passed else 'FAIL'} {result.what}: {result.found}", flush=True
+                f"image-test: {'ok  ' if result.passed else 'FAIL'} {result.name}: {result.detail}",
+                flush=True,
             )
             failed += not result.passed
     except (UserError, OSError) as error:

@@ -19,12 +19,12 @@ from steps.data.release_facts import PAGE, RELEASE, read_facts
 from steps.models import saved
 
 START_SECONDS = 120.0
-# What listens on loopback is never asked through a proxy of the environment.
+# Requests to loopback do not use the environment's proxy.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def port(environment: Mapping[str, str], name: str, default: int) -> int:
-    """A port from the environment. Raises UserError if it is none."""
+    """A port from the environment. Raises UserError for a value that is not a port."""
     text = environment.get(name) or str(default)
     if not (text.isdigit() and 0 < int(text) < 65536):
         raise UserError(f"{name} must be a port from 1 to 65535, not {text!r}")
@@ -32,7 +32,7 @@ def port(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def commands(folder: Path, traffic: int, model: int, metrics: int) -> list[tuple[list[str], dict[str, str]]]:
-    """The two commands with what they need in their environment: the model's server and the sidecar."""
+    """The commands of the model's server and of the sidecar, each with its environment variables."""
     page = folder / PAGE
     server = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(model), "--no-access-log"]
     return [
@@ -47,7 +47,7 @@ def commands(folder: Path, traffic: int, model: int, metrics: int) -> list[tuple
                 "MODEL_EXPORTER_PORT": str(traffic),
                 "MODEL_EXPORTER_METRICS_PORT": str(metrics),
                 "MODEL_EXPORTER_REFERENCE": str(folder / "reference.json"),
-                # A version of an older release has no page, and an empty setting is none.
+                # A version of an older release has no page; an empty setting means no page.
                 "MODEL_EXPORTER_PAGE": str(page) if page.exists() else "",
             },
         ),
@@ -59,8 +59,8 @@ def serving(folder: Path, traffic: int, model: int, metrics: int) -> Iterator[li
     """Both processes, ready for requests; stopped afterwards.
 
     Raises:
-        UserError: a port is taken, the model is not one that this project wrote, or one of them ended or is
-            not ready in time; its output said why.
+        UserError: a port is taken, this project did not write the model, or a process ended or is not ready
+            in time; its output said why.
     """
     for number in (traffic, model, metrics):
         with socket.socket() as probe:
@@ -99,11 +99,13 @@ def main() -> int:
     folder = PROJECT / RELEASE
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        told = read_facts(folder)
+        release = read_facts(folder)
         ports = (port(os.environ, "PORT", 8080), port(os.environ, "MODEL_PORT", 8081))
         metrics = port(os.environ, "METRICS_PORT", 9101)
         with serving(folder, *ports, metrics) as processes:
-            print(f"serve: version {told.version} of {told.name}: http://127.0.0.1:{ports[0]}/invocations")
+            print(
+                f"serve: version {release.version} of {release.name}: http://127.0.0.1:{ports[0]}/invocations"
+            )
             print(f"serve: metrics on http://127.0.0.1:{metrics}/metrics; Ctrl-C stops both", flush=True)
             while all(process.poll() is None for process in processes):
                 time.sleep(0.5)

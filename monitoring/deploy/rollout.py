@@ -1,11 +1,12 @@
-"""`make stack`, `make deploy VERSION=`, and the second half of `make rollback`: which version Docker runs.
+"""`make stack`, `make deploy VERSION=`, and the second half of `make rollback`: choose the running version.
 
-Model and sidecar move together. The new model starts beside the old one, under a network name that holds its
-version; once it is healthy the sidecar is replaced, which finishes what it has and is away for the moment
-that its successor needs to start; then the old model goes. Each sidecar knows only the model of its own
-version, so no request ever meets one version's model with another's reference. A new model that does not
-get healthy is taken away and nobody notices; a new sidecar that does not gives way to the old one. What runs
-is written into `monitoring/deploy/.env`, where `docker compose` finds it.
+Model and sidecar are replaced together. The new model starts beside the old model, under a network name that
+contains its version. Once it is healthy the sidecar is replaced: the old sidecar completes its requests, and
+nothing answers until the new sidecar has started. Then the old model is removed. Each sidecar knows only the
+model of its own version, so no request meets one version's model with another version's reference. A new
+model that does not become healthy is removed without an interruption. If a new sidecar does not become
+healthy, the old sidecar starts again. `monitoring/deploy/.env` records the running version for
+`docker compose`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ RUNNING = ("MODEL_IMAGE", "EXPORTER_IMAGE", "VERSION")
 
 
 class NotBackError(UserError):
-    """The new pair did not get healthy, and neither could the old one be brought back."""
+    """The new pair did not become healthy, and the old pair could not be restored."""
 
 
 def pair(name: str, version: str, prefix: str = "") -> dict[str, str]:
-    """Variables of compose.yaml for a version. prefix: a registry and owner that the images come from."""
+    """Variables of compose.yaml for a version. prefix: registry and owner of the images."""
     return {
         "MODEL_IMAGE": f"{prefix}{name}",
         "EXPORTER_IMAGE": f"{prefix}{name}-exporter",
@@ -51,45 +52,45 @@ def pair(name: str, version: str, prefix: str = "") -> dict[str, str]:
 
 
 def remembered(text: str) -> dict[str, str]:
-    """The pair that a settings file names; empty if it names none."""
+    """The pair in a settings file; empty if there is none."""
     lines = (line.partition("=") for line in text.splitlines())
-    found = {name: value for name, _, value in lines if name in RUNNING}
-    return found if len(found) == len(RUNNING) else {}
+    variables = {name: value for name, _, value in lines if name in RUNNING}
+    return variables if len(variables) == len(RUNNING) else {}
 
 
-def with_pair(text: str, wanted: Mapping[str, str]) -> str:
-    """A settings file with this pair in it and everything else as it was."""
-    kept = [line for line in text.splitlines() if line.partition("=")[0] not in RUNNING]
-    return "\n".join([*kept, *(f"{name}={value}" for name, value in wanted.items())]) + "\n"
+def with_pair(text: str, new_pair: Mapping[str, str]) -> str:
+    """The text of a settings file with its pair replaced."""
+    other_lines = [line for line in text.splitlines() if line.partition("=")[0] not in RUNNING]
+    return "\n".join([*other_lines, *(f"{name}={value}" for name, value in new_pair.items())]) + "\n"
 
 
-def fetch(wanted: Mapping[str, str]) -> None:
-    """Have both images on this engine. Raises UserError naming the one that is nowhere."""
+def fetch(new_pair: Mapping[str, str]) -> None:
+    """Have both images on this engine. Raises UserError naming an image that cannot be found."""
     for part in ("MODEL_IMAGE", "EXPORTER_IMAGE"):
-        image = f"{wanted[part]}:{wanted['VERSION']}"
+        image = f"{new_pair[part]}:{new_pair['VERSION']}"
         try:
             have_image(image)
         except UserError as error:
-            remedy = f"`make image ARGS='--version {wanted['VERSION']}'` builds it"
+            remedy = f"`make image ARGS='--version {new_pair['VERSION']}'` builds it"
             raise UserError(f"there is no image {image} here or in a registry: {remedy}") from error
 
 
-def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float, set[str]]:
-    """Put a pair in the place of the one that runs, `before`.
+def switch(new_pair: Mapping[str, str], before: Mapping[str, str]) -> tuple[float, set[str]]:
+    """Replace the running pair `before`.
 
-    Returns the seconds in which nothing answered, and the old models, which still run and serve nobody.
+    Returns the seconds in which nothing answered, and the old models, which still run but get no requests.
 
     Raises:
-        UserError: the new model or its sidecar does not get healthy; the old pair serves.
-        NotBackError: and the old pair could not be brought back.
+        UserError: the new model or its sidecar does not become healthy; the old pair serves.
+        NotBackError: the same, and the old pair could not be restored.
     """
-    new, old = {**os.environ, **wanted}, {**os.environ, **before}
+    new, old = {**os.environ, **new_pair}, {**os.environ, **before}
     up = ("up", "--detach", "--no-deps")
     running: set[str] = containers("model", old) if before else set()
     beside = ("--no-recreate", "--scale", f"model={len(running) + 1}")
     try:
         docker(*COMPOSE, *up, *beside, "model", environment=new)
-        # Not `--wait`: it would wait for the old model too, which may be too busy to call itself healthy.
+        # `--wait` would wait for the old model too, which may be too busy to report itself healthy.
         for container in containers("model", new) - running:
             seconds_to_health(container, START_SECONDS)
         started = time.monotonic()
@@ -110,7 +111,7 @@ def switch(wanted: Mapping[str, str], before: Mapping[str, str]) -> tuple[float,
 
 
 def take_away(old_models: Iterable[str], version: str) -> list[str]:
-    """Stop and remove old models; a warning for each that stays, since the new pair serves all the same."""
+    """Stop and remove old models; returns a warning for each failure, since the new pair serves anyway."""
     warnings = []
     for container in old_models:
         try:
@@ -122,37 +123,41 @@ def take_away(old_models: Iterable[str], version: str) -> list[str]:
     return warnings
 
 
-def deploy(wanted: Mapping[str, str], settings: Path) -> str:
-    """Bring a pair up, or leave the one that runs; what to tell the person."""
-    fetch(wanted)
+def deploy(new_pair: Mapping[str, str], settings: Path) -> str:
+    """Deploy a pair, or keep the running pair if that fails; returns a message for the user."""
+    fetch(new_pair)
     text = settings.read_text(encoding="utf-8") if settings.exists() else ""
     before = remembered(text)
-    shown = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
+    label = f"version {new_pair['VERSION']} of {new_pair['MODEL_IMAGE']}"
     try:
-        seconds, old = switch(wanted, before)
+        seconds, old = switch(new_pair, before)
     except UserError as error:
         is_back = before and not isinstance(error, NotBackError)
         still = f"; version {before['VERSION']} still serves" if is_back else ""
-        raise UserError(f"{shown} did not get healthy{still}. {error}") from None
-    remember(settings, with_pair(text, wanted))
-    said = f"{shown} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
-    return "\n".join([said, *take_away(old, before.get("VERSION", "")), *remove_old_images(wanted, before)])
+        raise UserError(f"{label} did not get healthy{still}. {error}") from None
+    remember(settings, with_pair(text, new_pair))
+    message = f"{label} serves" + (f"; the sidecar was replaced in {seconds:.1f} s" if before else "")
+    return "\n".join(
+        [message, *take_away(old, before.get("VERSION", "")), *remove_old_images(new_pair, before)]
+    )
 
 
-def remove_old_images(wanted: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
-    """Remove the images of versions older than the two that are kept: what runs, and what ran before it.
+def remove_old_images(new_pair: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """Remove the images of versions that are older than the running pair and the pair before it.
 
-    Images of newer versions stay. Returns what was removed, in words; an image that is in use stays silently.
+    Images of newer versions stay, and so do images in use. Returns a line about the removed images.
     """
-    kept = [int(pair["VERSION"]) for pair in (wanted, before) if pair and pair["VERSION"].isdigit()]
-    if not kept or not before:
+    kept_versions = [
+        int(pair["VERSION"]) for pair in (new_pair, before) if pair and pair["VERSION"].isdigit()
+    ]
+    if not kept_versions or not before:
         return []
-    repositories = {wanted["MODEL_IMAGE"], wanted["EXPORTER_IMAGE"]}
-    repositories |= {f"{wanted['MODEL_IMAGE']}-{stage}" for stage in ("stock", "sidecar")}
+    repositories = {new_pair["MODEL_IMAGE"], new_pair["EXPORTER_IMAGE"]}
+    repositories |= {f"{new_pair['MODEL_IMAGE']}-{stage}" for stage in ("stock", "sidecar")}
     removed = []
     for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
         repository, _, tag = image.rpartition(":")
-        if repository in repositories and tag.isdigit() and int(tag) < min(kept):
+        if repository in repositories and tag.isdigit() and int(tag) < min(kept_versions):
             try:
                 docker("image", "rm", image)
             except UserError:
@@ -162,39 +167,39 @@ def remove_old_images(wanted: Mapping[str, str], before: Mapping[str, str]) -> l
 
 
 def remember(settings: Path, text: str) -> None:
-    """Write the settings file; it may hold secrets, so nobody else may read it."""
+    """Write the settings file, readable by its owner only, since it may hold secrets."""
     atomic.write_text(settings, text, mode=0o600)
 
 
 def chosen(action: str, version: str, environment: Mapping[str, str], settings: Path) -> dict[str, str]:
-    """The pair that is meant.
+    """Choose the pair to deploy.
 
-    `champion` is that of the last verdict; else `version` of the model that runs, or of the one that was
-    exported last. Without a version it is the one that runs, where the export is of the same model: coming up
-    again must not undo a rollback. Images come from IMAGE_PREFIX, or without it from where those of the
-    running pair did.
+    The action `champion` chooses the champion of the last verdict. Otherwise it is `version` of the running
+    model, or of the exported model if none runs. Without a version it is the running version, provided that
+    the export is of the same model: a restart must not undo a rollback. Images come from IMAGE_PREFIX, or
+    without it from the registry of the running pair.
     """
     running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
-    home, slash, name = running.get("MODEL_IMAGE", "").rpartition("/")
-    prefix = environment.get("IMAGE_PREFIX", home + slash)
+    registry, slash, name = running.get("MODEL_IMAGE", "").rpartition("/")
+    prefix = environment.get("IMAGE_PREFIX", registry + slash)
     if action == "champion":
         verdict = json.loads((PROJECT / VERDICT).read_text(encoding="utf-8"))
         return pair(verdict["model"], verdict["champion"], prefix)
     if version and running:
         return pair(name, version, prefix)
-    told = read_facts(PROJECT / RELEASE)
-    running_version = running["VERSION"] if name == told.name else ""
-    return pair(told.name, version or running_version or told.version, prefix)
+    exported = read_facts(PROJECT / RELEASE)
+    running_version = running["VERSION"] if name == exported.name else ""
+    return pair(exported.name, version or running_version or exported.version, prefix)
 
 
 def running_name(settings: Path) -> str:
-    """The registered model of the pair that runs; `true`, which `-P rollback=` takes too, if none does."""
+    """The registered model of the running pair; `true`, which `-P rollback=` takes too, if none runs."""
     running = remembered(settings.read_text(encoding="utf-8")) if settings.exists() else {}
     return running["MODEL_IMAGE"].rpartition("/")[2] if running else "true"
 
 
 def prepare(settings: Path) -> None:
-    """Have every secret as a file, and none in the settings or the environment."""
+    """Move secrets from the settings into files, create missing files, refuse environment variables."""
     folder = PROJECT / secret_files.FOLDER
     secret_files.refuse_variables(os.environ, secret_files.FOLDER)
     if settings.exists():
@@ -207,24 +212,24 @@ def prepare(settings: Path) -> None:
 
 
 def act(action: str, version: str, settings: Path) -> str:
-    """Bring the stack up, or move to a version or to the champion; what to tell the person."""
+    """Start the stack, or deploy a version or the champion; returns a message for the user."""
     if action == "deploy" and not version:
         raise UserError("say which: make deploy VERSION=3")
     require_compose()
     prepare(settings)
-    wanted = chosen(action, version, os.environ, settings)
+    new_pair = chosen(action, version, os.environ, settings)
     if action != "stack":
-        return deploy(wanted, settings)
-    fetch(wanted)
-    left_out = stack.bring_up({**os.environ, **wanted})
+        return deploy(new_pair, settings)
+    fetch(new_pair)
+    left_out = stack.bring_up({**os.environ, **new_pair})
     text = settings.read_text(encoding="utf-8") if settings.exists() else ""
-    remember(settings, with_pair(text, wanted))
-    model = f"version {wanted['VERSION']} of {wanted['MODEL_IMAGE']}"
-    return "\n".join([f"{model} is up", *stack.addresses({**os.environ, **wanted}), *left_out])
+    remember(settings, with_pair(text, new_pair))
+    model = f"version {new_pair['VERSION']} of {new_pair['MODEL_IMAGE']}"
+    return "\n".join([f"{model} is up", *stack.addresses({**os.environ, **new_pair}), *left_out])
 
 
 def main() -> int:
-    """Deploy, or print the `name` of the model that runs; exit code 1 with the reason if that fails."""
+    """Deploy, or print the `name` of the running model; exit code 1 with the reason if that fails."""
     action, version = [*sys.argv[1:], "", ""][:2]
     settings = PROJECT / SETTINGS
     if action == "name":
@@ -232,11 +237,11 @@ def main() -> int:
         return 0
     os.chdir(PROJECT)
     try:
-        said = act(action, version, settings)
+        message = act(action, version, settings)
     except UserError as error:
         print(f"{action}: error: {error}", file=sys.stderr)
         return 1
-    print(f"{action}: {said}")
+    print(f"{action}: {message}")
     return 0
 
 

@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 Method = Literal["none", "sigmoid", "isotonic"]
 
-# Bags of a glass box that is kept; its tables are their mean, and their spread stands in its document.
+# Bags of a glass box; its tables are their mean, and its document has their spread.
 _BAGS = 4
-# Validation rows are cut into so many folds to judge a calibration on rows that it did not see.
+# Number of folds of the validation rows, to judge a calibration on rows that it did not see.
 _CALIBRATION_FOLDS = 5
-# A calibration is kept if its mean gain in log loss is so many of its own standard errors above nothing.
+# A calibration is kept if its mean gain in log loss is this many standard errors above 0.
 _STANDARD_ERRORS = 1.96
-# Fewer positive or negative validation rows than this say nothing about calibration.
+# No calibration is tried with fewer positive or fewer negative validation rows than this.
 _ENOUGH_OF_EACH = 50
 _THRESHOLD_DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Rows with features and target: those that a model is fitted to, and those that judge the fit."""
+    """Rows with features and target, to fit a model (`train`) and to judge the fit (`validation`)."""
 
     train: pd.DataFrame
     validation: pd.DataFrame
@@ -50,11 +50,11 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model after the question of calibration.
+    """A model, calibrated if that helps.
 
     `risk` (rows,) holds the risk of each validation row from a calibration that did not see it, since a
-    calibration flatters its own rows; `log_losses` the cross-fitted mean of each method; "none" is the model
-    as it was fitted.
+    calibration flatters its own rows; `log_losses` holds the cross-fitted mean of each method. The method
+    "none" is the model without calibration.
     """
 
     model: Model
@@ -68,7 +68,7 @@ class Fitted:
     """A model ready to be saved. Predicted class is 1 where the risk is at least `threshold`.
 
     `validation_risk` and `validation_losses` (rows,): risks and log losses of the validation rows from a
-    calibration that did not see them; what a monitor knows of the model is measured on them.
+    calibration that did not see them. The reference for the monitor is measured on them.
     """
 
     model: Model
@@ -95,8 +95,8 @@ def fit_model(
 ) -> Fitted:
     """Fit on training rows, calibrate if that helps, choose the threshold.
 
-    threads: at most so many; None is one for each core that this process may use. `while_fitting` surrounds
-    the fit alone, without what follows it.
+    threads: the most threads; None is one for each core that this process may use. `while_fitting` surrounds
+    only the fit, not the steps after it.
     Raises UserError where one of the two outcomes is absent from training or validation rows.
     """
     import time
@@ -130,9 +130,9 @@ def fit(
     seed: int,
     threads: int | None = None,
 ) -> Model:
-    """A model fitted on the training rows and on copies of them with answers hidden at random.
+    """Fit a model on the training rows and on copies of them with answers hidden at random.
 
-    Raises UserError where the target holds one outcome only, or a feature no value at all.
+    Raises UserError where the target has one outcome only, or a feature has no value at all.
     """
     y = train[TARGET_COLUMN].to_numpy()
     if len(np.unique(y)) < 2:
@@ -153,11 +153,11 @@ def fit(
 
 
 def calibrate_if_better(model: Model, validation: pd.DataFrame, schema: Schema) -> Calibrated:
-    """The model, or the model with a calibration on top where that helps beyond doubt.
+    """Add a calibration to the model if its gain is significant.
 
-    A calibration is a sigmoid on the log odds or, except for a glass box, isotonic. Each is judged by its
-    log loss on validation rows that it did not see (cross-fitted in folds that keep repeats together),
-    against the model as it is, row by row. The winner is fitted on all validation rows.
+    A calibration is a sigmoid on the log odds or, except for a glass box, isotonic. The log loss of each on
+    validation rows that it did not see (cross-fitted in folds that keep repeats together) is compared with
+    that of the model, row by row. The best is fitted on all validation rows.
     """
     X, y = validation[list(schema.feature_names)], validation[TARGET_COLUMN].to_numpy()
     risks: dict[Method, NDArray[np.float64]] = {"none": families.predict_risk(model, X)}
@@ -170,21 +170,21 @@ def calibrate_if_better(model: Model, validation: pd.DataFrame, schema: Schema) 
     fold = cross_validation.folds(validation, schema, _CALIBRATION_FOLDS)
     for method in methods:
         risks[method] = np.empty(len(y))
-        for number in np.unique(fold):
-            inside = fold == number
-            others = calibrated(model, method, X[~inside], y[~inside])
-            risks[method][inside] = families.predict_risk(others, X[inside])
+        for fold_number in np.unique(fold):
+            inside = fold == fold_number
+            from_other_folds = calibrated(model, method, X[~inside], y[~inside])
+            risks[method][inside] = families.predict_risk(from_other_folds, X[inside])
         losses[method] = metrics.log_losses(y, risks[method])
         gain = plain - losses[method]
-        helps = gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / math.sqrt(len(gain))
-        if helps and losses[method].mean() < losses[best].mean():
+        is_significant = gain.mean() > _STANDARD_ERRORS * gain.std(ddof=1) / math.sqrt(len(gain))
+        if is_significant and losses[method].mean() < losses[best].mean():
             best = method
     means: dict[str, float] = {method: float(values.mean()) for method, values in losses.items()}
     return Calibrated(calibrated(model, best, X, y), best, means, risks[best])
 
 
 def calibrated(model: Model, method: Method, X: pd.DataFrame, y: NDArray[np.integer[Any]]) -> Model:
-    """The model with a calibration fitted on these rows; a glass box changes two numbers of its document."""
+    """The model with a calibration fitted on these rows; in a glass box two numbers change."""
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
     from sklearn.linear_model import LogisticRegression
@@ -198,9 +198,9 @@ def calibrated(model: Model, method: Method, X: pd.DataFrame, y: NDArray[np.inte
 
 
 def at_odds(fitted: Fitted, odds: float | None) -> Fitted:
-    """The model with the threshold at which one person found is worth `odds` false alarms; None leaves it.
+    """Set the threshold at which one person found is worth `odds` false alarms; None changes nothing.
 
-    The threshold is 1 / (1 + odds) of the risk (Vickers and Elkin 2006): whatever recall that gives.
+    The threshold is a risk of 1 / (1 + odds) (Vickers and Elkin 2006), whatever its recall.
     """
     return fitted if odds is None else replace(fitted, threshold=round(1 / (1 + odds), _THRESHOLD_DIGITS))
 
@@ -215,7 +215,7 @@ def choose_threshold(y: NDArray[np.integer[Any]], risk: NDArray[np.float64], rec
         raise UserError(
             "the validation rows hold no positive outcome, so no threshold can be chosen: more data is needed"
         )
-    kept = math.ceil(recall * len(positives) - 1e-9)
-    lowest = float(positives[len(positives) - kept])
+    flagged_count = math.ceil(recall * len(positives) - 1e-9)
+    lowest = float(positives[len(positives) - flagged_count])
     scale = 10.0**_THRESHOLD_DIGITS
     return min(math.floor(lowest * scale) / scale, 1 - 1 / scale)

@@ -1,8 +1,9 @@
-"""`reference.json`: what a monitor must know of a model, built where the model is trained.
+"""`reference.json`: the facts about a model that a monitor needs, built where the model is trained.
 
-Feature bins come from training rows; score bins, threshold and figures from validation rows, which the model
-did not see. Rows are counted by `monitoring.reference`, the reader itself, so both bin alike. The
-document holds counts, sums and bin edges, no row: outer edges and the golden rows come from the schema.
+Feature bins come from training rows; score bins, threshold and figures come from validation rows, which the
+model did not see. `monitoring.reference`, which reads the document, also counts the rows here, so both bin
+alike. The document holds counts, sums and bin edges, no row: outer edges and golden rows come from the
+schema.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def build_reference(
     info: Mapping[str, Any],
     risk: NDArray[np.float64] | None = None,
 ) -> reader.Reference:
-    """A model's reference; frames hold features and target.
+    """Build a model's reference; frames hold features and target.
 
     info: `name`, `version` (None before it is registered), `run_id`, `family`, `trained_at` (seconds since
-    1970), `synthetic`; and of the data `kind` and `data_digest`, and, where they are known, `read` (rows that
-    came before any was rejected) and `invalid` (how many of them were invalid in each column). risk: the
+    1970), `synthetic`; and of the data `kind` and `data_digest`, and, where they are known, `read` (rows
+    before any was rejected) and `invalid` (how many of them were invalid in each column). risk: the
     validation rows' risks (rows,), from calibrations that did not see them; the model's own by default.
-    Raises KeyError where one of `info` is absent, and ReferenceError if its reader would not take it.
+    Raises KeyError where a key of `info` is missing, and ReferenceError if the reader would refuse it.
     """
     names = list(schema.feature_names)
     y = validation[TARGET_COLUMN].to_numpy()
@@ -99,10 +100,10 @@ def recalibrated_reference(
     run_id: str,
     trained_at: int,
 ) -> reader.Reference:
-    """The reference of a recalibrated model: its features are those of the rows that it was trained on,
-    risks and figures are those of other rows, features and target.
+    """The reference of a recalibrated model: features as before, risks and figures from other rows.
 
-    before: the reference of the model that was recalibrated.
+    before: the reference of the model that was recalibrated. validation: features and target of rows that it
+    was not trained on.
     """
     names = list(schema.feature_names)
     y, risk = validation[TARGET_COLUMN].to_numpy(), families.predict_risk(model, validation[names])
@@ -133,7 +134,7 @@ def recalibrated_reference(
 
 
 def _monitored_groups(schema: Schema, features: Sequence[reader.Feature]) -> reader.Groups | None:
-    """The groups that the monitor counts by, as the schema names them."""
+    """The schema's groups that the monitor counts by."""
     if not schema.monitored_groups:
         return None
     return reader.Groups(
@@ -148,8 +149,8 @@ def _monitored_groups(schema: Schema, features: Sequence[reader.Feature]) -> rea
 def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
     """A column, its bins and the training rows in them.
 
-    Counts are multiples of ten (see `steps.data.disclosure.coarse_parts`), for the document travels with a
-    release.
+    Counts are multiples of ten (see `steps.data.disclosure.coarse_parts`), since a release contains the
+    document.
     """
     edges: tuple[float, ...] = ()
     levels: tuple[reader.Level, ...] = ()
@@ -183,7 +184,7 @@ def _feature(column: Column, values: pd.Series[Any]) -> reader.Feature:
 
 
 def inner_edges(values: NDArray[np.float64], minimum: float, maximum: float) -> list[float]:
-    """Deciles of the values inside the range, rounded, as far as no bin between them is empty."""
+    """Deciles of the values inside the range, rounded, without those that leave a bin empty."""
     inside = values[(values >= minimum) & (values <= maximum)]
     edges = np.array(quantile_edges(inside, minimum, maximum))
     if len(edges) == 0:
@@ -202,7 +203,7 @@ def _bin_names(edges: Sequence[float]) -> list[str]:
 def score_edges(risk: NDArray[np.float64], threshold: float) -> list[float]:
     """Edges of at most 20 score bins of about equal validation rows, from 0 to 1, the threshold among them.
 
-    Risks with many ties give fewer bins. The threshold takes the place of the edge next to it.
+    Risks with many ties give fewer bins. The threshold replaces the nearest edge.
     """
     quantiles = np.quantile(risk, np.arange(1, _SCORE_BINS) / _SCORE_BINS)
     inner = np.unique(np.round(quantiles, _SCORE_DECIMALS))
@@ -216,33 +217,33 @@ def score_edges(risk: NDArray[np.float64], threshold: float) -> list[float]:
 
 
 def _score(y: NDArray[np.int8], risk: NDArray[np.float64], threshold: float) -> reader.Score:
-    """Score bins and the validation rows in them, counts again in multiples of ten."""
+    """Score bins and the validation rows in them; counts are multiples of ten."""
     edges = score_edges(risk, threshold)
     size = len(edges) - 1
-    nothing = (0,) * size
+    zeros = (0,) * size
     empty = reader.Score(
         edges=tuple(edges),
         bins=tuple(f"{low:.4f}-{high:.4f}" for low, high in pairwise(edges)),
-        counts=nothing,
-        sums=nothing,
-        positives=nothing,
+        counts=zeros,
+        sums=zeros,
+        positives=zeros,
         threshold=threshold,
         threshold_bin=edges.index(threshold),
     )
-    place = empty.bin(risk)
-    exact = np.bincount(place, minlength=size)
+    bin_of_row = empty.bin(risk)
+    exact = np.bincount(bin_of_row, minlength=size)
     rows = coarse(exact)
-    sums = np.bincount(place, weights=risk, minlength=size) / np.maximum(exact, 1) * rows
+    sums = np.bincount(bin_of_row, weights=risk, minlength=size) / np.maximum(exact, 1) * rows
     return dataclasses.replace(
         empty,
         counts=tuple(rows.tolist()),
         sums=tuple(float(f"{value:.4g}") for value in sums),
-        positives=tuple(coarse(np.bincount(place[y == 1], minlength=size)).tolist()),
+        positives=tuple(coarse(np.bincount(bin_of_row[y == 1], minlength=size)).tolist()),
     )
 
 
 def _read(info: Mapping[str, Any]) -> dict[str, int]:
-    """Rows that came, valid or not, where that is known."""
+    """The number of rows read, valid or not, where it is known."""
     return {"read": int(info["read"])} if "read" in info else {}
 
 
@@ -251,15 +252,15 @@ def _describe_validation(
 ) -> dict[str, Any]:
     """Figures of validation rows.
 
-    `expected_roc_auc`: what the risks promise, `gap_stderr` the standard error of realised less expected.
-    `people_error`: by how much the expected ROC AUC typically errs on other people, from the subgroups.
+    `expected_roc_auc`: expected from the risks; `gap_stderr`: the standard error of realised less expected.
+    `people_error`: the typical error of the expected ROC AUC on other people, from the subgroups.
     """
     calibration, decision = metrics.calibration(y, risk), metrics.confusion(y, risk, threshold)
-    found = concordance.measure(y, risk)
+    ranking = concordance.measure(y, risk)
     figures = {
         "roc_auc": metrics.roc_auc(y, risk),
-        "expected_roc_auc": found.expected,
-        "gap_stderr": found.stderr,
+        "expected_roc_auc": ranking.expected,
+        "gap_stderr": ranking.stderr,
         "average_precision": metrics.average_precision(y, risk),
         "brier": metrics.brier(y, risk),
         "calibration_slope": calibration.slope,
@@ -279,5 +280,5 @@ def _describe_validation(
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON has it: null for NaN."""
+    """A cell as a JSON value: None for NaN."""
     return None if isinstance(value, float) and math.isnan(value) else value
