@@ -22,7 +22,7 @@ from steps.measures import evaluation, evaluation_document, survey_weights
 from steps.measures.evaluation_document import DataFacts, ModelFacts, Part
 from steps.measures.point_scores import TrainingRows
 from steps.measures.scored_rows import scored_rows
-from steps.models import families, saved
+from steps.models import families, saved, terms
 from steps.models.served_model import Terms
 from steps.reports import evaluation as report
 from steps.reports import html, model_terms, plots
@@ -54,6 +54,7 @@ def work(step: Context[Evaluate]) -> Result:
             _model_facts(step, fitted, reference),
             _data_facts(test, reference, parts, _source_note(step, profile)),
             next(part.positives for part in parts if part.name == "validation"),
+            terms.sizes(model) if isinstance(model, Terms) else (),
         ),
         predict=lambda frame: families.predict_risk(model, frame),
         training=TrainingRows(training[TARGET_COLUMN].to_numpy(), training),
@@ -103,6 +104,7 @@ def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[st
         calibration=kept["calibration"],
         hyperparameters=kept["hyperparameters"],
         search=search,
+        preference=fitted.tags.get("preference"),
         synthetic=about["synthetic"],
     )
 

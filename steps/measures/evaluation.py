@@ -39,6 +39,7 @@ from steps.measures.evaluation_document import (
     Performance,
     SchemaFacts,
     TargetFacts,
+    TermSize,
 )
 from steps.measures.importance import Predict, importance
 from steps.measures.metrics import Confusion, Floats, Ranking
@@ -60,11 +61,15 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class About:
-    """Facts to carry along: of the model, of the data, and how many validation rows have the outcome."""
+    """Facts to carry along: of the model, of the data, and how many validation rows have the outcome.
+
+    `terms`: those of an additive model, the largest first.
+    """
 
     model: ModelFacts = field(default_factory=ModelFacts)
     data: DataFacts | None = None
     threshold_chosen_on: int | None = None
+    terms: tuple[TermSize, ...] = ()
 
 
 def evaluate(
@@ -79,9 +84,9 @@ def evaluate(
 ) -> Evaluation:
     """Everything that is reported about a model on one set of rows.
 
-    A person is flagged whose risk reaches `threshold`. With `predict` (features to risks) permutation
-    importance is measured; with `training` rows the point scores get the yardsticks that are fitted to them.
-    The result is synthetic where model or data are.
+    A person is flagged whose risk reaches `threshold`. With `predict` (features to risks) missing answers are
+    tried, and permutation importance where the model has no terms that say it exactly; with `training` rows
+    the point scores get the yardsticks that are fitted to them. Synthetic where model or data are.
     """
     facts = about or About()
     ranking = metrics.rank(rows.y, rows.risk)
@@ -93,7 +98,13 @@ def evaluate(
     counts = metrics.confusion(rows.y, rows.risk, threshold)
     return Evaluation(
         schema=SchemaFacts(
-            schema.name, schema.title, schema.digest, schema.lacks, schema.card, schema.open_topics
+            schema.name,
+            schema.title,
+            schema.digest,
+            schema.lacks,
+            schema.card,
+            schema.open_topics,
+            by_person=schema.person is not None,
         ),
         features=tuple(Feature(c.name, c.meaning, c.unit) for c in schema.columns),
         target=_target(schema),
@@ -132,10 +143,11 @@ def evaluate(
         ),
         chance_of_recall=_chance(facts, rows),
         importance=None
-        if predict is None
+        if predict is None or facts.terms
         else importance(
             predict, rows.y, rows.frame[list(schema.feature_names)], schema.columns, bootstrap.seed
         ),
+        terms=facts.terms,
         concordance=concordance.measure(rows.y, rows.risk),
         missing_answers=None
         if predict is None

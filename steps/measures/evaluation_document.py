@@ -103,6 +103,7 @@ class SmoothCalibration:
     """Observed share as a smooth function of the risk, with its pointwise 95 % band.
 
     `e50` and `e90`: median and 90th percentile over people of the distance between curve and risk.
+    `e50_by_chance` and `e90_by_chance`: what right risks show at most in 95 of 100 sets of as many people.
     """
 
     risk: tuple[float, ...]
@@ -111,6 +112,8 @@ class SmoothCalibration:
     high: tuple[float, ...]
     e50: float
     e90: float
+    e50_by_chance: float | None = None
+    e90_by_chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,14 @@ class Importance:
 
 
 @dataclass(frozen=True)
+class TermSize:
+    """A term of an additive model: its columns, and its mean absolute effect on people's log odds."""
+
+    columns: tuple[str, ...]
+    size: float
+
+
+@dataclass(frozen=True)
 class MissingAnswer:
     """Figures of all rows with the answers to some columns taken away."""
 
@@ -300,6 +311,7 @@ class SchemaFacts:
     """Which schema the rows follow, what its data lack, and what a person has written about them.
 
     `open_questions`: what each question of a drafted schema is about; their texts may quote a value.
+    `by_person`: rows are divided by the person, whom a column of the schema names, and not by their values.
     """
 
     name: str
@@ -308,6 +320,7 @@ class SchemaFacts:
     lacks: tuple[str, ...] = ()
     card: Card = field(default_factory=Card)
     open_questions: tuple[str, ...] = ()
+    by_person: bool = False
 
 
 @dataclass(frozen=True)
@@ -331,7 +344,10 @@ class TargetFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of the model; all of it may be unknown."""
+    """What is known of the model; all of it may be unknown.
+
+    `preference`: what was kept of a search, and what the preference for a glass box cost.
+    """
 
     name: str | None = None
     family: str | None = None
@@ -344,6 +360,7 @@ class ModelFacts:
     calibration: str | None = None
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict)
     search: str | None = None
+    preference: str | None = None
     synthetic: bool = False
 
 
@@ -432,6 +449,7 @@ class Evaluation:
     chance_of_recall: ChanceOfRecall | None = None
     point_scores: tuple[PointScoreResult, ...] = ()
     importance: Importance | None = None
+    terms: tuple[TermSize, ...] = ()
     concordance: Concordance | None = None
     missing_answers: MissingAnswers | None = None
     weighted: Weighted | None = None

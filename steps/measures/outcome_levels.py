@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def measure(rows: ScoredRows, schema: Schema, threshold: float) -> tuple[OutcomeLevel, ...]:
     """Rows, mean risk and share flagged of each level; none where the rows do not carry their level.
 
-    ROC AUC without a level that counts as negative shows what that level costs. Where a level has fewer than
-    10 rows, no level is shown.
+    ROC AUC without a level that counts as negative shows what that level costs, where it is the smaller part
+    of all negatives. Where a level has fewer than 10 rows, no level is shown.
     """
     if LEVEL_COLUMN not in rows.frame:
         return ()
@@ -33,13 +33,12 @@ def measure(rows: ScoredRows, schema: Schema, threshold: float) -> tuple[Outcome
     counts = np.array([mask.sum() for mask in masks], dtype=np.float64)
     if hidden_counts(counts[counts > 0]).any():
         return ()
-    known = zip(schema.target.levels, counts, strict=True)
-    negative = sum(bool(count) for code, count in known if code not in schema.target.positive)
+    negatives = len(rows.y) - rows.positives
     found = []
     for (code, label), mask in zip(schema.target.levels.items(), masks, strict=True):
         if mask.any():
             positive = code in schema.target.positive
-            without = _roc_auc(rows, ~mask) if not positive and negative > 1 else None
+            without = _roc_auc(rows, ~mask) if not positive and 2 * mask.sum() < negatives else None
             risk = rows.risk[mask]
             found.append(
                 OutcomeLevel(

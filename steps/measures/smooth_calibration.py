@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from steps.measures import logistic
 from steps.measures.evaluation_document import SmoothCalibration
 from steps.measures.intervals import Z
-from steps.measures.metrics import logit
+from steps.measures.metrics import Floats, logit
 from steps.measures.splines import restricted_cubic
 
 _KNOTS = (
@@ -22,6 +22,7 @@ _KNOTS = (
 )  # quantiles of the log odds, for enough and for few
 _ENOUGH = 100  # rows of the rarer outcome from which five knots are used
 _POINTS = 60
+_DRAWS, _PEOPLE = 400, 500  # of what chance does to E50 and E90
 
 
 def smooth_calibration(y: ArrayLike, risk: ArrayLike) -> SmoothCalibration | None:
@@ -41,6 +42,7 @@ def smooth_calibration(y: ArrayLike, risk: ArrayLike) -> SmoothCalibration | Non
         return None
     distance = np.abs(logistic.sigmoid(fitted.log_odds(restricted_cubic(odds, knots))) - risks)
     e50, e90 = (float(value) for value in np.quantile(distance, (0.5, 0.9)))
+    chance = _by_chance(fitted, risks, knots)
     low, high = np.quantile(risks, (0.01, 0.99))
     grid = np.linspace(np.ceil(max(low, 0.001) * 1000) / 1000, np.floor(high * 100) / 100, _POINTS)
     if not grid[0] < grid[-1]:
@@ -49,5 +51,27 @@ def smooth_calibration(y: ArrayLike, risk: ArrayLike) -> SmoothCalibration | Non
     curve, error = fitted.log_odds(design), fitted.errors(design)
     lower, middle, upper = (logistic.sigmoid(curve + sign * Z * error) for sign in (-1, 0, 1))
     return SmoothCalibration(
-        tuple(grid.tolist()), tuple(middle.tolist()), tuple(lower.tolist()), tuple(upper.tolist()), e50, e90
+        risk=tuple(grid.tolist()),
+        observed=tuple(middle.tolist()),
+        low=tuple(lower.tolist()),
+        high=tuple(upper.tolist()),
+        e50=e50,
+        e90=e90,
+        e50_by_chance=chance[0],
+        e90_by_chance=chance[1],
     )
+
+
+def _by_chance(fitted: logistic.Logistic, risks: Floats, knots: Floats) -> tuple[float, float]:
+    """E50 and E90 that right risks exceed in 5 of 100 samples, by the sampling error of the curve.
+
+    A distance is never negative, so noise alone makes both larger than 0, the more so the fewer people.
+    """
+    typical = np.quantile(risks, (np.arange(_PEOPLE) + 0.5) / _PEOPLE)
+    generator = np.random.default_rng(0)
+    noise = generator.multivariate_normal(np.zeros(len(fitted.covariance)), fitted.covariance, _DRAWS)
+    odds = logit(typical)
+    curves = logistic.sigmoid(odds + noise @ restricted_cubic(odds, knots).T)
+    found = np.quantile(np.abs(curves - typical), (0.5, 0.9), axis=1)
+    e50, e90 = np.quantile(found, 0.95, axis=1)
+    return float(e50), float(e90)

@@ -1,4 +1,6 @@
-"""The writer of `terms.json`, the document of a glass box; `served_model` describes its content.
+"""The writer of `terms.json`, the document of a glass box, and the size of its terms.
+
+`served_model` describes its content.
 
 It is not in `served_model` because no container writes the document: so a change of the writer does not
 change the digest of that file.
@@ -11,6 +13,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from steps.measures.evaluation_document import TermSize
 from steps.models.served_model import NO_CALIBRATION, VERSION, Binning, Calibration, Term, Terms
 
 _SPREAD_DIGITS = 4
@@ -21,6 +26,23 @@ def recalibrated(terms: Terms, slope: float, intercept: float) -> Terms:
     before = terms.calibration
     after = Calibration(slope * before.slope, slope * before.intercept + intercept)
     return Terms(terms.columns, terms.terms, terms.intercept, terms.intercept_spread, after)
+
+
+def sizes(terms: Terms) -> tuple[TermSize, ...]:
+    """Each term's columns and size, the largest first."""
+    found = [
+        TermSize(tuple(terms.columns[place].name for place in term.columns), size(term, terms.calibration))
+        for term in terms.terms
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.size, one.columns)))
+
+
+def size(term: Term, calibration: Calibration) -> float:
+    """Mean absolute effect over the training rows, in log odds: what the term moves a risk by, on average."""
+    people = np.nan_to_num(term.people)
+    if not people.sum():
+        return 0.0
+    return float(abs(calibration.slope) * np.average(np.abs(term.effects), weights=people))
 
 
 def to_document(terms: Terms) -> dict[str, Any]:

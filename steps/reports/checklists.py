@@ -2,8 +2,10 @@
 
 TRIPOD+AI (Collins and others 2024, BMJ 385:e078378) says what a report of a prediction model has to hold;
 PROBAST+AI (Moons and others 2025, BMJ 388:e082505) what a judgement of its quality and risk of bias looks at.
-The wording is ours and short. An item with an anchor is answered at that place of the report; one that also
-names a text of the schema's `card` is answered there only where somebody has written it.
+The wording is ours and short. TRIPOD+AI's numbers are those of the statement; PROBAST+AI's questions are
+grouped by its parts and domains and have no numbers, for they are not its text. An item with an anchor is
+answered at that place of the report; one that also names a text of the schema's `card` is answered there only
+where somebody has written it.
 """
 
 from __future__ import annotations
@@ -82,23 +84,49 @@ TRIPOD_AI: tuple[Item, ...] = (
     Item("27c", "Next steps"),
 )
 
+_DEVELOPMENT, _EVALUATION = "Development (quality)", "Evaluation (risk of bias)"
+
+# By part and domain as the tool has them; its judgements (low, high, unclear) are a person's.
 PROBAST_AI: tuple[Item, ...] = (
-    Item("Development: people and data", "Sources and eligibility fit the purpose", ("data",), "people"),
-    Item("Development: predictors", "Defined alike for all, known when the model is used", ("predictors",)),
-    Item("Development: predictors", "Collected without knowledge of the outcome", ("limits",)),
-    Item("Development: outcome", "Defined and found out alike for all", ("outcome",), "outcome"),
-    Item("Development: analysis", "Enough people with the outcome", ("parts",)),
-    Item("Development: analysis", "Missing answers handled fittingly", ("missing",)),
-    Item("Development: analysis", "Rare outcomes handled without spoiling the risks", ("model",)),
-    Item("Development: analysis", "Choices made without the rows that judge", ("parts", "model")),
-    Item("Evaluation: people and data", "People like those for whom the model is meant"),
-    Item("Evaluation: predictors", "Defined as in development", ("predictors",)),
-    Item("Evaluation: outcome", "Defined as in development", ("outcome",)),
-    Item("Evaluation: analysis", "Enough people with the outcome, all of them analysed", ("parts",)),
-    Item("Evaluation: analysis", "Rows apart from those of development", ("parts", "limits")),
-    Item("Evaluation: analysis", "Discrimination, calibration, clinical utility", ("headlines", "benefit")),
-    Item("Evaluation: analysis", "Uncertainty of every figure", ("measures",)),
-    Item("Evaluation: analysis", "Fairness between groups", ("fairness", "cells")),
-    Item("Applicability", "People, predictors and outcome fit the question at hand"),
-    Item("Judgement", "Low, high or unclear concern in each domain"),
+    Item(f"{_DEVELOPMENT}: participants and data", "Sources of data that suit the aim", ("data",), "people"),
+    Item("", "Who was taken in and left out, and that it suits the aim", ("data",), "people"),
+    Item(f"{_DEVELOPMENT}: predictors", "Defined and assessed alike for everybody", ("predictors",)),
+    Item("", "Assessed without knowledge of the outcome"),
+    Item("", "All known at the time at which the model is to be used", ("use",), "intended_use"),
+    Item(f"{_DEVELOPMENT}: outcome", "Defined and found out in a fitting way", ("outcome",), "outcome"),
+    Item("", "Found out alike for everybody, by a definition that was set before", ("outcome",), "outcome"),
+    Item("", "No predictor is part of its definition, or was known when it was found out"),
+    Item("", "A fitting time between predictors and outcome", ("outcome",), "outcome"),
+    Item(f"{_DEVELOPMENT}: analysis", "Enough people with the outcome", ("parts",)),
+    Item("", "Predictors entered fittingly: numbers not cut by the outcome", ("model",)),
+    Item("", "Everybody who was taken in is analysed, or it is said who is not", ("data", "parts"), "people"),
+    Item("", "Missing answers handled fittingly", ("missing",)),
+    Item("", "Rare outcomes handled without spoiling the risks", ("model",)),
+    Item("", "Overfitting and optimism met: choices made without the rows that judge", ("parts", "model")),
+    Item("", "Repeated people, clusters, censoring, survey weights accounted for", ("data",), "weighting"),
+    Item(f"{_EVALUATION}: participants and data", "People like those for whom the model is meant"),
+    Item(
+        "", "Rows apart from those of development; in time or place, or by chance alone", ("parts", "limits")
+    ),
+    Item(f"{_EVALUATION}: predictors", "Defined and assessed as in development", ("predictors",)),
+    Item("", "Assessed without knowledge of the outcome"),
+    Item(f"{_EVALUATION}: outcome", "Defined and found out as in development", ("outcome",)),
+    Item("", "Found out without knowledge of the predictors and of the risk"),
+    Item(f"{_EVALUATION}: analysis", "Enough people with the outcome", ("parts", "measures")),
+    Item("", "All of the test rows analysed, risks as the saved model gives them", ("made",)),
+    Item("", "Missing answers handled as in use", ("missing",)),
+    Item("", "Calibration, with a curve", ("headlines", "cells")),
+    Item("", "Discrimination", ("headlines", "measures")),
+    Item("", "Clinical utility at thresholds that somebody would use", ("benefit", "thresholds")),
+    Item("", "Uncertainty of every figure", ("measures",)),
+    Item("", "Fairness: performance between groups", ("subgroups", "fairness", "cells")),
+    Item("Applicability", "People and data fit the question at hand"),
+    Item("", "Predictors fit the question at hand"),
+    Item("", "Outcome fits the question at hand"),
+    Item("Judgement", "Concern in each domain: low, high or unclear"),
 )
+
+
+def anchors() -> frozenset[str]:
+    """Every place of a report that the checklists lead to."""
+    return frozenset(anchor for item in (*TRIPOD_AI, *PROBAST_AI) for anchor in item.anchors)

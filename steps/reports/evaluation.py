@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from steps.measures.comparison import Change
     from steps.measures.promotion import Finding
 
+_TERMS = 15  # of an additive model; terms.html has all
 READS = (
     "templates/report.html",
     "templates/report.css",
@@ -174,6 +175,8 @@ def _shared(evaluation: Evaluation) -> dict[str, Any]:
         "odds": threshold_odds(evaluation),
         "threshold_rule": _threshold_rule(evaluation.model),
         "uses": USES,
+        "meaning_of": {feature.name: feature.meaning for feature in evaluation.features},
+        "shown_terms": evaluation.terms[:_TERMS],
         "declarations": DECLARATIONS,
         "wrong_cells": wrong_cells(evaluation),
         "few": FEW_EVENTS,
@@ -194,7 +197,11 @@ def _facts(about: ModelFacts | DataFacts) -> list[tuple[str, str]]:
     for key, value in vars(about).items():
         if value is None or value is False or isinstance(value, tuple) or value == "" or value == {}:
             continue
-        if key.endswith("_at"):
+        if key in ("family", "role"):
+            text = words(value)
+        elif key == "recall_target":
+            text = percent(value, 0)
+        elif key.endswith("_at"):
             text = datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
         elif isinstance(value, bool):
             text = "yes"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steps.data.schema import LevelledColumn
+from steps.models.terms import size
 from steps.reports import svg
 from steps.reports.html import environment
 
@@ -100,12 +101,6 @@ def table(terms: Terms) -> str:
     return text.getvalue()
 
 
-def importance(term: Term, slope: float) -> float:
-    """Mean absolute effect over the training rows, in log odds: what the term moves a risk by, on average."""
-    people = np.nan_to_num(term.people)
-    return float(abs(slope) * np.average(np.abs(term.effects), weights=people)) if people.sum() else 0.0
-
-
 def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
     columns = [terms.columns[place] for place in term.columns]
     title = " and ".join(column.name for column in columns)
@@ -136,7 +131,7 @@ def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
     return TermView(
         title,
         tuple(schema.column(column.name).meaning for column in columns),
-        importance(term, terms.calibration.slope),
+        size(term, terms.calibration),
         extreme(order[0]) if order else nothing,
         extreme(order[-1]) if order else nothing,
         picture,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from steps.measures.evaluation_document import Estimate, Evaluation
 
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif"
+# Of lines that lie close together, one point score each.
+_DASHES = ((4, 1.5), (1, 1.2), (6, 1.5, 1, 1.5))
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -103,8 +105,9 @@ def decision_curve(evaluation: Evaluation) -> str:
         axes.plot(cuts, everyone, color=SECOND, linewidth=1.6, linestyle=(0, (5, 2)), label="flag everybody")
         axes.fill_between(cuts, low, high, color=FIRST, alpha=0.18, linewidth=0)
         axes.plot(cuts, model, color=FIRST, linewidth=2, label="this model")
-        for (name, benefit), colour in zip(curve.point_scores.items(), cycle(SERIES[2:]), strict=False):
-            axes.plot(cuts, benefit, color=colour, linewidth=1.3, linestyle=(0, (1, 1)), label=name)
+        styles = zip(curve.point_scores.items(), cycle(SERIES[2:]), cycle(_DASHES), strict=False)
+        for (name, benefit), colour, dashes in styles:
+            axes.plot(cuts, benefit, color=colour, linewidth=1.4, linestyle=(0, dashes), label=name)
         axes.axvline(evaluation.threshold, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         top = 1.12 * max(float(np.nanmax(model)), float(everyone[0]))
         axes.set(
@@ -148,15 +151,16 @@ def roc(evaluation: Evaluation) -> str:
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(curve.false_positive_rate, curve.recall, color=FIRST, linewidth=2, label="this model")
-        for score, colour in zip(evaluation.point_scores, cycle(SERIES[2:]), strict=False):
-            axes.plot(score.roc.false_positive_rate, score.roc.recall, color=colour, linewidth=1.2, alpha=0.8)
+        styles = zip(evaluation.point_scores, cycle(SERIES[2:]), cycle(_DASHES), strict=False)
+        for score, colour, dashes in styles:
+            line: dict[str, Any] = {"color": colour, "linewidth": 1.4, "linestyle": (0, dashes)}
+            axes.plot(score.roc.false_positive_rate, score.roc.recall, **line)
             axes.plot(
                 [1 - _known(score.specificity)],
                 [_known(score.recall)],
                 marker="D",
                 markersize=6,
-                linewidth=1.2,
-                color=colour,
+                **line,
                 label=f"{score.name}, cut {score.cut}",
             )
         axes.plot(

@@ -42,6 +42,16 @@ def test_a_bent_calibration_is_found(risk):
     assert found.e50 > 0.02
 
 
+def test_right_risks_exceed_what_chance_allows_in_five_of_a_hundred_samples(risk):
+    """E50 and E90 of right risks lie below the stated limits about 95 times in 100; wrong ones do not."""
+    few = risk[:4000]
+    found = [smooth_calibration(_outcomes(few, seed), few) for seed in range(100)]
+    assert 0.85 <= np.mean([one.e50 <= one.e50_by_chance for one in found]) <= 1
+    assert 0.85 <= np.mean([one.e90 <= one.e90_by_chance for one in found]) <= 1
+    wrong = smooth_calibration(_outcomes(logistic.sigmoid(logit(few) - 0.5)), few)
+    assert wrong.e50 > wrong.e50_by_chance
+
+
 @pytest.mark.parametrize(
     ("y", "risk"),
     [

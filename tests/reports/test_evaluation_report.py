@@ -16,7 +16,7 @@ import pytest
 from steps.data.schema import Card, OpenQuestion
 from steps.measures import comparison, evaluation, promotion
 from steps.measures.comparison import compare
-from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part
+from steps.measures.evaluation_document import DataFacts, Evaluation, ModelFacts, Part, TermSize
 from steps.measures.point_scores import TrainingRows
 from steps.measures.scored_rows import scored_rows
 from steps.reports import checklists
@@ -256,14 +256,29 @@ def test_a_report_needs_an_evaluation():
         report.render_report([])
 
 
+def _led_nowhere(page: str) -> set[str]:
+    """Places that the checklists claim and the page does not have."""
+    return checklists.anchors() - {a["id"] for _, a in _elements(page).found if "id" in a}
+
+
 def test_every_item_of_the_checklists_leads_somewhere(page):
-    """What is claimed has a place in the report; without that place the claim would fail here."""
-    ids = {attributes["id"] for _, attributes in _elements(page).found if "id" in attributes}
+    """What is claimed has a place in the report; what only a person can answer needs a text of the card."""
+    assert not _led_nowhere(page)
     for item in (*checklists.TRIPOD_AI, *checklists.PROBAST_AI):
-        assert set(item.anchors) <= ids, item
         if item.needs:
             assert item.anchors, item
             assert item.needs in Card.__dataclass_fields__
+
+
+def test_without_its_section_a_claim_of_the_checklists_is_found_out(page):
+    """Each section is removed in turn: the claimed places that it holds are missed, and no other."""
+    sections = re.findall(r"<section.*?</section>", page, flags=re.DOTALL)
+    lost = set()
+    for section in sections:
+        claimed = set(re.findall(r'id="([^"]+)"', section)) & checklists.anchors()
+        assert _led_nowhere(page.replace(section, "")) == claimed
+        lost |= claimed
+    assert lost == checklists.anchors() - {"title"}
 
 
 def test_what_nobody_has_written_is_said(page, measured):
@@ -276,6 +291,43 @@ def test_what_nobody_has_written_is_said(page, measured):
     assert re.search(r'18a</th><td[^>]*>Funding</td><td[^>]*><a href="#declarations">', text)
     assert "Nobody paid for this." in text
     assert "Nobody paid for this." in report.render_card(funded)
+
+
+def test_a_glass_box_is_shown_by_its_terms_and_says_what_its_preference_cost(measured):
+    """The largest terms with their sizes in report and card, in place of shuffled answers."""
+    terms = (TermSize(("dose",), 0.71), TermSize(("dose", "ward"), 0.04))
+    model = replace(measured.model, family="explainable_boosting", preference="kept at a cost of +0.00012")
+    glass = replace(measured, terms=terms, importance=None, model=model)
+    page, card = report.render_report([glass]), report.render_card(glass)
+    for text in (page, card):
+        assert "kept at a cost of +0.00012" in text
+        assert "dose and ward" in text
+        assert "0.710" in text
+        assert "shuffled" not in text
+    assert 'href="terms.html"' in page
+
+
+def test_how_rows_were_divided_follows_the_schema(measured, page, card):
+    """By their values, or by the person where a column names one."""
+    by_person = replace(measured, schema=replace(measured.schema, by_person=True))
+    for text, other in (
+        (page, report.render_report([by_person])),
+        (card, report.render_card(by_person)),
+    ):
+        assert "hash of the values" in text or "hash of their values" in text
+        assert "hash of the person" in other
+        assert "of the values" not in other
+        assert "of their values" not in other
+
+
+def test_chance_is_beside_e50_and_e90(measured, page, card):
+    """They have no interval, and that is said."""
+    chance = measured.curves.smooth_calibration.e50_by_chance
+    assert chance is not None
+    for text in (page, card):
+        assert f"{100 * chance:.2f}" in text
+        assert "by chance" in text.lower()
+    assert "no interval, as chance can only add to a distance" in page
 
 
 def test_not_a_forecast_is_said_only_where_the_schema_says_so(page, card, measured):

@@ -14,6 +14,7 @@ import pytest
 
 from steps.data.schema import Expectation, Schema
 from steps.models.served_model import Binning, Term, Terms
+from steps.models.terms import size
 from steps.reports import model_terms
 from tests.made_up.clinic import clinic_schema
 from tests.models.test_terms import glass_box
@@ -28,7 +29,7 @@ def test_every_term_is_drawn_the_most_important_first(schema: Schema) -> None:
     page = model_terms.render(glass_box(), schema, name="readmission", synthetic=False)
     titles = re.findall(r"<h3>(.*?)</h3>", page)
     assert sorted(titles) == ["glucose", "stage", "ward and stage"]
-    weights = [model_terms.importance(term, 2.0) for term in glass_box().terms]
+    weights = [size(term, glass_box().calibration) for term in glass_box().terms]
     assert titles[0] == ["glucose", "stage", "ward and stage"][int(np.argmax(weights))]
     assert page.count("<svg") == 4  # three terms and the importances
     assert "Synthetic" not in page
