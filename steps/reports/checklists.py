@@ -84,45 +84,49 @@ TRIPOD_AI: tuple[Item, ...] = (
     Item("27c", "Next steps"),
 )
 
-_DEVELOPMENT, _EVALUATION = "Development (quality)", "Evaluation (risk of bias)"
+_DOMAINS = ("participants and data", "predictors", "outcome", "analysis")
+_D1, _D2, _D3, _D4 = (f"Development (quality): {domain}" for domain in _DOMAINS)
+_E1, _E2, _E3, _E4 = (f"Evaluation (risk of bias): {domain}" for domain in _DOMAINS)
 
 # By part and domain as the tool has them; its judgements (low, high, unclear) are a person's.
 PROBAST_AI: tuple[Item, ...] = (
-    Item(f"{_DEVELOPMENT}: participants and data", "Sources of data that suit the aim", ("data",), "people"),
-    Item("", "Who was taken in and left out, and that it suits the aim", ("data",), "people"),
-    Item(f"{_DEVELOPMENT}: predictors", "Defined and assessed alike for everybody", ("predictors",)),
-    Item("", "Assessed without knowledge of the outcome"),
-    Item("", "All known at the time at which the model is to be used", ("use",), "intended_use"),
-    Item(f"{_DEVELOPMENT}: outcome", "Defined and found out in a fitting way", ("outcome",), "outcome"),
-    Item("", "Found out alike for everybody, by a definition that was set before", ("outcome",), "outcome"),
-    Item("", "No predictor is part of its definition, or was known when it was found out"),
-    Item("", "A fitting time between predictors and outcome", ("outcome",), "outcome"),
-    Item(f"{_DEVELOPMENT}: analysis", "Enough people with the outcome", ("parts",)),
-    Item("", "Predictors entered fittingly: numbers not cut by the outcome", ("model",)),
-    Item("", "Everybody who was taken in is analysed, or it is said who is not", ("data", "parts"), "people"),
-    Item("", "Missing answers handled fittingly", ("missing",)),
-    Item("", "Rare outcomes handled without spoiling the risks", ("model",)),
-    Item("", "Overfitting and optimism met: choices made without the rows that judge", ("parts", "model")),
-    Item("", "Repeated people, clusters, censoring, survey weights accounted for", ("data",), "weighting"),
-    Item(f"{_EVALUATION}: participants and data", "People like those for whom the model is meant"),
+    Item(_D1, "Sources of data that suit the aim", ("data",), "people"),
+    Item(_D1, "Who was taken in and left out, and that it suits the aim", ("data",), "people"),
+    Item(_D2, "Defined and assessed alike for everybody", ("predictors",)),
+    Item(_D2, "Assessed without knowledge of the outcome"),
+    Item(_D2, "All known at the time at which the model is to be used", ("use",), "intended_use"),
+    Item(_D3, "Defined and found out in a fitting way", ("outcome",), "outcome"),
+    Item(_D3, "Found out alike for everybody, by a definition that was set before", ("outcome",), "outcome"),
+    Item(_D3, "No predictor is part of its definition, or was known when it was found out"),
+    Item(_D3, "A fitting time between predictors and outcome", ("outcome",), "outcome"),
+    Item(_D4, "Enough people with the outcome", ("parts",)),
+    Item(_D4, "Predictors entered fittingly: numbers not cut by the outcome", ("model",)),
+    Item(
+        _D4, "Everybody who was taken in is analysed, or it is said who is not", ("data", "parts"), "people"
+    ),
+    Item(_D4, "Missing answers handled fittingly", ("missing",)),
+    Item(_D4, "Rare outcomes handled without spoiling the risks", ("model",)),
+    Item(_D4, "Overfitting and optimism met: choices made without the rows that judge", ("parts", "model")),
+    Item(_D4, "Repeated people, clusters, censoring, survey weights accounted for", ("data",), "weighting"),
+    Item(_E1, "People like those for whom the model is meant"),
     Item(
         "", "Rows apart from those of development; in time or place, or by chance alone", ("parts", "limits")
     ),
-    Item(f"{_EVALUATION}: predictors", "Defined and assessed as in development", ("predictors",)),
-    Item("", "Assessed without knowledge of the outcome"),
-    Item(f"{_EVALUATION}: outcome", "Defined and found out as in development", ("outcome",)),
-    Item("", "Found out without knowledge of the predictors and of the risk"),
-    Item(f"{_EVALUATION}: analysis", "Enough people with the outcome", ("parts", "measures")),
-    Item("", "All of the test rows analysed, risks as the saved model gives them", ("made",)),
-    Item("", "Missing answers handled as in use", ("missing",)),
-    Item("", "Calibration, with a curve", ("headlines", "cells")),
-    Item("", "Discrimination", ("headlines", "measures")),
-    Item("", "Clinical utility at thresholds that somebody would use", ("benefit", "thresholds")),
-    Item("", "Uncertainty of every figure", ("measures",)),
-    Item("", "Fairness: performance between groups", ("subgroups", "fairness", "cells")),
+    Item(_E2, "Defined and assessed as in development", ("predictors",)),
+    Item(_E2, "Assessed without knowledge of the outcome"),
+    Item(_E3, "Defined and found out as in development", ("outcome",)),
+    Item(_E3, "Found out without knowledge of the predictors and of the risk"),
+    Item(_E4, "Enough people with the outcome", ("parts", "measures")),
+    Item(_E4, "All of the test rows analysed, risks as the saved model gives them", ("made",)),
+    Item(_E4, "Missing answers handled as in use", ("missing",)),
+    Item(_E4, "Calibration, with a curve", ("headlines", "cells")),
+    Item(_E4, "Discrimination", ("headlines", "measures")),
+    Item(_E4, "Clinical utility at thresholds that somebody would use", ("benefit", "thresholds")),
+    Item(_E4, "Uncertainty of every figure", ("measures",)),
+    Item(_E4, "Fairness: performance between groups", ("subgroups", "fairness", "cells")),
     Item("Applicability", "People and data fit the question at hand"),
-    Item("", "Predictors fit the question at hand"),
-    Item("", "Outcome fits the question at hand"),
+    Item("Applicability", "Predictors fit the question at hand"),
+    Item("Applicability", "Outcome fits the question at hand"),
     Item("Judgement", "Concern in each domain: low, high or unclear"),
 )
 
