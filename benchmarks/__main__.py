@@ -1,7 +1,7 @@
-"""Every benchmark, one after the other: `make bench`, or `python -m benchmarks reuse tuning` for some.
+"""Run all benchmarks, one after the other: `make bench`, or `python -m benchmarks reuse tuning` for some.
 
-What each prints goes to benchmarks/results/<name>.txt under the date, the commit and the machine. Figures
-are ratios of things measured in one run on one machine; a second of one machine says nothing of another.
+The output of each goes to benchmarks/results/<name>.txt with the date, the commit and the machine. Figures
+are ratios of measurements of one run on one machine: seconds of different machines cannot be compared.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from steps.data.release_facts import read_facts
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 RELEASE = ROOT / "build" / "release"
-# Exit code of a benchmark that measured what it should and found less than is promised: a result as well.
+# Exit code of a benchmark that completed but missed its target; its result is kept.
 MISSED = 3
 SURVEY = ROOT.parent / "shared" / "data" / "brfss2015.parquet"
 
 
-def prepared(place: Path) -> Path:
-    """The real survey where it is, else the cohort, prepared once: the folder of its three tables."""
+def prepared(cache: Path) -> Path:
+    """Prepare the real survey if it exists, else the cohort; returns the folder of its three tables."""
     from steps.data import prepared as preparation
     from steps.data import sources
     from steps.data.schema_file import load
 
     schema = load(ROOT / "data" / "brfss2015.yaml")
     data = str(SURVEY) if SURVEY.exists() else "cohort"
-    located = sources.locate(data, schema, place, ROOT)
+    located = sources.locate(data, schema, cache, ROOT)
     return preparation.store(
-        preparation.prepare(sources.chunks(located, schema), schema, located, 0.01), place
+        preparation.prepare(sources.chunks(located, schema), schema, located, 0.01), cache
     )
 
 
 def images() -> list[str]:
-    """The exported version's images and MLServer, where Docker has what `make image` builds; else nothing."""
+    """Arguments for the exported version's images and MLServer, if Docker has the images; else none."""
     try:
         facts = read_facts(RELEASE)
         stock, packed = f"{facts.name}-stock:{facts.version}", f"{facts.name}:{facts.version}"
@@ -87,7 +87,7 @@ def heading() -> str:
 
 
 def measure(name: str, arguments: Sequence[str]) -> int:
-    """Run one benchmark in a process of its own, show what it prints and keep it."""
+    """Run one benchmark in a process of its own, show its output and keep it."""
     print(f"\n== {name} {' '.join(arguments)}", flush=True)
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -105,7 +105,7 @@ def measure(name: str, arguments: Sequence[str]) -> int:
 
 
 def main() -> int:
-    """Exit code 1 if a benchmark failed or missed what it promises."""
+    """Exit code 1 if a benchmark failed or missed its target."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     possible = [name for name in BENCHMARKS if name != "survey" or SURVEY.exists()]
     parser.add_argument("names", nargs="*", default=possible, help=f"of {', '.join(BENCHMARKS)}")
@@ -113,9 +113,9 @@ def main() -> int:
     unknown = sorted(set(chosen) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         needs_data = {"tuning", "against_optuna", "splits"} & set(chosen)
-        folder = prepared(Path(place)) if needs_data else Path(place)
+        folder = prepared(Path(scratch)) if needs_data else Path(scratch)
         failed = [name for name in chosen if measure(name, BENCHMARKS[name](folder)) != 0]
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)

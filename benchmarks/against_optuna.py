@@ -3,10 +3,11 @@
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.against_optuna --folder .cache/datasets/<digest> --schema data/brfss2015.yaml
 
-Ours searches first, with its defaults; its seconds are then Optuna's timeout. Optuna's TPE tunes LightGBM by
-the log loss on the validation rows with early stopping and refits nothing: the booster of its best trial is
-scored, as its users do. Both are scored on the test rows; the interval is that of the paired difference of
-the ROC AUCs (ours minus theirs) over bootstrap replicates of those rows. Prints one JSON object.
+This project searches first, with its defaults; its seconds are then Optuna's timeout. Optuna's TPE tunes
+LightGBM by the log loss on the validation rows with early stopping; the booster of its best trial is scored
+without a refit, as is usual. Both are scored on the test rows; the interval is that of the paired difference
+of the ROC AUCs (this project's minus Optuna's) over bootstrap replicates of those rows. Prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def ours(
         rows=cross_validation.TRIAL_ROWS,
         seed=0,
     )
-    found = search(
+    outcome = search(
         objective,
         families.SPACE,
         Limits(max_evals=trials, parallelism=CORES, seed=0, patience=20),
@@ -59,14 +60,14 @@ def ours(
     parts = fitting.Parts(tables["train"], tables["validation"])
     finalists = {
         family: fitting.fit_model(family, trial.params, parts, schema, recall=0.8, seed=0)
-        for family, trial in found.best_of_each.items()
+        for family, trial in outcome.best_of_each.items()
     }
     fitted = finalists[prefer(finalists).kept]
     seconds = time.monotonic() - started
     risk = families.predict_risk(fitted.model, tables["test"][list(schema.feature_names)])
     return risk, {
         "seconds": seconds,
-        "trials": len(found.trials),
+        "trials": len(outcome.trials),
         "best": {fitted.family: dict(fitted.params)},
     }
 
@@ -109,15 +110,15 @@ def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.flo
             callbacks=[stop],
         )
         loss = float(model.best_score_["valid_0"]["binary_logloss"])
-        if not kept or loss < kept[0]:
-            kept[:] = [loss, model]
+        if not best or loss < best[0]:
+            best[:] = [loss, model]
         return loss
 
-    kept: list[Any] = []
+    best: list[Any] = []
     started = time.monotonic()
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     study.optimize(objective, timeout=seconds)
-    risk = np.asarray(kept[1].predict_proba(tables["test"][names])[:, 1])
+    risk = np.asarray(best[1].predict_proba(tables["test"][names])[:, 1])
     spent = time.monotonic() - started
     return risk, {"seconds": spent, "trials": len(study.trials), "best": study.best_params}
 

@@ -32,17 +32,17 @@ Interval = Callable[[np.ndarray, np.ndarray], tuple[float, float]]
 def recall_coverage(positives: int, truth: float, samples: int, seed: int) -> tuple[float, float]:
     """Share of samples whose interval holds the true recall: Wilson's, and bootstrap percentiles."""
     generator = np.random.default_rng(seed)
-    found = generator.binomial(positives, truth, samples)
+    hits_of_samples = generator.binomial(positives, truth, samples)
     wilson, percentiles = {}, {}
-    for hits in np.unique(found):
+    for hits in np.unique(hits_of_samples):
         estimate = intervals.wilson(int(hits), positives)
         wilson[hits] = estimate.low <= truth <= estimate.high
         drawn = generator.binomial(positives, hits / positives, 2000) / positives
         low, high = np.quantile(drawn, (0.025, 0.975))
         percentiles[hits] = low <= truth <= high
     return (
-        float(np.mean([wilson[hits] for hits in found])),
-        float(np.mean([percentiles[hits] for hits in found])),
+        float(np.mean([wilson[hits] for hits in hits_of_samples])),
+        float(np.mean([percentiles[hits] for hits in hits_of_samples])),
     )
 
 
@@ -56,23 +56,23 @@ def area_coverage(
     generator = np.random.default_rng(seed)
     shift = np.sqrt(2) * NormalDist().inv_cdf(truth)
     y = (np.arange(PEOPLE) < positives).astype(np.int8)
-    held = np.zeros(2)
+    covered = np.zeros(2)
     for sample in range(samples):
         score = generator.normal(size=PEOPLE) + shift * y
-        own = placements(y, score)
-        estimate = intervals.logit_delong(own.roc_auc, own.standard_error, positives)
-        held[0] += estimate.low <= truth <= estimate.high
+        delong = placements(y, score)
+        estimate = intervals.logit_delong(delong.roc_auc, delong.standard_error, positives)
+        covered[0] += estimate.low <= truth <= estimate.high
         if sample % 10:
             continue
         ranking = metrics.rank(y, score)
         weights = np.concatenate(list(metrics.bootstrap_weights(PEOPLE, replicates, seed + sample)))
         low, high = metrics.interval(metrics.roc_auc_of_counts(metrics.count(ranking, weights)))
-        held[1] += low <= truth <= high
-    return float(held[0] / samples), float(held[1] / len(range(0, samples, 10)))
+        covered[1] += low <= truth <= high
+    return float(covered[0] / samples), float(covered[1] / len(range(0, samples, 10)))
 
 
 def main() -> int:
-    """A line for each number of people with the outcome; last whether the promise holds."""
+    """Print a line for each number of people with the outcome, and last the smallest mean coverage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--replicates", type=int, default=200)

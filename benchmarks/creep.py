@@ -1,11 +1,11 @@
-"""Can champions creep downhill, one small loss after another? A thousand years of weekly attempts.
+"""Can champions get worse by one small loss after another? A thousand years of weekly attempts.
 
     python -m benchmarks.creep [--data SURVEY.parquet] [--histories 1000]
 
-The decision is the real one, `steps.measures.promotion.judge`; what it is given is drawn. With the survey at
-hand, 21 models are fitted first (four families of settings, each on its own half of the training rows) and 20
-of them compared with the first on its test rows: that gives the covariance of the changes of ROC AUC, log
-loss and net benefit, and how log loss and net benefit follow ROC AUC. It is kept in
+The decision is the real one, `steps.measures.promotion.judge`; its figures are drawn at random. If the survey
+is available, 21 models are fitted first (four families of settings, each on its own half of the training
+rows), and 20 of them are compared with the first on its test rows. This gives the covariance of the changes
+of ROC AUC, log loss and net benefit, and how log loss and net benefit follow ROC AUC. It is kept in
 `results/creep_noise.json` and scaled to other numbers of rows. Prints a line for each kind of challenger and
 number of test rows.
 """
@@ -48,7 +48,7 @@ _THRESHOLD = 0.14
 
 @dataclass(frozen=True)
 class Noise:
-    """What 20 real comparisons on `rows` test rows say of chance.
+    """Random variation of figures and of their changes, from 20 real comparisons on `rows` test rows.
 
     `covariance` (3, 3): of the changes of ROC AUC, log loss and net benefit. `log_loss_of_area` and
     `benefit_of_area`: how much they change when ROC AUC rises by 1. `errors`: standard errors of ROC AUC,
@@ -70,7 +70,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Truth:
-    """A model's true figures less those of the first champion."""
+    """A model's true figures minus those of the first champion."""
 
     area: float
     log_loss: float
@@ -161,7 +161,7 @@ def _covariance(y: Floats, new: Floats, old: Floats) -> Floats:
 
 
 def challengers(noise: Noise, limits: Gates) -> dict[str, Challenger]:
-    """The kinds of challengers: what each attempt's candidate truly is, given champion and anchor."""
+    """The kinds of challengers: the true figures of each attempt's candidate, given champion and anchor."""
     margin, loss_margin = limits.roc_auc_margin, limits.log_loss_margin * noise.log_loss
 
     def moved(area: float) -> Truth:
@@ -201,7 +201,7 @@ def challengers(noise: Noise, limits: Gates) -> dict[str, Challenger]:
 
 
 class Year:
-    """Attempts on ever new test rows; every model's luck is drawn anew with each."""
+    """Attempts on new test rows each time; the random error of every model is drawn anew for each."""
 
     def __init__(self, noise: Noise, rows: int, limits: Gates, chance: np.random.Generator) -> None:
         self.noise, self.limits, self.chance = noise, limits, chance
@@ -216,12 +216,12 @@ class Year:
     def attempt(self, k: int, candidate: Truth, champion: Truth, anchor: Truth) -> tuple[str, bool]:
         """The verdict on a candidate, and whether the anchor moves to it."""
         models = {id(champion): self._draw(), id(anchor): self._draw()}
-        own = self._draw()
+        luck = self._draw()
         figures = self._figures(candidate)
         judged = judge(
             figures,
-            Against("the champion", self._change(candidate, own, champion, models[id(champion)])),
-            Against("the anchor", self._change(candidate, own, anchor, models[id(anchor)])),
+            Against("the champion", self._change(candidate, luck, champion, models[id(champion)])),
+            Against("the anchor", self._change(candidate, luck, anchor, models[id(anchor)])),
             self.limits,
             k,
         )
@@ -252,16 +252,16 @@ class Year:
             groups,
         )
 
-    def _change(self, candidate: Truth, luck: Floats, other: Truth, other_luck: Floats) -> Change:
-        drawn = luck - other_luck
+    def _change(self, candidate: Truth, luck: Floats, rival: Truth, rival_luck: Floats) -> Change:
+        drawn = luck - rival_luck
         normal = self.chance.standard_normal((2, len(self.noise.groups))) * math.sqrt(self.scale)
         return Change(
             self.events,
             self.rows - self.events,
-            self.noise.log_loss + other.log_loss,
-            Estimate(candidate.area - other.area + drawn[0], self.errors[0]),
-            Estimate(candidate.log_loss - other.log_loss + drawn[1], self.errors[1]),
-            Estimate(candidate.benefit - other.benefit + drawn[2], self.errors[2]),
+            self.noise.log_loss + rival.log_loss,
+            Estimate(candidate.area - rival.area + drawn[0], self.errors[0]),
+            Estimate(candidate.log_loss - rival.log_loss + drawn[1], self.errors[1]),
+            Estimate(candidate.benefit - rival.benefit + drawn[2], self.errors[2]),
             {
                 name: GroupChange(
                     Estimate(first * errors[1], errors[1] * math.sqrt(self.scale)),
@@ -273,16 +273,16 @@ class Year:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Of many histories: the share that ends beyond a margin of the anchor, and the verdicts of attempts."""
+class Outcome:
+    """Share of histories that end beyond a margin of the anchor, and shares of the attempts' verdicts."""
 
     crept: float
     promoted: float
     undecided: float
 
 
-def play(noise: Noise, rows: int, draw: Challenger, limits: Gates, histories: int) -> Told:
-    """A year of attempts, many times over."""
+def play(noise: Noise, rows: int, draw: Challenger, limits: Gates, histories: int) -> Outcome:
+    """Simulate a year of attempts many times."""
     chance = np.random.default_rng(17)
     year = Year(noise, rows, limits, chance)
     crept, verdicts = 0, {"promoted": 0, "undecided": 0, "refused": 0}
@@ -300,18 +300,18 @@ def play(noise: Noise, rows: int, draw: Challenger, limits: Gates, histories: in
             or champion.log_loss > anchor.log_loss + limits.log_loss_margin * noise.log_loss + 1e-12
         )
     attempts = histories * ATTEMPTS
-    return Told(crept / histories, verdicts["promoted"] / attempts, verdicts["undecided"] / attempts)
+    return Outcome(crept / histories, verdicts["promoted"] / attempts, verdicts["undecided"] / attempts)
 
 
 def first_attempts(noise: Noise, rows: int, gain: float, limits: Gates, tries: int) -> float:
-    """Share of first attempts with a candidate that is better by `gain` that are promoted."""
+    """Share of promotions among first attempts with a candidate that is better by `gain`."""
     year = Year(noise, rows, limits, np.random.default_rng(18))
     better = Truth(gain, noise.log_loss_of_area * gain, noise.benefit_of_area * gain)
     return float(np.mean([year.attempt(1, better, START, START)[0] == "promoted" for _ in range(tries)]))
 
 
 def main() -> int:
-    """Exit code 3 where more histories creep, or fewer better challengers pass, than is wanted."""
+    """Exit code 3 if too many histories get worse, or too few better challengers are promoted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.creep", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=SURVEY)
     parser.add_argument("--histories", type=int, default=1000)
@@ -335,10 +335,11 @@ def main() -> int:
     print(f"{'challengers':42}{'test rows':>10}{'beyond':>9}{'promoted':>10}{'undecided':>11}")
     for name, draw in challengers(noise, limits).items():
         for rows in ROWS:
-            told = play(noise, rows, draw, limits, chosen.histories)
-            missed |= told.crept > MOST_CREEP
+            outcome = play(noise, rows, draw, limits, chosen.histories)
+            missed |= outcome.crept > MOST_CREEP
             print(
-                f"{name:42}{rows:10,}{told.crept:9.3f}{told.promoted:10.3f}{told.undecided:11.3f}", flush=True
+                f"{name:42}{rows:10,}{outcome.crept:9.3f}{outcome.promoted:10.3f}{outcome.undecided:11.3f}",
+                flush=True,
             )
     print(f"\n{'first attempt':42}{'test rows':>10}{'promoted':>19}")
     for gain in (0.0, GAIN):

@@ -1,7 +1,7 @@
-"""Keep the tables of `data/README.md` true: `python -m benchmarks.data_card [SURVEY]`.
+"""Update the tables of `data/README.md`: `python -m benchmarks.data_card [SURVEY]`.
 
-Writes the table of columns from the schema and, where the survey is given, the tables of how faithful the
-cohort is to it.
+Writes the table of columns from the schema and, if the survey is given, the tables that compare the cohort
+with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Fidelity:
 
 
 def compare(cohort: pd.DataFrame, survey: pd.DataFrame) -> Fidelity:
-    """How far the cohort is from the survey, column by column and pair by pair."""
+    """Compare the cohort with the survey, column by column and pair by pair."""
     names = list(survey.columns)
     marginals = {
         name: survey[name]
@@ -89,7 +89,7 @@ def _values(column: Column) -> str:
 
 
 def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) -> str:
-    """Markdown: the three promises with what was measured, then column by column."""
+    """Markdown: the limits with the measured differences, then column by column."""
     from steps.data.split import PARTS, assign
 
     fidelity = compare(cohort, survey)
@@ -97,8 +97,8 @@ def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) 
     pairs = fidelity.rank_differences
     part = assign(survey, schema)
     test = survey[part == PARTS.index("test")]
-    alone = risk_ranking(cohort, survey, schema)
-    same = risk_ranking(cohort, test, schema)
+    on_all_rows = risk_ranking(cohort, survey, schema)
+    on_test_rows = risk_ranking(cohort, test, schema)
     train = survey[part == PARTS.index("train")]
     real = risk_ranking(train, test, schema)
     of_target = (fidelity.survey_ranks[target] - fidelity.cohort_ranks[target]).abs()
@@ -114,12 +114,12 @@ def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) 
         "rank correlation with the target, largest difference": (RANK_LIMIT, f"{of_target.max():.4f}"),
         "ROC AUC on all of the survey of a model that has seen only the cohort": (
             f"at least {ROC_AUC_LIMIT}",
-            f"{alone[0]:.4f}",
+            f"{on_all_rows[0]:.4f}",
         ),
     }
-    trained = {"the cohort": (len(cohort), same), "the survey's training rows": (len(train), real)}
+    trained = {"the cohort": (len(cohort), on_test_rows), "the survey's training rows": (len(train), real)}
     lines = ["| what | limit | measured |", "|---|---|---|"]
-    lines += [f"| {what} | {limit} | {measured} |" for what, (limit, measured) in rows.items()]
+    lines += [f"| {title} | {limit} | {measured} |" for title, (limit, measured) in rows.items()]
     lines += [
         "",
         "Histogram gradient boosting with this project's default parameters, on the survey's test rows:",
@@ -127,7 +127,7 @@ def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) 
         "| trained on | rows | ROC AUC | average precision |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {what} | {n:,} | {auc:.4f} | {ap:.4f} |" for what, (n, (auc, ap)) in trained.items()]
+    lines += [f"| {title} | {n:,} | {auc:.4f} | {ap:.4f} |" for title, (n, (auc, ap)) in trained.items()]
     lines += [
         "",
         "| column | largest difference of a share | mean | cohort's | correlation with target | cohort's |",
@@ -135,9 +135,9 @@ def fidelity_tables(cohort: pd.DataFrame, survey: pd.DataFrame, schema: Schema) 
     ]
     for name in survey.columns:
         ranks = (fidelity.survey_ranks.loc[name, target], fidelity.cohort_ranks.loc[name, target])
-        shown = " | ".join("" if name == target else f"{rank:+.3f}" for rank in ranks)
+        correlations = " | ".join("" if name == target else f"{rank:+.3f}" for rank in ranks)
         means = f"{survey[name].mean():.3f} | {cohort[name].mean():.3f}"
-        lines.append(f"| `{name}` | {fidelity.marginals[name]:.4f} | {means} | {shown} |")
+        lines.append(f"| `{name}` | {fidelity.marginals[name]:.4f} | {means} | {correlations} |")
     return "\n".join(lines)
 
 
@@ -150,11 +150,11 @@ def section(card: str, name: str) -> str:
 
 
 def with_section(card: str, name: str, text: str) -> str:
-    """The card with another text between the marks of a section."""
+    """The card with the text between the marks of a section replaced."""
     section(card, name)
     start, end = _marks(name)
-    before, rest = card.split(start)
-    return f"{before}{start}\n{text}\n{end}{rest.split(end)[1]}"
+    before, after = card.split(start)
+    return f"{before}{start}\n{text}\n{end}{after.split(end)[1]}"
 
 
 def _marks(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The glass box against the other families, fitted alike, and what a missing answer does to each of them.
+"""The glass box against the other families, fitted alike, and the effect of missing answers on each.
 
     python -m benchmarks.glass_box --folder .cache/datasets/<digest> --schema data/brfss2015.yaml
 
@@ -33,7 +33,7 @@ from steps.models.families import FAMILIES, GLASS_BOX, Family, Model
 
 
 def figures(y: NDArray[np.int8], risk: NDArray[np.float64]) -> dict[str, float]:
-    """What is measured of risks."""
+    """The figures of predicted risks."""
     return {
         "roc_auc": metrics.roc_auc(y, risk),
         "average_precision": metrics.average_precision(y, risk),
@@ -55,11 +55,11 @@ def without(model: Model, test: pd.DataFrame, names: Sequence[str], schema: Sche
 
 
 def difference(
-    y: NDArray[np.int8], ours: NDArray[np.float64], theirs: NDArray[np.float64]
+    y: NDArray[np.int8], risk: NDArray[np.float64], other_risk: NDArray[np.float64]
 ) -> dict[str, float]:
     """Paired difference of the ROC AUCs (ours minus theirs) with its 95 % interval."""
-    first, second = delong.placements(y, ours), delong.placements(y, theirs)
-    mean = metrics.roc_auc(y, ours) - metrics.roc_auc(y, theirs)
+    first, second = delong.placements(y, risk), delong.placements(y, other_risk)
+    mean = metrics.roc_auc(y, risk) - metrics.roc_auc(y, other_risk)
     error = 1.96 * delong.difference_error(first, second)
     return {"difference": mean, "low": mean - error, "high": mean + error}
 
@@ -72,7 +72,7 @@ def plain(family: Family, train: pd.DataFrame, schema: Schema) -> Model:
 
 
 def main() -> int:
-    """Exit code 1 where a family is fitted that takes a missing answer for a risk that is 10 % off."""
+    """Exit code 1 if a missing answer makes the risks of a family 10 % wrong on average."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="a prepared data set")
     parser.add_argument("--schema", type=Path, default=Path("data/brfss2015.yaml"))
@@ -105,16 +105,16 @@ def main() -> int:
             "complete": figures(y, risks[family]),
             "missing": missing,
             "observed_expected_range": [
-                min(one["observed_expected"] for one in missing.values()),
-                max(one["observed_expected"] for one in missing.values()),
+                min(without_answer["observed_expected"] for without_answer in missing.values()),
+                max(without_answer["observed_expected"] for without_answer in missing.values()),
             ],
         }
         if values.plain:
-            bare = families.predict_risk(
+            plain_risk = families.predict_risk(
                 plain(family, tables["train"], schema), test[list(schema.feature_names)]
             )
-            result[family]["plain"] = figures(y, bare)
-            result[family]["hidden_minus_plain"] = difference(y, risks[family], bare)
+            result[family]["plain"] = figures(y, plain_risk)
+            result[family]["hidden_minus_plain"] = difference(y, risks[family], plain_risk)
         print(f"{family}: done", file=sys.stderr, flush=True)
     for family in risks:
         if family != GLASS_BOX and GLASS_BOX in risks:
@@ -125,7 +125,7 @@ def main() -> int:
             {"rows": {p: len(t) for p, t in tables.items()}, "megabytes": megabytes, **result}, indent=1
         )
     )
-    ranges = [one["observed_expected_range"] for one in result.values()]
+    ranges = [of_family["observed_expected_range"] for of_family in result.values()]
     return int(any(low < 0.9 or high > 1.1 for low, high in ranges))
 
 

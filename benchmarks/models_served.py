@@ -29,7 +29,7 @@ MISSED = 3
 
 
 def main() -> int:
-    """Exit code 3 where the interval of a ratio does not reach `--least`."""
+    """Exit code 3 if the interval of a ratio does not reach `--least`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,9 +61,9 @@ def start(
     models: dict[str, list[serving.Target]],
     running: contextlib.ExitStack,
 ) -> list[serving.Target]:
-    """The targets that a text names, one but for MLServer; `models` are those that run already."""
-    name, _, what = text.partition("=")
-    model, _, checkout = what.partition(">")
+    """The targets of a command-line text, several for MLServer; `models` are those that run already."""
+    name, _, address = text.partition("=")
+    model, _, checkout = address.partition(">")
     if model not in models:
         models[model] = start_model(model, bodies, running)
     if model.startswith("mlserver:"):
@@ -77,7 +77,7 @@ def start(
 
 
 def start_model(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitStack) -> list[serving.Target]:
-    """A server of a model, up."""
+    """Start a server of a model and wait until it answers."""
     kind, _, where = model.rpartition(":")
     if kind == "mlserver":
         return serving.mlservers(where, bodies, running)
@@ -100,7 +100,7 @@ def start_model(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitS
 def compare(
     targets: Sequence[serving.Target], clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Rates by target, their ratios to the first one's, and what a sidecar takes of the processor, in
+    """Rates by target, their ratios to those of the first target, and a sidecar's processor time in
     microseconds a request; by number of clients."""
     result: dict[str, Any] = {}
     for count in clients:

@@ -1,4 +1,4 @@
-"""How soon one person's page is seen, and how soon an answer follows: `python -m benchmarks.person_page`.
+"""How fast one person's page is drawn, and drawn again after an answer: `python -m benchmarks.person_page`.
 
 Opens `build/release/risk.html` (`make page`) in headless Chromium, each time in a fresh context, and prints
 medians with their 5th and 95th percentiles: the first paint, the model alone, and one change of an answer
@@ -37,44 +37,44 @@ CHANGE = """() => new Promise(resolve => {
 
 
 def measure(page_file: Path, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds by what is measured."""
+    """Milliseconds of each round, by measurement."""
     from playwright.sync_api import sync_playwright
 
-    found: dict[str, list[float]] = {"first paint": [], "the model alone": [], "a change, drawn": []}
+    milliseconds: dict[str, list[float]] = {"first paint": [], "the model alone": [], "a change, drawn": []}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         for _ in range(rounds):
             context = browser.new_context()
             page = context.new_page()
             page.goto(page_file.as_uri())
-            found["first paint"].append(page.evaluate(FIRST_PAINT))
+            milliseconds["first paint"].append(page.evaluate(FIRST_PAINT))
             page.click("#example")
-            found["the model alone"].append(page.evaluate(MODEL))
-            found["a change, drawn"].append(page.evaluate(CHANGE))
+            milliseconds["the model alone"].append(page.evaluate(MODEL))
+            milliseconds["a change, drawn"].append(page.evaluate(CHANGE))
             context.close()
         browser.close()
-    return found
+    return milliseconds
 
 
 def main() -> int:
-    """Measure, print and keep."""
+    """Measure, print the table and write it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.person_page", description=__doc__)
     parser.add_argument("--page", type=Path, default=ROOT / "build" / "release" / "risk.html")
     parser.add_argument("--rounds", type=int, default=30)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    told = [
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {given.rounds} rounds;",
-        f"the page has {given.page.stat().st_size / 1000:.0f} KB",
+    lines = [
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {arguments.rounds} rounds;",
+        f"the page has {arguments.page.stat().st_size / 1000:.0f} KB",
         f"{'milliseconds':20}{'median':>8}{'5 %':>8}{'95 %':>8}",
     ]
-    for name, times in measure(given.page, given.rounds).items():
+    for name, times in measure(arguments.page, arguments.rounds).items():
         low, middle, high = np.quantile(times, [0.05, 0.5, 0.95])
-        told.append(f"{name:20}{middle:8.2f}{low:8.2f}{high:8.2f}")
-    print("\n".join(told))
-    RESULTS.write_text("\n".join(told) + "\n", encoding="utf-8")
+        lines.append(f"{name:20}{middle:8.2f}{low:8.2f}{high:8.2f}")
+    print("\n".join(lines))
+    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 

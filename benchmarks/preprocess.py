@@ -26,37 +26,37 @@ LIMITS = {250_000: (5.0, 1_500.0), 5_000_000: (120.0, 6_000.0)}
 
 def measure(data: Path, schema_path: Path, cache: Path) -> dict[str, float]:
     """Prepare one file: seconds by stage, and the peak memory of this process in MB."""
-    started = time.perf_counter()
+    started_at = time.perf_counter()
     from steps.data import prepared as preparation
     from steps.data import sources
     from steps.data.schema_file import load
 
     schema = load(schema_path)
     located = sources.locate(str(data), schema, cache, PROJECT)
-    found = time.perf_counter()
+    located_at = time.perf_counter()
     prepared = preparation.prepare(sources.chunks(located, schema), schema, located, max_rejected=0.01)
-    made = time.perf_counter()
+    prepared_at = time.perf_counter()
     preparation.store(prepared, cache)
-    stored = time.perf_counter()
+    stored_at = time.perf_counter()
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "rows": sum(len(table) for table in prepared.tables.values()),
-        "find": found - started,
-        "prepare": made - found,
-        "store": stored - made,
-        "total": stored - started,
+        "find": located_at - started_at,
+        "prepare": prepared_at - located_at,
+        "store": stored_at - prepared_at,
+        "total": stored_at - started_at,
         "peak_mb": kilobytes / 1024,
     }
 
 
 def run(*arguments: str) -> str:
-    """What a Python process of the project prints."""
+    """The output of a Python process of the project."""
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> int:
-    """Exit code 3 where a size takes longer, or more memory, than is promised."""
+    """Exit code 3 if a size takes more time or memory than its limits."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.preprocess", description=__doc__.split("\n")[0]
     )
@@ -69,7 +69,7 @@ def main() -> int:
         cache = options.measure.parent / "cache"
         print(json.dumps(measure(options.measure, options.schema, cache)))
         return 0
-    kept = True
+    within_limits = True
     print("      rows   format  find s  prepare s  store s  total s  peak MB")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
@@ -84,14 +84,15 @@ def main() -> int:
                 str(options.schema),
             )
             answer = run("benchmarks.preprocess", "--schema", str(options.schema), "--measure", str(data))
-            found = json.loads(answer)
+            measured = json.loads(answer)
         print(
-            f"{found['rows']:>10,.0f} {options.format:>8} {found['find']:>7.1f} {found['prepare']:>10.1f} "
-            f"{found['store']:>8.1f} {found['total']:>8.1f} {found['peak_mb']:>8,.0f}"
+            f"{measured['rows']:>10,.0f} {options.format:>8} {measured['find']:>7.1f} "
+            f"{measured['prepare']:>10.1f} {measured['store']:>8.1f} {measured['total']:>8.1f} "
+            f"{measured['peak_mb']:>8,.0f}"
         )
         seconds, megabytes = LIMITS.get(rows, (float("inf"), float("inf")))
-        kept = kept and found["total"] <= seconds and found["peak_mb"] <= megabytes
-    return 0 if kept else MISSED
+        within_limits = within_limits and measured["total"] <= seconds and measured["peak_mb"] <= megabytes
+    return 0 if within_limits else MISSED
 
 
 if __name__ == "__main__":

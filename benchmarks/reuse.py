@@ -1,7 +1,7 @@
-"""What a fully reused chain costs, beside an MLflow Project whose main and promote do nothing at all.
+"""The time of a fully reused chain, compared with an MLflow Project whose main and promote do nothing.
 
-The second is the bound: two processes that import MLflow and open a run. Alternating rounds, medians, one
-machine.
+The second is the lower bound: two processes that import MLflow and open a run. Alternating rounds, medians,
+one machine.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def seconds(folder: Path, *arguments: str) -> float:
 def main() -> int:
     """Print medians and their ratio, keep them in benchmarks/results/reuse.json; exit code 3 above twice."""
     rounds = 5
-    with tempfile.TemporaryDirectory() as place:
-        idle, chain = Path(place) / "idle", Path(place) / "chain"
+    with tempfile.TemporaryDirectory() as scratch:
+        idle, chain = Path(scratch) / "idle", Path(scratch) / "chain"
         idle.mkdir()
         (idle / "MLproject").write_text(IDLE_PROJECT, encoding="utf-8")
         (idle / "idle.py").write_text(IDLE_STEP, encoding="utf-8")
@@ -68,7 +68,7 @@ def main() -> int:
         for _ in range(rounds):
             times["reused chain"].append(seconds(chain, *few))
             times["idle project"].append(seconds(idle))
-    medians = {name: statistics.median(found) for name, found in times.items()}
+    medians = {name: statistics.median(rounds_of_project) for name, rounds_of_project in times.items()}
     ratio = medians["reused chain"] / medians["idle project"]
     print(f"a chain from nothing (two trials): {first:.1f} s")
     for name, median in medians.items():

@@ -42,7 +42,7 @@ STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306,
 
 @dataclass(frozen=True)
 class Cost:
-    """What one scoring took: seconds on the clock and of processor time, and MB at most."""
+    """The cost of one scoring: speed, seconds of processor time, and the largest memory in MB."""
 
     rows_per_second: float
     processor_seconds: float
@@ -60,26 +60,26 @@ def main() -> int:
     )
     arguments.add_argument("--rounds", type=int, default=5, choices=range(3, 11))
     arguments.add_argument("--worker", nargs=3, metavar=("MODEL", "DATA", "OUT"), help=argparse.SUPPRESS)
-    given = arguments.parse_args()
-    if given.worker:
-        return score_in_this_process(*map(Path, given.worker))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    chosen = arguments.parse_args()
+    if chosen.worker:
+        return score_in_this_process(*map(Path, chosen.worker))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         people = save_models(folder)
         data = folder / "rows.parquet"
-        write_rows(people, data, given.rows)
+        write_rows(people, data, chosen.rows)
         costs: dict[Family, list[Cost]] = {family: [] for family in PARAMETERS}
         bounds = []
-        for _ in range(given.rounds):
-            bounds.append(speed_in_memory(folder / TREES, people, given.rows))
-            for family, found in costs.items():
-                found.append(scored(folder / family, data))
-        missed = print_speed(given.rows, costs, statistics.median(bounds))
-        if given.many:
+        for _ in range(chosen.rounds):
+            bounds.append(speed_in_memory(folder / TREES, people, chosen.rows))
+            for family, costs_of_family in costs.items():
+                costs_of_family.append(scored(folder / family, data))
+        missed = print_speed(chosen.rows, costs, statistics.median(bounds))
+        if chosen.many:
             data.unlink()
-            write_rows(people, data, given.many)
+            write_rows(people, data, chosen.many)
             many = scored(folder / GLASS_BOX, data)
-            label = f"glass box, {given.many:,} rows: largest memory"
+            label = f"glass box, {chosen.many:,} rows: largest memory"
             print(f"{label:56}{many.megabytes:12,.0f} MB (wanted: below {WANTED_MEGABYTES})")
             print(f"{'its speed':56}{many.rows_per_second:12,.0f} rows/s")
             missed |= many.megabytes >= WANTED_MEGABYTES
@@ -87,10 +87,10 @@ def main() -> int:
 
 
 def print_speed(rows: int, costs: dict[Family, list[Cost]], bound: float) -> bool:
-    """Speeds and ratios, one a line; whether a target is missed."""
+    """Print speeds and ratios, one on each line; returns whether a target is missed."""
     medians = {}
-    for family, found in costs.items():
-        medians[family] = statistics.median(cost.rows_per_second for cost in found)
+    for family, costs_of_family in costs.items():
+        medians[family] = statistics.median(cost.rows_per_second for cost in costs_of_family)
         label = f"{family.replace('_', ' ')}, {rows:,} rows, Parquet to Parquet"
         print(f"{label:56}{medians[family]:12,.0f} rows/s")
     print(f"{'trees on an array in memory, all cores':56}{bound:12,.0f} rows/s")
@@ -99,10 +99,9 @@ def print_speed(rows: int, costs: dict[Family, list[Cost]], bound: float) -> boo
         f"{'trees, Parquet to Parquet, of that':56}{share:12.2f}   (wanted: at least {WANTED_OF_THE_ARRAY})"
     )
     pairs = list(zip(costs[GLASS_BOX], costs[TREES], strict=True))
-    clock = interval([ours.rows_per_second / theirs.rows_per_second for ours, theirs in pairs])
-    work = interval([theirs.processor_seconds / ours.processor_seconds for ours, theirs in pairs])
-    for label, found in (("on the clock", clock), ("by processor time", work)):
-        low, mean, high = found
+    clock = interval([box.rows_per_second / trees.rows_per_second for box, trees in pairs])
+    work = interval([trees.processor_seconds / box.processor_seconds for box, trees in pairs])
+    for label, (low, mean, high) in (("on the clock", clock), ("by processor time", work)):
         print(f"{f'glass box against trees, {label}':56}{mean:12.2f}   ({low:.2f} to {high:.2f})")
     print(f"{'':56}{'':12}   wanted: at least {WANTED_TIMES:g} times")
     return share < WANTED_OF_THE_ARRAY or clock[1] < WANTED_TIMES
@@ -117,7 +116,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def save_models(folder: Path) -> pd.DataFrame:
-    """The cohort's features; in `folder` one saved model of each family, fitted to them."""
+    """Fit a model of each family to the cohort and save it in `folder`; returns the cohort's features."""
     from steps.data import validation
     from steps.data.schema_file import load
     from steps.models import fitting, saved
@@ -131,7 +130,7 @@ def save_models(folder: Path) -> pd.DataFrame:
 
 
 def write_rows(people: pd.DataFrame, path: Path, count: int) -> None:
-    """A Parquet file of so many rows, the people over and over in random order, with a number each."""
+    """Write a Parquet file of `count` numbered rows, drawn from the people with replacement."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -162,17 +161,17 @@ def speed_in_memory(saved_model: Path, people: pd.DataFrame, count: int) -> floa
 
 
 def scored(saved_model: Path, data: Path) -> Cost:
-    """What a fresh process says of scoring a file."""
+    """The cost of scoring a file in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.scoring", "--worker", str(saved_model), str(data)]
-    out = data.with_name("out.parquet")
-    answer = subprocess.run([*command, str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
+    target = data.with_name("out.parquet")
+    answer = subprocess.run([*command, str(target)], cwd=ROOT, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise RuntimeError(answer.stderr)
-    out.unlink()
+    target.unlink()
     return Cost(**json.loads(answer.stdout))
 
 
-def score_in_this_process(saved_model: Path, data: Path, out: Path) -> int:
+def score_in_this_process(saved_model: Path, data: Path, target: Path) -> int:
     """Score and print the cost as JSON."""
     from steps.data import processors, sources
     from steps.data.schema_file import load
@@ -184,7 +183,7 @@ def score_in_this_process(saved_model: Path, data: Path, out: Path) -> int:
     before = time.process_time()
     done = scoring.score(
         located,
-        out,
+        target,
         lambda frame: families.predict_risk(model, frame),
         schema,
         workers=processors.available(),

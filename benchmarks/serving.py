@@ -1,16 +1,16 @@
-"""What the sidecar adds to a served model, and what it costs.
+"""The speed that the sidecar adds to a served model, and its cost.
 
     python -m benchmarks.serving --model DIR --reference FILE [--image NAME] [--packed NAME] [--mlserver]
                                  [--quick]
 
-The same container (`--image`, else `mlflow models serve` with one worker), asked directly and through the
+The same container (`--image`, else `mlflow models serve` with one worker) is asked directly and through the
 sidecar, by closed loops of 1 to 64 clients and by Poisson arrivals. `--packed` adds the image of `make image`
-with its own entrypoint, alone and behind a sidecar as `make stack` runs it; `--mlserver` MLServer, in a
+with its own entrypoint, alone and behind a sidecar as `make stack` runs it; `--mlserver` adds MLServer, in a
 container on the same base image, with each of several batch settings. Rounds alternate between all of them,
-and the table holds medians of the rounds: on a machine with few cores and other work to do, only ratios
-within a round mean something. Writes benchmarks/results/serving.json and prints the table.
+and the table holds medians of the rounds: on a machine with few cores and other work, only ratios within a
+round are meaningful. Writes benchmarks/results/serving.json and prints the table.
 
-The clients are one process of raw sockets (`load`), so that they take little of what they measure.
+The clients are one process of raw sockets (`load`), so that they use little processor time themselves.
 """
 
 import argparse
@@ -44,14 +44,14 @@ PACKED = "our image"
 PACKED_SIDECAR = "our image and sidecar"
 MLSERVER_IMAGE = "benchmark-mlserver"
 START_SECONDS = 180.0
-# What MLServer is tried with: most requests in a batch, most seconds that a batch waits.
+# Batch settings of MLServer: most requests in a batch, most seconds that a batch waits.
 MLSERVER_BATCHES = ((0, 0.0), (64, 0.002), (64, 0.005), (64, 0.01))
 # At least so many times the container's requests a second, by clients.
 TARGET_SPEEDUPS = {8: 4.0, 32: 12.0, 64: 18.0}
 
 
 class Target(NamedTuple):
-    """Something that answers predictions: where, and the requests that it understands."""
+    """A server of predictions: its address, and requests in its format."""
 
     name: str
     port: int
@@ -62,7 +62,7 @@ class Target(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; the exit code."""
+    """Measure, write the result, print the table."""
     chosen = parse(arguments)
     if chosen.command == "load":
         print(json.dumps(load(chosen)))
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Command line; `load` is what this file starts itself as its clients."""
+    """The command line; this file starts `load` itself, as its clients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="folder of an MLflow model")
     parser.add_argument("--reference", help="its reference.json")
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def load(chosen: argparse.Namespace) -> dict[str, float]:
-    """Ask for a while; rate, failures and quantiles of latency in seconds, the warm-up left out."""
+    """Send requests for a while; rate, failures and quantiles of latency in seconds, without the warm-up."""
     head = f"POST {chosen.path} HTTP/1.1\r\nHost: model\r\nContent-Type: application/json\r\nContent-Length: "
     bodies = Path(chosen.bodies).read_bytes().splitlines()
     requests = [head.encode() + b"%d\r\n\r\n" % len(body) + body for body in bodies]
@@ -152,21 +152,21 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def is_whole(received: bytes) -> bool:
-    """Whether an answer with a Content-Length has arrived."""
+def is_complete(received: bytes) -> bool:
+    """Whether an answer with a Content-Length has arrived completely."""
     head, separator, body = received.partition(b"\r\n\r\n")
     if not separator:
         return False
-    place = head.lower().find(b"content-length:")
-    return len(body) >= int(head[place + 15 :].split(b"\r\n", 1)[0])
+    header_start = head.lower().find(b"content-length:")
+    return len(body) >= int(head[header_start + 15 :].split(b"\r\n", 1)[0])
 
 
 def closed_latencies(
     port: int, requests: Sequence[bytes], clients: int, seconds: float
 ) -> tuple[list[float], int]:
-    """Each client asks again as soon as it is answered."""
+    """Each client sends its next request as soon as it has an answer."""
     selector = selectors.DefaultSelector()
-    asked: dict[socket.socket, float] = {}
+    sent_at: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}
     number = 0
     begin = time.perf_counter() + WARM_UP
@@ -174,10 +174,10 @@ def closed_latencies(
     for _ in range(clients):
         connection = connect(port)
         selector.register(connection, selectors.EVENT_READ)
-        received[connection], asked[connection] = b"", time.perf_counter()
+        received[connection], sent_at[connection] = b"", time.perf_counter()
         connection.sendall(requests[number % len(requests)])
         number += 1
-    while (now := time.perf_counter()) < begin + seconds:
+    while (moment := time.perf_counter()) < begin + seconds:
         for key, _ in selector.select(1.0):
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
@@ -185,13 +185,13 @@ def closed_latencies(
             if not part:
                 raise ConnectionError("the target closed a connection")
             answer = received[connection] = received[connection] + part
-            if not is_whole(answer):
+            if not is_complete(answer):
                 continue
-            now = time.perf_counter()
-            if now >= begin:
-                latencies.append(now - asked[connection])
+            moment = time.perf_counter()
+            if moment >= begin:
+                latencies.append(moment - sent_at[connection])
                 failures += not answer.startswith(b"HTTP/1.1 200")
-            received[connection], asked[connection] = b"", now
+            received[connection], sent_at[connection] = b"", moment
             connection.sendall(requests[number % len(requests)])
             number += 1
     for connection in received:
@@ -202,30 +202,30 @@ def closed_latencies(
 def poisson_latencies(
     port: int, requests: Sequence[bytes], rate: float, seconds: float
 ) -> tuple[list[float], int]:
-    """Requests arrive at random times, whatever was answered; latency counts from the time of arrival."""
+    """Requests arrive at random times, independent of answers; latency counts from the time of arrival."""
     selector = selectors.DefaultSelector()
     generator = random.Random(1)
     idle: list[socket.socket] = [connect(port) for _ in range(8)]
-    asked: dict[socket.socket, float] = {}
+    due_at: dict[socket.socket, float] = {}
     received: dict[socket.socket, bytes] = {}
     start = time.perf_counter()
     due, number = start + generator.expovariate(rate), 0
     latencies, failures = [], 0
-    while (now := time.perf_counter()) < start + WARM_UP + seconds:
-        while due <= now:
+    while (moment := time.perf_counter()) < start + WARM_UP + seconds:
+        while due <= moment:
             connection = idle.pop(generator.randrange(len(idle))) if idle else connect(port)
             selector.register(connection, selectors.EVENT_READ)
-            asked[connection], received[connection] = due, b""
+            due_at[connection], received[connection] = due, b""
             connection.sendall(requests[number % len(requests)])
             due, number = due + generator.expovariate(rate), number + 1
         for key, _ in selector.select(max(0.0, due - time.perf_counter())):
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             received[connection] += connection.recv(65536)
-            if not is_whole(received[connection]):
+            if not is_complete(received[connection]):
                 continue
-            if asked[connection] >= start + WARM_UP:
-                latencies.append(time.perf_counter() - asked[connection])
+            if due_at[connection] >= start + WARM_UP:
+                latencies.append(time.perf_counter() - due_at[connection])
                 failures += not received[connection].startswith(b"HTTP/1.1 200")
             selector.unregister(connection)
             idle.append(connection)
@@ -233,7 +233,7 @@ def poisson_latencies(
 
 
 def ask_for(target: Target, seconds: float, **load_options: float) -> dict[str, float]:
-    """Run the clients in a process of their own, when what earlier ones left unanswered is done."""
+    """Run the clients in a process of their own, after the requests of earlier clients are answered."""
     settle(target)
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as bodies:
         bodies.write(b"\n".join(target.bodies))
@@ -241,16 +241,16 @@ def ask_for(target: Target, seconds: float, **load_options: float) -> dict[str, 
         options = [f"--{name}={value}" for name, value in load_options.items()]
         command = [sys.executable, "-m", "benchmarks.serving", "load", f"--port={target.port}"]
         command += [f"--path={target.path}", f"--bodies={bodies.name}", f"--seconds={seconds}", *options]
-        found: dict[str, float] = json.loads(subprocess.check_output(command, cwd=PROJECT))
-    if found["failures"]:
+        measured: dict[str, float] = json.loads(subprocess.check_output(command, cwd=PROJECT))
+    if measured["failures"]:
         raise SystemExit(
-            f"{target.name}: {found['failures']:.0f} requests failed; nothing is worth measuring"
+            f"{target.name}: {measured['failures']:.0f} requests failed; nothing is worth measuring"
         )
-    return found
+    return measured
 
 
 def settle(target: Target) -> None:
-    """Wait until the target has answered one request: the container works off those of clients that left."""
+    """Wait until the target has answered one request: it still answers those of clients that left."""
     kind = {"Content-Type": "application/json"}
     url = f"http://127.0.0.1:{target.port}{target.path}"
     with urllib.request.urlopen(urllib.request.Request(url, target.bodies[0], kind), timeout=START_SECONDS):
@@ -264,37 +264,39 @@ def closed_loops(
     targets: Sequence[Target], clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Medians over the rounds by target and number of clients."""
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    by_target: dict[str, dict[str, list[dict[str, float]]]] = {}
     for number in range(rounds):
         order = targets if number % 2 == 0 else tuple(reversed(targets))
         for count in clients:
             for target in order:
                 measured = ask_for(target, seconds, clients=count)
-                found.setdefault(target.name, {}).setdefault(str(count), []).append(measured)
+                by_target.setdefault(target.name, {}).setdefault(str(count), []).append(measured)
                 say(f"round {number + 1}: {target.name}, {count} clients: {measured['rate']:.0f}/s")
     return {
         name: {count: medians(each) for count, each in by_clients.items()}
-        for name, by_clients in found.items()
+        for name, by_clients in by_target.items()
     }
 
 
 def poisson(
     targets: Sequence[Target], capacity: float, rounds: int, seconds: float
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Sidecar with and without batching under arrivals at shares of what the container can do alone."""
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    """Sidecar with and without batching, with arrivals at shares of the container's own capacity."""
+    by_target: dict[str, dict[str, list[dict[str, float]]]] = {}
     chosen = [target for target in targets if target.name in ("sidecar", "sidecar, batching off")]
     for number in range(rounds):
         for share in POISSON_SHARES:
             for target in chosen if number % 2 == 0 else reversed(chosen):
                 measured = ask_for(target, seconds * 2, poisson=capacity * share)
-                found.setdefault(target.name, {}).setdefault(f"{share:g}", []).append(measured)
-    return {name: {share: medians(each) for share, each in shares.items()} for name, shares in found.items()}
+                by_target.setdefault(target.name, {}).setdefault(f"{share:g}", []).append(measured)
+    return {
+        name: {share: medians(each) for share, each in shares.items()} for name, shares in by_target.items()
+    }
 
 
 def bound(targets: Sequence[Target], seconds: float) -> dict[str, float]:
     """At 64 clients: the share of the time that a call is under way, the sidecar's processor time a request,
-    requests and seconds a call. The first near 1 means that the container is the limit."""
+    requests and seconds a call. A share near 1 means that the container is the limit."""
     (target,) = [each for each in targets if each.name == "sidecar"]
     assert target.pid is not None
     before, spent, begun = scrape(target), processor_seconds(target.pid), time.perf_counter()
@@ -317,7 +319,7 @@ def bound(targets: Sequence[Target], seconds: float) -> dict[str, float]:
 
 
 def counting(reference_path: str) -> dict[str, float]:
-    """Microseconds that counting takes a row, for single rows and for a hundred at once, medians."""
+    """Median microseconds that counting takes for each row, for single rows and for a hundred at once."""
     from prometheus_client import CollectorRegistry
 
     from monitoring.reference import load as load_reference
@@ -328,29 +330,29 @@ def counting(reference_path: str) -> dict[str, float]:
     reference = load_reference(reference_path)
     observer = Observer(Metrics(CollectorRegistry(), reference, "1"), reference, 10**9)
     golden = reference.golden
-    found = {}
+    microseconds = {}
     for rows in (1, 100):
         content = {"columns": golden.columns, "data": (list(golden.rows) * 100)[:rows]}
         body = json.dumps({"dataframe_split": content}).encode()
         answer = json.dumps({"predictions": ([[1 - s, s] for s in golden.scores] * 100)[:rows]}).encode()
         table_ = bodies.table(body)
         assert table_ is not None
-        seen = Seen("application/json", body, True, answer, (table_,))
+        prediction = Seen("application/json", body, True, answer, (table_,))
         times = []
         for _ in range(500):
-            observer.put(seen)
+            observer.put(prediction)
             begun = time.perf_counter()
             observer.drain()
             times.append(time.perf_counter() - begun)
-        found[str(rows)] = 1e6 * statistics.median(times) / rows
-    return found
+        microseconds[str(rows)] = 1e6 * statistics.median(times) / rows
+    return microseconds
 
 
 # Targets ----------------------------------------------------------------------------------------------------
 
 
 def request_bodies(reference: dict[str, Any]) -> tuple[bytes, ...]:
-    """Single rows in split form, made of the reference's golden rows, each with other values mixed in."""
+    """Single rows in split form, each with values drawn from the columns of the reference's golden rows."""
     golden, mixed = reference["golden"], random.Random(5)
     columns = list(zip(*golden["rows"], strict=True))
     rows = [[mixed.choice(column) for column in columns] for _ in range(256)]
@@ -363,8 +365,8 @@ def request_bodies(reference: dict[str, Any]) -> tuple[bytes, ...]:
 def start_targets(
     chosen: argparse.Namespace, bodies: tuple[bytes, ...], running: contextlib.ExitStack
 ) -> tuple[Target, ...]:
-    """The container, the sidecar before it with and without batching, a container with all workers, and what
-    else was asked for."""
+    """The container, the sidecar before it with and without batching, a container with all workers, and the
+    chosen further targets."""
     container, many = free_port(), free_port()
     running.enter_context(container_process(chosen, container, workers=1))
     targets = [Target("container", container, "/invocations", bodies)]
@@ -391,7 +393,7 @@ def sidecar(
     options: Mapping[str, str] = MappingProxyType({}),
     checkout: Path = PROJECT,
 ) -> Target:
-    """A sidecar of its own before a port, of any edition: it was called an exporter."""
+    """Start a sidecar before a port, of any version of the project: an older one calls it exporter."""
     port, metrics_port = free_port(), free_port()
     settings = {
         "UPSTREAM": f"http://127.0.0.1:{upstream}",
@@ -480,7 +482,7 @@ def mlservers(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitSta
         stdout=subprocess.DEVNULL,
     )
     requests = tuple(v2_body(json.loads(body)["dataframe_split"]) for body in bodies)
-    found = []
+    targets = []
     for most, wait in MLSERVER_BATCHES:
         folder, port = Path(running.enter_context(tempfile.TemporaryDirectory())), free_port()
         shutil.copytree(model, folder / "files")
@@ -497,12 +499,12 @@ def mlservers(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitSta
         running.enter_context(image_process(MLSERVER_IMAGE, port, mounted))
         wait_for(f"http://127.0.0.1:{port}/v2/models/risk/ready")
         name = f"MLServer, {most} requests, {wait * 1000:g} ms" if most else "MLServer, no batches"
-        found.append(Target(name, port, "/v2/models/risk/infer", requests))
-    return found
+        targets.append(Target(name, port, "/v2/models/risk/infer", requests))
+    return targets
 
 
 def add_outputs(folder: Path) -> None:
-    """Say in a model's signature what it answers, which MLServer's runtime cannot do without."""
+    """Add the outputs to a model's signature, which MLServer's runtime needs."""
     import numpy as np
     from mlflow.models import ModelSignature, get_model_info, set_signature
     from mlflow.types import Schema, TensorSpec
@@ -514,7 +516,7 @@ def add_outputs(folder: Path) -> None:
 
 
 def v2_body(split: dict[str, Any]) -> bytes:
-    """One row as the V2 inference protocol has it: an input for each column."""
+    """One row in the V2 inference protocol: an input for each column."""
     (row,) = split["data"]
     inputs = [
         {
@@ -533,7 +535,7 @@ def v2_body(split: dict[str, Any]) -> bytes:
 
 
 def table(document: dict[str, Any]) -> str:
-    """What was measured, with the ratios that matter, as Markdown."""
+    """The measurements and their ratios, as Markdown."""
     closed = document["closed"]
     lines = ["| | " + " | ".join(f"{count} clients" for count in CLIENTS) + " |"]
     lines.append("|---" * (len(CLIENTS) + 1) + "|")
@@ -545,8 +547,8 @@ def table(document: dict[str, Any]) -> str:
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
 
-    def ratio(count: int, what: str) -> float:
-        return float(closed["sidecar"][str(count)][what] / closed["container"][str(count)][what])
+    def ratio(count: int, figure: str) -> float:
+        return float(closed["sidecar"][str(count)][figure] / closed["container"][str(count)][figure])
 
     lines += ["", f"p50 at 1 client: {ratio(1, 'p50'):.2f} times the container's (at most 1.15)"]
     for count, least in TARGET_SPEEDUPS.items():
@@ -556,10 +558,13 @@ def table(document: dict[str, Any]) -> str:
     worst = max(ratio(count, "p99") for count in CLIENTS[1:])
     lines.append(f"p99 from 2 clients on: at most {worst:.2f} times the container's (at most 1.1)")
     for share in POISSON_SHARES:
-        on, off = (document["poisson"][name][f"{share:g}"] for name in ("sidecar", "sidecar, batching off"))
+        batched, single = (
+            document["poisson"][name][f"{share:g}"] for name in ("sidecar", "sidecar, batching off")
+        )
         lines.append(
-            f"Poisson arrivals at {share:.0%} of the container's rate: p50 {on['p50'] / off['p50']:.2f}, mean"
-            f" {on['mean'] / off['mean']:.2f} times batching off (at most 1.05)"
+            f"Poisson arrivals at {share:.0%} of the container's rate: p50"
+            f" {batched['p50'] / single['p50']:.2f}, mean {batched['mean'] / single['mean']:.2f} times"
+            " batching off (at most 1.05)"
         )
     if PACKED in closed:
         times = [
@@ -569,13 +574,16 @@ def table(document: dict[str, Any]) -> str:
             f"requests a second of our image, 1 and 8 clients: {times[0]:.2f} and {times[1]:.2f} times"
         )
     counts = ", ".join(map(str, CLIENTS))
-    for ours in ("sidecar", PACKED_SIDECAR):
-        for name in closed if ours in closed else ():
+    for sidecar_name in ("sidecar", PACKED_SIDECAR):
+        for name in closed if sidecar_name in closed else ():
             if name.startswith("MLServer"):
                 times = ", ".join(
-                    f"{closed[ours][str(n)]['rate'] / closed[name][str(n)]['rate']:.2f}" for n in CLIENTS
+                    f"{closed[sidecar_name][str(n)]['rate'] / closed[name][str(n)]['rate']:.2f}"
+                    for n in CLIENTS
                 )
-                lines.append(f"requests a second of {ours} beside {name}: {times} times at {counts} clients")
+                lines.append(
+                    f"requests a second of {sidecar_name} beside {name}: {times} times at {counts} clients"
+                )
     limits = document["bound"]
     lines.append(
         f"at 64 clients a call is under way {limits['share_of_time_in_calls']:.0%} of the time,"
@@ -610,7 +618,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """An unused port of the loopback address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -633,14 +641,14 @@ def wait_for(url: str) -> None:
 
 def commit() -> str:
     """The commit that is checked out."""
-    found = subprocess.run(
+    answer = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    return found.stdout.strip() or "unknown"
+    return answer.stdout.strip() or "unknown"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine and the package versions that the figures depend on."""
     from importlib.metadata import version
 
     packages = ("mlflow", "scikit-learn", "waitress", "flask", "numpy")
@@ -654,7 +662,7 @@ def machine() -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error, the table to standard output."""
+    """Print progress to standard error; standard output has the table."""
     print(line, file=sys.stderr, flush=True)
 
 

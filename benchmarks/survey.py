@@ -1,4 +1,4 @@
-"""The whole chain on the real survey, from nothing: figures on its test rows, minutes, and memory.
+"""The whole chain on the real survey, with an empty store: figures on its test rows, minutes, and memory.
 
     python -m benchmarks.survey --data SURVEY.parquet [--project FOLDER]
 
@@ -40,7 +40,7 @@ WANTED_MINUTES, WANTED_MEGABYTES = 12, 1500
 
 @dataclass(frozen=True)
 class Cost:
-    """What a chain took: minutes, minutes of processor time, and MB of its largest process."""
+    """The cost of a chain: minutes, minutes of processor time, and MB of its largest process."""
 
     minutes: float
     processor_minutes: float
@@ -82,7 +82,7 @@ def evaluations(project: Path) -> dict[str, Any]:
 
 
 def champion_family(project: Path) -> str:
-    """The family of the registered model that is @champion, or that there is none."""
+    """The family of the registered model that is @champion, or "none"."""
     client = _client(project)
     for model in client.search_registered_models():
         if "champion" in model.aliases:
@@ -103,7 +103,7 @@ def _client(project: Path) -> Any:
 
 
 def main() -> int:
-    """Exit code 3 where a figure, the time or the memory misses what is wanted."""
+    """Exit code 3 if a figure, the time or the memory misses its target."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.survey", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=SURVEY)
     parser.add_argument("--project", type=Path, help="a new folder to run in and keep; else a temporary one")
@@ -129,8 +129,8 @@ def main() -> int:
     for name, (low, high) in WANTED.items():
         figures = [measured[role]["metrics"][name] for role in ("tuned", "baseline")]
         cells = "".join(f"{_with_interval(figure):>26}" for figure in figures)
-        wanted = f">= {low:g}" if high == 1.0 else f"{low:g} to {high:g}"
-        print(f"{name.replace('_', ' '):22}{wanted:>16}{cells}")
+        target = f">= {low:g}" if high == 1.0 else f"{low:g} to {high:g}"
+        print(f"{name.replace('_', ' '):22}{target:>16}{cells}")
         missed.append(not low <= figures[0]["value"] <= high)
     print(f"{'champion':22}{GLASS_BOX[:16]:>16}{family:>26}")
     print(f"{'minutes':22}{f'<= {WANTED_MINUTES}':>16}{cost.minutes:26.1f}")

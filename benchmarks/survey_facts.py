@@ -80,20 +80,20 @@ def measure(survey: pd.DataFrame, schema: Schema) -> dict[str, Any]:
 
 def _marginal(values: pd.Series, column: Column) -> dict[str, Any]:
     """`bands` of [low, high, share], in order; `decimals` of a numeric column; share `missing`."""
-    known = values.dropna()
-    content: dict[str, Any] = {"missing": round(1 - len(known) / len(values), 6)}
+    present = values.dropna()
+    content: dict[str, Any] = {"missing": round(1 - len(present) / len(values), 6)}
     if isinstance(column, LevelledColumn):
-        counts = [int((known == code).sum()) for code in column.codes]
+        counts = [int((present == code).sum()) for code in column.codes]
         counts = [count if count >= SMALLEST_CELL else 0 for count in counts]
         table = [
             [_plain(code), _plain(code), count] for code, count in zip(column.codes, counts, strict=True)
         ]
     else:
-        numbers = known.to_numpy(dtype=np.float64)
+        numbers = present.to_numpy(dtype=np.float64)
         content["decimals"] = next(d for d in range(7) if d == 6 or np.all(np.round(numbers, d) == numbers))
         few = content["decimals"] == 0 and np.ptp(numbers) <= WHOLE_SPAN
         table = _whole_bands(numbers) if few else _fraction_bands(numbers)
-    content["bands"] = [[low, high, round(count / len(known), 6)] for low, high, count in table]
+    content["bands"] = [[low, high, round(count / len(present), 6)] for low, high, count in table]
     return content
 
 
@@ -102,8 +102,8 @@ def _plain(code: Code) -> Code:
 
 
 def _whole_bands(numbers: Floats) -> list[list[Any]]:
-    """Whole numbers with their counts. Neighbours each below SMALLEST_CELL stand as one band, and are
-    left out if they are too few even together.
+    """Whole numbers with their counts. Neighbours that are each below SMALLEST_CELL form one band, which is
+    left out if it is still below.
     """
     bands: list[list[Any]] = []
     joined = False
@@ -126,14 +126,14 @@ def _fraction_bands(numbers: Floats) -> list[list[Any]]:
 def _bands(values: pd.Series, answer: Answer) -> Bands:
     """Band of each value, shape (rows,); a missing value goes into the middle band of the people."""
     if isinstance(answer.lows[0], str):
-        found = pd.Index(answer.lows).get_indexer(values)
+        band = pd.Index(answer.lows).get_indexer(values)
     else:
         numbers = values.to_numpy(dtype=np.float64)
-        found = np.where(
+        band = np.where(
             np.isnan(numbers), -1, np.searchsorted(np.array(answer.lows, float), numbers, side="right") - 1
         )
     middle = int(np.searchsorted(answer.cuts, 0.0))
-    return np.where(found < 0, middle, found).astype(np.int16)
+    return np.where(band < 0, middle, band).astype(np.int16)
 
 
 def _ranks(codes: NDArray[Any]) -> Floats:
@@ -187,7 +187,7 @@ def _latent_correlation(left: Answer, right: Answer, rank_correlation: float) ->
 def _fit_outcome(
     schema: Schema, facts: Facts, bands: Bands, outcome: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    """One logistic model a stage: fitted on the survey, then adjusted so that rates hold in the cohort.
+    """One logistic model for each stage: fitted on the survey, then adjusted to its rates in the cohort.
 
     The survey gives the products of pairs; the effects are then moved until, among people drawn from the
     copula, the rate of the outcome in each band is the survey's: rank correlations with the target hold too.
@@ -201,10 +201,12 @@ def _fit_outcome(
     groups = [_effect_groups(answer, band) for answer, band in zip(facts.answers, bands, strict=True)]
     documents = []
     for number, (yes, no) in enumerate(_splits(schema)):
-        asked = np.isin(outcome, [codes.index(code) for code in (*yes, *no)])
-        positive = np.isin(outcome[asked], [codes.index(code) for code in yes]).astype(np.float64)
-        grouped = np.stack([group[band] for group, band in zip(groups, bands[:, asked], strict=True)])
-        scores = [answer.scores[band] for answer, band in zip(facts.answers, bands[:, asked], strict=True)]
+        is_in_stage = np.isin(outcome, [codes.index(code) for code in (*yes, *no)])
+        positive = np.isin(outcome[is_in_stage], [codes.index(code) for code in yes]).astype(np.float64)
+        grouped = np.stack([group[band] for group, band in zip(groups, bands[:, is_in_stage], strict=True)])
+        scores = [
+            answer.scores[band] for answer, band in zip(facts.answers, bands[:, is_in_stage], strict=True)
+        ]
         products = _fit_products(grouped, scores, positive) if number == 0 else []
         rates = [np.bincount(group, positive) / np.maximum(np.bincount(group), 1) for group in grouped]
         weights = possible[codes.index(yes[0])]
@@ -242,9 +244,9 @@ def _fit_outcome(
 def _splits(schema: Schema) -> list[tuple[list[Code], list[Code]]]:
     """Questions that single out one level of the target: positive or not first, then one level at a time."""
     positive = list(schema.target.positive)
-    rest = [code for code in schema.target.levels if code not in positive]
-    splits = [(positive, rest)]
-    for group in (positive, rest):
+    negative = [code for code in schema.target.levels if code not in positive]
+    splits = [(positive, negative)]
+    for group in (positive, negative):
         splits += [([group[k]], group[:k]) for k in range(len(group) - 1, 0, -1)]
     return splits
 
@@ -273,9 +275,9 @@ def _fit_products(
         if not pairs:
             return []
         weights, deviations = _logistic(groups, [scores[a] * scores[b] for a, b in pairs], positive)
-        kept = np.abs(weights / deviations) >= PRODUCT_Z
+        is_relevant = np.abs(weights / deviations) >= PRODUCT_Z
         fitted = [(a, b, float(w)) for (a, b), w in zip(pairs, weights, strict=True)]
-        pairs = [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
+        pairs = [pair for pair, keep in zip(pairs, is_relevant, strict=True) if keep]
     return fitted
 
 
@@ -313,7 +315,7 @@ def _fit_effects(
     sizes = [len(rate) for rate in rates]
     starts = np.cumsum([0, *sizes])
     people = [np.bincount(g, weights, n) for g, n in zip(groups, sizes, strict=True)]
-    wanted = np.concatenate([p * r for p, r in zip(people, rates, strict=True)])
+    target_sums = np.concatenate([p * r for p, r in zip(people, rates, strict=True)])
     beta = np.zeros(int(starts[-1]))
     for _ in range(25):
         effects = np.split(beta, starts[1:-1])
@@ -332,7 +334,7 @@ def _fit_effects(
         hessian[np.diag_indices(len(beta))] += np.concatenate(
             [np.bincount(g, spread, n) for g, n in zip(groups, sizes, strict=True)]
         )
-        step = np.linalg.solve(hessian, wanted - expected - beta)
+        step = np.linalg.solve(hessian, target_sums - expected - beta)
         beta += step
         if np.max(np.abs(step)) < 1e-6:
             break
@@ -342,7 +344,7 @@ def _fit_effects(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a survey and write its facts where the schema says."""
+    """Measure a survey and write its facts to the schema's file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.survey_facts", description=__doc__)
     parser.add_argument(
         "survey", type=Path, help="a Parquet or CSV file with the schema's columns and target"
@@ -355,8 +357,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"the schema {schema.name} names no facts file: add facts: data/<name>-facts.json"
             )
-        read = pd.read_csv if options.survey.suffix == ".csv" else pd.read_parquet
-        document = measure(read(options.survey), schema)
+        reader = pd.read_csv if options.survey.suffix == ".csv" else pd.read_parquet
+        document = measure(reader(options.survey), schema)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

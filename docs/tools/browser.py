@@ -18,7 +18,7 @@ OUT = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 LOAD_SECONDS = 90
 COLOURS = 96
-# Looks that find a page at rest, one after the other, half a second apart.
+# How many checks in succession, half a second apart, must find a page fully loaded.
 CALM_LOOKS = 4
 # True once no panel of Grafana is loading, or a page without panels is complete.
 _LOADED = """
@@ -29,10 +29,10 @@ document.readyState === 'complete' && document.body.innerText.length > 10 &&
 
 @dataclass(frozen=True)
 class Page:
-    """A page to take: file name, address, width and height in CSS pixels.
+    """A page to take a picture of: file name, address, width and height in CSS pixels.
 
-    One that `fits` is taken as high as its content is, `height` at most; `without_right` pixels at the right
-    are left out.
+    With `fits` the picture is as high as the content, `height` at most; `without_right` pixels at the right
+    are cut off.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Browser:
         self._playwright.stop()
 
     def png(self, page: Page) -> bytes:
-        """The page as a PNG, when it has loaded; UserError if it never does."""
+        """The loaded page as a PNG. Raises UserError if it does not finish loading."""
         tab = self._chromium.new_page(
             viewport={"width": page.width, "height": page.height}, extra_http_headers=self._headers
         )
@@ -82,7 +82,7 @@ class Browser:
             tab.close()
 
     def save(self, page: Page, folder: Path) -> Path:
-        """Take the page, make the picture small, and write it into a folder under the page's name."""
+        """Take a picture of the page and write it, with few colours, into a folder under the page's name."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{page.name}.png"
         file.write_bytes(small_png(self.png(page)))
@@ -99,10 +99,10 @@ def _wait(tab: Tab, url: str) -> None:
 
 
 def small_png(png: bytes) -> bytes:
-    """The same picture with few colours: pages need no more, and repositories keep every byte."""
+    """The picture with few colours, which suffice for pages and keep the repository small."""
     from PIL import Image
 
-    out = io.BytesIO()
+    buffer = io.BytesIO()
     reduced = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    reduced.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    reduced.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -35,10 +35,10 @@ MAIL_WIDTH, MAIL_HEIGHT = 680, 1200
 def grafana_pages(
     url: str, since: str, until: str, suffix: str, titles: Sequence[str] = (), chosen: str = ""
 ) -> list[Page]:
-    """Each dashboard at the desk, its top on a phone, the list of alerts, and the pages of some alert rules.
+    """Each dashboard on a wide screen, its top on a phone, the list of alerts, and pages of alert rules.
 
     `chosen` are values of the dashboards' variables as their addresses hold them, such as var-window=1h.
-    Raises UserError if there is no rule of a title.
+    Raises UserError if no rule has one of the titles.
     """
     pages = []
     for board in lint.read().dashboards.values():
@@ -50,20 +50,20 @@ def grafana_pages(
         pages.append(Page(f"{board['uid']}{suffix}", address, DESK, rows * ROW_PIXELS + HEAD_PIXELS))
         pages.append(Page(f"{board['uid']}{suffix}-phone", address, PHONE, 1400))
     pages.append(Page(f"alerts{suffix}", f"{url}/alerting/list?search=state:firing", DESK, 900))
-    known = {rule["title"]: rule["uid"] for _, rule in lint.read().rules()}
+    uid_by_title = {rule["title"]: rule["uid"] for _, rule in lint.read().rules()}
     for title in titles:
-        if title not in known:
-            raise UserError(f"there is no alert {title!r}; there are: {', '.join(sorted(known))}")
-        uid = known[title]
+        if title not in uid_by_title:
+            raise UserError(f"there is no alert {title!r}; there are: {', '.join(sorted(uid_by_title))}")
+        uid = uid_by_title[title]
         address = f"{url}/alerting/grafana/{uid}/view?tab=instances&kiosk"
         pages.append(Page(f"alert-{uid}{suffix}", address, DESK, 640))
     return pages
 
 
 def mail_page(mail: Path, folder: Path) -> Page:
-    """A mail as its reader sees it, headers above, as an HTML file in a folder; nothing is fetched for it.
+    """A mail with its headers as an HTML file in a folder; the page fetches nothing.
 
-    Raises UserError if the file is no mail with an HTML part.
+    Raises UserError if the file is not a mail with an HTML part.
     """
     message = email.message_from_bytes(mail.read_bytes(), policy=email.policy.default)
     body = message.get_body(("html",)) if isinstance(message, email.message.EmailMessage) else None
@@ -91,7 +91,7 @@ def prometheus_pages(url: str, span: str, until: str, suffix: str) -> list[Page]
 
     The graphs show a `span` such as 3d that ends `until`: "now", or milliseconds since 1970 as in Grafana.
 
-    Debian's Prometheus has its pages under /classic, and sends there whoever asks for the first one.
+    Debian's Prometheus has its pages under /classic, to which it redirects requests for the first page.
     """
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
         url = f"{url}/classic" if "/classic/" in answer.url else url
@@ -102,17 +102,17 @@ def prometheus_pages(url: str, span: str, until: str, suffix: str) -> list[Page]
         " > on (model_name, model_version) group_left () version:model_evidence:limit",
         "roc-auc": 'window:model_expected:roc_auc{window=~"6h|1d|14d"}',
     }
-    shown = {"g0.tab": "0", "g0.range_input": span}
+    parameters = {"g0.tab": "0", "g0.range_input": span}
     if until != "now":
         end = datetime.fromtimestamp(int(until) / 1000, tz=UTC)
-        shown["g0.end_input"] = f"{end:%Y-%m-%d %H:%M}"
+        parameters["g0.end_input"] = f"{end:%Y-%m-%d %H:%M}"
     return [
         Page(f"prometheus-targets{suffix}", f"{url}/targets", DESK, 700),
         Page(f"prometheus-rules{suffix}", f"{url}/rules", 1800, 1200),
         *(
             Page(
                 f"prometheus-{name}{suffix}",
-                f"{url}/graph?{urlencode({'g0.expr': expr, **shown})}",
+                f"{url}/graph?{urlencode({'g0.expr': expr, **parameters})}",
                 DESK,
                 900,
             )
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Take the pictures and name the files; 1 with one message if that cannot be done."""
+    """Take the pictures and print the names of the files; exit code 1 with one message on an error."""
     args = _parser().parse_args(argv)
     authorization = f"Basic {base64.b64encode(args.user.encode()).decode()}" if args.grafana else None
     try:
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pages(args: argparse.Namespace, scratch: Path) -> list[Page]:
-    """The pages that were asked for."""
+    """The pages that the arguments name."""
     pages: list[Page] = []
     if args.grafana:
         pages += grafana_pages(

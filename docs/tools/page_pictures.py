@@ -1,6 +1,6 @@
 """The README's pictures of MLflow's pages and of the reports, from the real store, through headless Chromium.
 
-`make pictures` after `make run`; what `-e explore` and `-e drift` found last is taken too. Each page is
+`make pictures` after `make run`; it includes the last reports of `-e explore` and `-e drift`. Each page is
 opened in a real browser at a fixed size; nothing is drawn by hand.
 """
 
@@ -57,7 +57,7 @@ def mlflow_ui(tracking_uri: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Photograph the experiment, the chain's runs, artifacts, the registered model, and the reports."""
+    """Take pictures of the experiment, the chain's runs, artifacts, the registered model, and the reports."""
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
@@ -80,9 +80,9 @@ def main() -> int:
         _take_report(browser, evaluate, "report")
         for step in ("explore", "drift"):
             finished = f"tags.step = '{step}' and status = 'FINISHED'"
-            found = client.search_runs([experiment], finished, max_results=1)
-            if found:
-                _take_report(browser, found[0], step)
+            runs = client.search_runs([experiment], finished, max_results=1)
+            if runs:
+                _take_report(browser, runs[0], step)
             else:
                 print(f"pictures: no picture of {step}: `mlflow run . -e {step}` has not run yet")
     return 0

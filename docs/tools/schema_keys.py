@@ -1,7 +1,7 @@
-"""The keys of a schema file, from the models that read it: `python -m docs.tools.schema_keys` (`--check`).
+"""Document the keys of a schema file from the models that read it: `python -m docs.tools.schema_keys`.
 
-Writes the tables between two marks of docs/data.md, and data/schema.json, by which an editor completes and
-checks a schema (`# yaml-language-server: $schema=schema.json` as its first line).
+Writes the tables between two marks of docs/data.md, and data/schema.json, with which an editor completes and
+checks a schema (`# yaml-language-server: $schema=schema.json` as its first line). `--check` only compares.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ END = "<!-- end of keys -->"
 
 
 def models(model: type[Keys] = SchemaKeys, place: str = "The file") -> list[tuple[str, type[Keys]]]:
-    """Every mapping that a schema may hold, with where it stands, the outermost first; each once."""
-    found = [(place, model)]
+    """Every mapping that a schema may hold, with its place in the file, outermost first; each once."""
+    mappings = [(place, model)]
     for name, field in model.model_fields.items():
         inner = model_of(field.annotation)
         key = field.alias or name
         where = f"`{key}`" if model is SchemaKeys else f"{place}, `{key}`"
         if inner is not None:
-            found += [pair for pair in models(inner, where) if pair[1] not in [one for _, one in found]]
-    return found
+            listed = [mapping for _, mapping in mappings]
+            mappings += [pair for pair in models(inner, where) if pair[1] not in listed]
+    return mappings
 
 
 def tables() -> str:
@@ -50,10 +51,10 @@ def tables() -> str:
 
 
 def page() -> str:
-    """docs/data.md with its tables as the models say."""
+    """docs/data.md with current tables."""
     text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{tables()}\n{END}{rest.split(END)[1]}"
+    head, after = text.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{tables()}\n{END}{after.split(END)[1]}"
 
 
 def json_schema() -> str:
@@ -62,7 +63,7 @@ def json_schema() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Write both, or say with exit code 1 which is stale."""
+    """Write both files; with --check, exit code 1 if one of them is stale."""
     parser = argparse.ArgumentParser(description="the keys of a schema file, for docs and editors")
     parser.add_argument("--check", action="store_true", help="say whether both are up to date")
     check = parser.parse_args(argv).check

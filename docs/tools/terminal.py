@@ -1,8 +1,8 @@
-"""A picture of a terminal: commands are run, and what they really print is taken through headless Chromium.
+"""A picture of a terminal: commands are run, and their real output is drawn by headless Chromium.
 
     python -m docs.tools.terminal answer 'curl -s localhost:8080/ping' 'python -m monitoring.predict --BMI 31'
 
-writes docs/pictures/answer.png. Each command is one line for bash, and a line that fails ends it all.
+writes docs/pictures/answer.png. Each command is one line for bash; a line that fails stops the program.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _STYLE = (
 )
 
 
-def printed(command: str) -> str:
-    """What a line for bash prints, from the project's folder.
+def output_of(command: str) -> str:
+    """The output of a line for bash, run in the project's folder.
 
-    Raises UserError with its end if it fails.
+    Raises UserError with the end of the output if it fails.
     """
     done = subprocess.run(
         ["bash", "-c", command],
@@ -45,16 +45,16 @@ def printed(command: str) -> str:
 
 
 def transcript(commands: Sequence[str]) -> str:
-    """An HTML page of the commands, each after a prompt, and of what they print."""
+    """An HTML page of the commands, each after a prompt, with their output."""
     parts = []
     for command in commands:
-        text = html.escape(printed(command).rstrip("\n"))
+        text = html.escape(output_of(command).rstrip("\n"))
         parts.append(f"<span style='color: #73bf69'>$</span> <b>{html.escape(command)}</b>\n{text}\n")
     return f"<!doctype html><meta charset='utf-8'><body style=\"{_STYLE}\">{'<br>'.join(parts)}</body>"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the commands and take the picture; 1 with one message if one fails."""
+    """Run the commands and take the picture; exit code 1 with one message if one fails."""
     parser = argparse.ArgumentParser(
         prog="python -m docs.tools.terminal", description="Take a picture of a terminal."
     )
