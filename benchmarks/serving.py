@@ -562,9 +562,9 @@ def table(document: dict[str, Any]) -> str:
             document["poisson"][name][f"{share:g}"] for name in ("sidecar", "sidecar, batching off")
         )
         lines.append(
-            f"Poisson arrivals at {share:.0%} of the container's rate: p50"
-            f" {batched['p50'] / single['p50']:.2f}, mean {batched['mean'] / single['mean']:.2f} times"
-            " batching off (at most 1.05)"
+            f"Poisson arrivals at {share:.0%} of the container's rate: p50 "
+            f"{batched['p50'] / single['p50']:.2f}, mean {batched['mean'] / single['mean']:.2f} times "
+            "batching off (at most 1.05)"
         )
     if PACKED in closed:
         times = [

@@ -1,8 +1,8 @@
-"""Is this new data still what the champion knows, and what is to be done if it is not?
+"""Compare new data with the champion's training data, and say what to do about the differences.
 
-The verdict (quiet, too_few, watch, mend, recalibrate or retrain), its reasons and all figures stand in
+The verdict (quiet, too_few, watch, mend, recalibrate or retrain), its reasons and all figures are in
 `drift.json`, beside MLProject and in the run, and in the run's tags; `drift.html` shows them with pictures.
-It is never reused, because that file is its result. Aggregates only: no row leaves this machine.
+The step is never reused, because that file is its result. Aggregates only: no row leaves this machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def work(step: Context[Drift]) -> Result:
-    """Compare the data with the model's reference and write down what came of it."""
+    """Compare the data with the model's reference, and write verdict and report."""
     (step.project / DRIFT).unlink(missing_ok=True)
     located = step.located
     chosen = chosen_model.choose(step, step.values.model, located.kind)
@@ -59,7 +59,7 @@ def work(step: Context[Drift]) -> Result:
 
 
 def _incoming(step: Context[Drift], located: Located, chosen: Chosen) -> drifting.Incoming:
-    """The new data, every value read on its own, the valid rows scored."""
+    """The new data: every value read on its own, and the risks of the valid rows."""
     schema = step.schema
     folder = chosen_model.fetch(step, chosen)
     chosen_model.check_columns(folder, chosen, schema.feature_names)
@@ -86,15 +86,15 @@ def _incoming(step: Context[Drift], located: Located, chosen: Chosen) -> driftin
 
 
 def _tested(step: Context[Drift], chosen: Chosen) -> Standard | None:
-    """The model's figures on the test split, where it was promoted by a version that wrote them down."""
+    """The model's figures on the test split; None where its evaluation has none."""
     if chosen.evaluate_run_id is None:
         return None
     try:
         document = step.fetch_json(chosen.evaluate_run_id, "evaluation.json")
-        found = evaluation_document.from_json(document).concordance
+        concordance = evaluation_document.from_json(document).concordance
     except UserError:
         return None
-    return None if found is None else Standard("the test split", found)
+    return None if concordance is None else Standard("the test split", concordance)
 
 
 def _training_rows(step: Context[Drift], reference: Reference) -> pd.DataFrame | None:

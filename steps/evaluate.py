@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def work(step: Context[Evaluate]) -> Result:
-    """Score the test rows, measure, draw and describe; the result is the digest of all figures."""
+    """Score the test rows, measure, and write report and card; the result is the digest of all figures."""
     data = step.upstream["preprocess"]
     fitted = step.upstream[FITTED_BY[step.values.model]]
     model = saved.load(step.fetch(fitted.run_id, "model"))
@@ -77,8 +77,8 @@ def work(step: Context[Evaluate]) -> Result:
     step.log_text("figures/roc.svg", plots.roc(measured))
     step.log_metrics(evaluation_document.scalars(measured))
     step.log_datasets({"test": (data.result_digest, len(test))})
-    shown = html.estimate(measured.metrics.roc_auc, 4)
-    summary = f"ROC AUC {shown} on {len(test):,} test rows"
+    area = html.estimate(measured.metrics.roc_auc, 4)
+    summary = f"ROC AUC {area} on {len(test):,} test rows"
     tags = {
         "synthetic": data.tags["synthetic"],
         "data_kind": data.tags["data_kind"],
@@ -88,8 +88,8 @@ def work(step: Context[Evaluate]) -> Result:
 
 
 def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[str, Any]) -> ModelFacts:
-    """What reference and run say of the fitted model."""
-    about, kept = reference["model"], step.fetch_json(fitted.run_id, "fitted.json")
+    """The facts of the fitted model, from its reference and its run."""
+    about, fitted_document = reference["model"], step.fetch_json(fitted.run_id, "fitted.json")
     trials = step.client.get_run(fitted.run_id).data.metrics.get("trials")
     search = None if trials is None else f"{trials:.0f} trials, ended by {fitted.tags['stopped_by']}"
     return ModelFacts(
@@ -101,8 +101,8 @@ def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[st
         trained_at=about["trained_at"],
         recall_target=step.values.recall if step.values.threshold_odds is None else None,
         threshold_odds=step.values.threshold_odds,
-        calibration=kept["calibration"],
-        hyperparameters=kept["hyperparameters"],
+        calibration=fitted_document["calibration"],
+        hyperparameters=fitted_document["hyperparameters"],
         search=search,
         preference=fitted.tags.get("preference"),
         synthetic=about["synthetic"],
@@ -110,7 +110,7 @@ def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[st
 
 
 def _source_note(step: Context[Evaluate], profile: Profile) -> str:
-    """What the schema says of the source whose file this is, by its checksum; empty for other data."""
+    """The schema's notes on the sources of these files, by checksum; empty for other data."""
     checksums = {file.sha256 for file in profile.files}
     return " ".join(source.note for source in step.schema.sources if source.sha256 in checksums)
 
@@ -118,7 +118,7 @@ def _source_note(step: Context[Evaluate], profile: Profile) -> str:
 def _data_facts(
     test: pd.DataFrame, reference: Mapping[str, Any], parts: tuple[Part, ...], note: str
 ) -> DataFacts:
-    """What is known of the rows that are evaluated."""
+    """The facts of the rows that are evaluated."""
     positives, about = int(test[TARGET_COLUMN].sum()), reference["data"]
     return DataFacts(len(test), positives, positives / len(test), about["kind"], about["digest"], parts, note)
 

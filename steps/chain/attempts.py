@@ -161,7 +161,7 @@ def _differences(new: Fingerprint, old: Fingerprint) -> Iterator[Kind]:
 
 
 def now() -> str:
-    """This moment, as attempts write it."""
+    """The current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -53,9 +53,8 @@ def choose(step: Context[Values], name: str, kind: str) -> Chosen:
     if (folder / "MLmodel").is_file():
         return Chosen(f"the model in {folder.name}", _content(folder), None, folder)
     raise UserError(
-        f"there is no model {name!r}: name champion, models:/<name>/<version>, runs:/<run id> or a "
-        "folder with "
-        "an MLmodel file in it"
+        f"there is no model {name!r}: name champion, models:/<name>/<version>, runs:/<run id> or a folder "
+        "with an MLmodel file in it"
     )
 
 
@@ -105,8 +104,7 @@ def check_columns(folder: Path, chosen: Chosen, names: tuple[str, ...]) -> None:
         raise UserError(
             f"{chosen.label} was trained on other columns than the schema has: it does not know "
             f"{', '.join(missing) or 'none'}, and needs {', '.join(superfluous) or 'none'} more. Name the "
-            "schema that it "
-            "was trained with (-P schema=)"
+            "schema that it was trained with (-P schema=)"
         )
 
 

@@ -174,7 +174,7 @@ class Context(Generic[V_co]):
         self.client.log_batch(self.run_id, metrics=finite)
 
     def log_datasets(self, tables: Mapping[str, tuple[str, int]]) -> None:
-        """Note which tables (name -> digest, rows) this run made or used, never where they are."""
+        """Record the tables (name -> digest, rows) that this run made or used, without their location."""
         if os.environ.get(NO_DATASETS):
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag

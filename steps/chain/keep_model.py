@@ -83,8 +83,7 @@ def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
     chosen = f"for a recall of {step.values.recall:g}" if odds is None else f"at odds of {odds:g}"
     summary = (
         f"{fitted.family.replace('_', ' ')}, calibration {fitted.calibration}, threshold "
-        f"{fitted.threshold:.4f} {chosen}; ROC AUC "
-        f"{reference.validation['roc_auc']:.4f} on validation rows"
+        f"{fitted.threshold:.4f} {chosen}; ROC AUC {reference.validation['roc_auc']:.4f} on validation rows"
     )
     tags = {
         "synthetic": data.tags["synthetic"],

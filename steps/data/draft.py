@@ -1,4 +1,4 @@
-"""A first schema for a table that has none: what its values show, and questions for what they cannot show.
+"""A first schema for a table that has none: columns described from their values, and questions for a person.
 
 Pure: a frame of text or numbers in, a document of YAML out. The draft holds the levels and wider ranges of
 the columns; it is for the person who has the table.
@@ -78,8 +78,7 @@ def draft(
         result.ask(
             "columns",
             "Each range is that of the data and a quarter more on either side, so it checks little: set "
-            "minimum and "
-            "maximum to what is possible.",
+            "minimum and maximum to what is possible.",
         )
     document = {
         "name": name,

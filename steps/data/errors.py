@@ -1,5 +1,5 @@
-"""Errors that a person caused and can mend: shown as one message, without a traceback."""
+"""Errors that a person can correct: shown as one message, without a traceback."""
 
 
 class UserError(Exception):
-    """Something the person who started the command can put right; the message names it and the remedy."""
+    """An error that the person who started the command can correct; the message says what and how."""

@@ -70,8 +70,7 @@ def _sheet(file: LocalFile) -> Iterator[Any]:
     except ImportError:
         raise SourceError(
             f"{file.name} is an Excel workbook: install its reader with `uv pip install --group {_GROUP}` "
-            f"(or "
-            "`pip install openpyxl`), or save the sheet as CSV"
+            "(or `pip install openpyxl`), or save the sheet as CSV"
         ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and extensions that the table does not need

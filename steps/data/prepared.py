@@ -1,4 +1,4 @@
-"""From checked rows to a prepared data set: three parts, what was rejected, a profile, and a digest.
+"""Make a prepared data set from raw rows: three parts, rejected rows, a profile, and a digest.
 
 A prepared data set is a function of its rows: each part is sorted by the rows' keys, so the order in which
 rows arrive, the number of files and their format change neither the digest nor a model made from them. Only
@@ -84,8 +84,7 @@ def prepare(
     if usable == 0 and broken_rows:
         raise ValidationError(
             f"no row is left to learn from: of {read_rows:,}, {broken_rows:,} break the schema "
-            f"{schema.name}:\n"
-            f"{validation.described(problems, schema)}"
+            f"{schema.name}:\n{validation.described(problems, schema)}"
         )
     if usable == 0:
         raise ValidationError(
@@ -209,8 +208,7 @@ def _require_person(valid: Sequence[pd.DataFrame], schema: Schema) -> None:
     if schema.person is not None and not all(PERSON_COLUMN in frame for frame in valid):
         raise ValidationError(
             f"the data lack the column {schema.person}, by which the schema recognises a person (its key "
-            f"person): "
-            "rows of one person would stand on both sides of the split"
+            "person): rows of one person would stand on both sides of the split"
         )
 
 
@@ -230,7 +228,7 @@ def _digest(
     return content.hexdigest()[:_DIGEST_LENGTH]
 
 
-# What stops a data set
+# Refusals
 
 
 def _refuse_too_many(

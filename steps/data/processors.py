@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy, and how its threads wait: the one place that knows."""
+"""The number of processors that this process may use, and how its threads wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+    """Let OpenMP's threads sleep while they wait, unless the environment sets another policy.
 
-    By default they spin, which on a machine that does other work as well keeps the thread that they wait for
-    from running: a fit of boosted trees on 60,000 rows took 4 s asleep and more than 150 s spinning, on 2
-    busy processors. It counts for libraries that are loaded afterwards and for processes started from here.
+    By default they spin, which on a busy machine keeps the thread that they wait for from running: a fit of
+    boosted trees on 60,000 rows took 4 s with sleeping threads and more than 150 s with spinning ones, on 2
+    busy processors. It affects libraries that are loaded afterwards and processes started from here.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -35,7 +35,7 @@ def _runnable() -> int:
 
 
 def _quota(cgroup: Path) -> float | None:
-    """Processors' worth of time that a container may use, or None without a quota (cgroup v2, then v1)."""
+    """The container's quota of processor time, in processors, or None without one (cgroup v2, then v1)."""
     try:
         quota, period = (cgroup / _CGROUP_V2).read_text(encoding="ascii").split()
     except (OSError, ValueError):

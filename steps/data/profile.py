@@ -94,14 +94,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Bin(Share):
-    """The same with the level's code or the band's limits."""
+    """Rows and share of one level or band, with the level's code or the band's limits."""
 
     bin: str
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """How one feature's values are spread."""
+    """The distribution of one feature's values."""
 
     name: str
     kind: str
@@ -129,7 +129,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Described:
-    """What a profile is made from: canonical columns, rows by part, keys of the rows, and what was set apart.
+    """The input of a profile: canonical columns, rows by part, keys of the rows, and the rows set aside.
 
     `columns`: arrays (rows,) by name, the features, target and file among them. `keys` and `places` (rows,)
     are equal for rows of equal features, and of equal features and outcome.
@@ -202,8 +202,7 @@ def _warnings(described: Described, repeats: int, schema: Schema, located: Locat
     if repeats >= _MANY_REPEATS * len(described.keys):
         warnings.append(
             f"{disclosure.in_words(repeats)} ({repeats / len(described.keys):.0%}) repeat another row "
-            f"exactly: was a file "
-            "joined to itself?"
+            "exactly: was a file joined to itself?"
         )
     if described.unlabelled:
         count = disclosure.in_words(described.unlabelled)

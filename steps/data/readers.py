@@ -1,7 +1,6 @@
-"""Rows of files as they were written: tables of text, Parquet, SAS transport files and Excel workbooks.
+"""Read the rows of files: tables of text, Parquet, SAS transport files and Excel workbooks.
 
-Files are told apart by their first bytes. Values of text stay text: what a value means is for validation to
-say.
+The kind of a file is recognised by its first bytes. Values of text stay text until validation reads them.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def header(file: LocalFile) -> list[str]:
     repeated = [str(position) for position, name in enumerate(names, start=1) if names.count(name) > 1]
     if repeated:
         raise SourceError(
-            f"the columns {', '.join(repeated[:10])}{', ...' if len(repeated) > 10 else ''} of "
-            f"{file.name} share "
-            "a name: rename or drop all but one of each (or, where its first line is a row, add a header)"
+            f"the columns {', '.join(repeated[:10])}{', ...' if len(repeated) > 10 else ''} of {file.name} "
+            "share a name: rename or drop all but one of each (or, where its first line is a row, add a "
+            "header)"
         )
     reserved = [name for name in names if name in RESERVED]
     if reserved:

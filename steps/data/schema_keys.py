@@ -123,8 +123,7 @@ def _labels(value: Any) -> dict[Code, str] | None:
     if any(isinstance(item, bool) for pair in value.items() for item in pair):
         raise WrongValueError(
             "holds a truth value: yes, no, on, off, true and false without quotes are no texts in YAML; "
-            "quote "
-            'yes, no, on and off, as in {"yes": smokes, "no": "no"}'
+            'quote yes, no, on and off, as in {"yes": smokes, "no": "no"}'
         )
     if not all(map(is_code, value)):
         return None
@@ -219,7 +218,7 @@ class Keys(BaseModel):
 
 
 class FormatKeys(Keys):
-    """How tables of text are written, where their first lines leave a doubt."""
+    """How tables of text are written, where their first lines are ambiguous."""
 
     separator: Literal[",", ";", "\t", "|"] | None = Field(
         default=None, description="What stands between two values."
@@ -262,8 +261,7 @@ class ColumnKeys(Keys):
     )
     kind: Kind = Field(
         description="`numeric`: a number within a range. `binary`: two levels. `ordinal`: levels in "
-        "ascending "
-        "order, as numbers. `nominal`: levels without an order."
+        "ascending order, as numbers. `nominal`: levels without an order."
     )
     meaning: Text = Field(description="What was asked or measured, in a few words.")
     unit: Text | None = Field(default=None, description="Its unit, such as kg/m².")
@@ -276,8 +274,7 @@ class ColumnKeys(Keys):
     levels: Labels | None = Field(
         default=None,
         description="The possible values, each with a label; all other kinds. Quote `yes`, `no`, `on` and "
-        "`off`: "
-        "YAML reads them as truth values.",
+        "`off`: YAML reads them as truth values.",
     )
     missing: Codes | None = Field(
         default=None,
@@ -290,9 +287,8 @@ class ColumnKeys(Keys):
     )
     recode: Recode | None = Field(
         default=None,
-        description="What values of a file stand for, such as `{Yes: 1, No: 0, 9: null}`; null is no "
-        "answer. What it "
-        "does not name stays as it is.",
+        description="What values of a file stand for, such as `{Yes: 1, No: 0, 9: null}`; null is no answer. "
+        "What it does not name stays as it is.",
     )
     divide_by: Number | None = Field(
         default=None, description="Numbers of files are divided by it; numeric columns only."
@@ -307,7 +303,7 @@ class ColumnKeys(Keys):
     )
     may_lack: Flag = Field(
         False,
-        description="A file may lack the whole column: its answers then count as missing, and that is said.",
+        description="A file may lack the whole column: its answers then count as missing, with a message.",
     )
     expect: Expectation | None = Field(
         default=None,
@@ -339,30 +335,27 @@ class SourceKeys(Keys):
 
     name: Text = Field(description="What it is called.")
     kind: SourceKind = Field(
-        description="`synthetic`: people who do not exist. `public`: rows that anybody may have. Only a "
-        "file with "
-        "the stated `sha256` counts as such; all else is private."
+        description="`synthetic`: people who do not exist. `public`: rows that anybody may have. Only a file "
+        "with the stated `sha256` counts as such; all else is private."
     )
-    path: Text | None = Field(
-        default=None, description="Where it lies, relative to the project; or else `url`."
-    )
+    path: Text | None = Field(default=None, description="Its path, relative to the project; or else `url`.")
     url: Text | None = Field(default=None, description="Where it can be downloaded, https:// or http://.")
     sha256: Text | None = Field(default=None, description="64 hexadecimal digits of its content, in quotes.")
     target: Text | None = Field(
-        default=None, description="The column of the outcome, where this file calls it otherwise."
+        default=None, description="The column of the outcome, if it has another name in this file."
     )
     positive: Codes | None = Field(default=None, description="The values that are positive there.")
     ignore: Texts = Field(default=(), description="Columns of the file that are known and not used.")
     format: FormatKeys | None = Field(
-        default=None, description="How this source is written, before the schema's `format`."
+        default=None, description="How this source is written; it overrides the schema's `format`."
     )
-    note: Text | None = Field(default=None, description="What a person should know of it.")
+    note: Text | None = Field(default=None, description="A note on it, shown in reports.")
 
 
 class SubgroupKeys(Keys):
     """People whose figures are shown on their own."""
 
-    column: Text = Field(description="The feature that tells who belongs to it.")
+    column: Text = Field(description="The feature that defines it.")
     name: Text | None = Field(
         default=None,
         description="What it is called. Without it, and with nothing else, each level becomes a subgroup.",
@@ -397,17 +390,21 @@ class GateKeys(Keys):
     )
     prevalence_change: Number | None = Field(
         default=None,
-        description="Odds ratio above 1 from which another share of outcomes needs a person's word.",
+        description="Odds ratio above 1 from which another share of outcomes needs a person's approval.",
     )
     average_precision_min: Number | None = Field(
-        default=None, description="Of older schemas; ignored, and said."
+        default=None, description="Key of older schemas; ignored with a warning."
     )
-    subgroup_gap_max: Number | None = Field(default=None, description="Of older schemas; ignored, and said.")
-    champion_loss_max: Number | None = Field(default=None, description="Of older schemas; ignored, and said.")
+    subgroup_gap_max: Number | None = Field(
+        default=None, description="Key of older schemas; ignored with a warning."
+    )
+    champion_loss_max: Number | None = Field(
+        default=None, description="Key of older schemas; ignored with a warning."
+    )
 
 
 class DriftKeys(Keys):
-    """From where on `drift` counts a difference; what is left out has its default."""
+    """Thresholds from which `drift` reports a difference; each has a default."""
 
     evidence: Number | None = Field(
         default=None,
@@ -441,8 +438,8 @@ class DriftKeys(Keys):
     )
     calibration_error: Number | None = Field(
         default=None,
-        description="Expected calibration error beyond that of chance; "
-        f"{_LIMITS.calibration_error:g} by default.",
+        description=f"Expected calibration error beyond that of chance; {_LIMITS.calibration_error:g} by "
+        "default.",
     )
     separability: Number | None = Field(
         default=None,
@@ -481,37 +478,37 @@ class PointScoreKeys(Keys):
     made_for: Text = Field(description="What it was made for, and how these data differ.")
     items: tuple[ItemKeys, ...] = Field(min_length=1, description="Its questions.")
     cut: Whole = Field(description="Points from which a person is flagged.")
-    cut_because: Text | None = Field(default=None, description="Why from there.")
+    cut_because: Text | None = Field(default=None, description="The reason for this cut.")
     lacks: Texts = Field(default=(), description="Items of the published form that the data do not have.")
-    differs: Texts = Field(default=(), description="Where a question of the data is another than the form's.")
+    differs: Texts = Field(default=(), description="Where a question of the data differs from the form's.")
 
 
 class CardKeys(Keys):
-    """What only a person can say of the data and of a study of them, for report and model card."""
+    """Statements about the data and the study that only a person can make, for report and model card."""
 
     people: Text | None = Field(
         default=None, description="Who is in the data, how many of how many, and where that stands."
     )
     setting: Text | None = Field(default=None, description="Where and when the data were collected.")
     outcome: Text | None = Field(default=None, description="How the outcome was found out.")
-    weighting: Text | None = Field(default=None, description="Whether people stand for others, and how.")
+    weighting: Text | None = Field(default=None, description="Whether people represent others, and how.")
     intended_use: Text | None = Field(default=None, description="Who may use the model for what.")
     inequalities: Text | None = Field(default=None, description="Whom the model may serve worse.")
     ethics: Text | None = Field(default=None, description="Approval and consent.")
     funding: Text | None = Field(default=None, description="Who paid.")
-    conflicts: Text | None = Field(default=None, description="Interests of those who made it.")
+    conflicts: Text | None = Field(default=None, description="Interests of the people who made it.")
     protocol: Text | None = Field(default=None, description="Where the plan of the study stands.")
     registration: Text | None = Field(default=None, description="Where the study is registered.")
     involvement: Text | None = Field(
         default=None, description="What patients and the public had to do with it."
     )
     cross_sectional: Flag = Field(
-        default=False, description="The outcome was there, or not, when the questions were answered."
+        default=False, description="The outcome was present, or not, when the questions were answered."
     )
 
 
 class ChangeKeys(Keys):
-    """One thing that a scenario does to the traffic: exactly one operation, mostly of one column."""
+    """One change that a scenario makes to the traffic: exactly one operation, mostly of one column."""
 
     column: Text | None = Field(default=None, description="The column that changes.")
     share: Number | None = Field(
@@ -522,14 +519,14 @@ class ChangeKeys(Keys):
     )
     add: Number | None = Field(default=None, description="Adds a number.")
     scale: Number | None = Field(default=None, description="Multiplies a number.")
-    replace: Number | None = Field(default=None, description="Puts one value in place of all.")
+    replace: Number | None = Field(default=None, description="Replaces all values by one.")
     missing: Number | None = Field(default=None, description="Share of answers that go missing.")
     garbage: Number | None = Field(default=None, description="Share of answers that become rubbish.")
     outcome_shift: Number | None = Field(
         default=None, description="Adds to everybody's log odds of the outcome."
     )
     outcome_slope: Number | None = Field(
-        default=None, description="Multiplies what the answers say of the outcome."
+        default=None, description="Multiplies the effect of the answers on the outcome."
     )
     rate: Number | None = Field(default=None, description="Multiplies the number of requests.")
 
@@ -541,7 +538,7 @@ class ChangeKeys(Keys):
 
 
 class ScenarioKeys(Keys):
-    """A way in which the world, or the data, changes: what the simulator plays."""
+    """A way in which the world, or the data, changes; the simulator plays it."""
 
     name: Text = Field(description="Small letters, digits and single hyphens.")
     title: Text = Field(description="What it is called.")
@@ -577,7 +574,7 @@ class PageKeys(Keys):
         default=None, description="Ends the sentence “About 24 of 100 people with these answers ...”."
     )
     compare: Text | None = Field(
-        default=None, description="A column with subgroups, beside which an answer is put."
+        default=None, description="A column with subgroups, with which an answer is compared."
     )
     example: Answers | None = Field(default=None, description="Made-up answers by column.")
     questions: dict[str, PageQuestionKeys] = Field(
@@ -586,10 +583,10 @@ class PageKeys(Keys):
 
 
 class OpenQuestionKeys(Keys):
-    """Something that only a person knows of a drafted schema."""
+    """A question that a drafted schema leaves to a person."""
 
     about: Text = Field(description="`target`, or the name of a column.")
-    question: Text = Field(description="What to find out. Delete the entry once the schema says it.")
+    question: Text = Field(description="The question. Delete the entry once the schema answers it.")
 
 
 class SchemaKeys(Keys):
@@ -600,12 +597,14 @@ class SchemaKeys(Keys):
         "hyphens."
     )
     title: Text = Field(description="Title of reports.")
-    disclaimer: Text | None = Field(default=None, description="What a risk is not; stands below each.")
+    disclaimer: Text | None = Field(
+        default=None, description="What a risk does not mean; shown below each risk."
+    )
     target: TargetKeys = Field(description="The outcome.")
     columns: tuple[ColumnKeys, ...] = Field(min_length=1, description="The features, in the model's order.")
     sources: tuple[SourceKeys, ...] = Field(default=(), description="Data sets with a name.")
     format: FormatKeys | None = Field(
-        default=None, description="How files of text are written, where they leave a doubt."
+        default=None, description="How files of text are written, where they are ambiguous."
     )
     person: Text | None = Field(
         default=None,
@@ -616,8 +615,7 @@ class SchemaKeys(Keys):
     survey_weight: Text | None = Field(
         default=None,
         description="A column that says how many people a row stands for, beside the features. `evaluate` "
-        "shows its "
-        "figures weighted too; nothing else uses it.",
+        "shows its figures weighted too; nothing else uses it.",
     )
     subgroups: tuple[SubgroupKeys, ...] = Field(
         default=(), description="People whose figures are shown on their own."
@@ -633,21 +631,21 @@ class SchemaKeys(Keys):
         default=(), description="Scores to compare a model with."
     )
     lacks: Texts = Field(
-        default=(), description="What fairness cannot be judged by, because it is not in the data."
+        default=(),
+        description="Attributes by which fairness cannot be judged, because they are not in the data.",
     )
     card: CardKeys | None = Field(
-        default=None, description="What only a person can say, for report and model card."
+        default=None, description="Statements that only a person can make, for report and model card."
     )
     page: PageKeys | None = Field(default=None, description="One person's page.")
-    scenarios: tuple[ScenarioKeys, ...] = Field(default=(), description="What the simulator plays.")
+    scenarios: tuple[ScenarioKeys, ...] = Field(default=(), description="Scenarios of the simulator.")
     facts: Text | None = Field(
         default=None, description="File of aggregates that the simulator draws people from."
     )
     open_questions: tuple[OpenQuestionKeys, ...] = Field(
         default=(),
-        description="What a draft could not know. The chain refuses a schema with a question about the "
-        "target; others "
-        "are warnings.",
+        description="Questions of a draft. The chain refuses a schema with a question about the "
+        "target; others are warnings.",
     )
 
 

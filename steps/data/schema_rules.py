@@ -42,7 +42,7 @@ def of_name(name: str) -> Iterator[str]:
 
 
 def unique(noun: str, names: Sequence[str]) -> Iterator[str]:
-    """Names of things of one kind."""
+    """Names of one kind, each of which must be unique."""
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"two {noun}s are called {name!r}"
 

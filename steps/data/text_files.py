@@ -108,7 +108,6 @@ def _fault(
     if "UTF8" in error:
         return (
             f"{file.name} is not UTF-8 text{where}: save it as UTF-8, or say how its letters are stored "
-            f"with the "
-            'schema\'s key format: {encoding: "cp1252"} (or latin-1)'
+            'with the schema\'s key format: {encoding: "cp1252"} (or latin-1)'
         )
     return f"{file.name} cannot be read as CSV{where}"

@@ -115,8 +115,7 @@ def _layout(lines: Sequence[str], separator: str | None, file: LocalFile) -> tup
             signs = " and ".join(_SEPARATORS[sign] for sign in fitting)
             raise SourceError(
                 f"{file.name} reads as a table with {signs} between its values: say which with the "
-                f"schema's key "
-                'format: {separator: ";"}'
+                'schema\'s key format: {separator: ";"}'
             )
         if fitting:
             return fitting[0], titles
@@ -169,8 +168,7 @@ def _decimal(rows: Sequence[Sequence[str]], detected: TextFormat, file: LocalFil
     if commas and points and detected.thousands is None:
         raise SourceError(
             f"{file.name} has numbers with a decimal comma and numbers with a decimal point: say which is "
-            f"meant "
-            'with the schema\'s key format: {decimal: ","}, or format: {thousands: "."} where points '
+            'meant with the schema\'s key format: {decimal: ","}, or format: {thousands: "."} where points '
             "group digits"
         )
     if commas:

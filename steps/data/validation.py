@@ -370,9 +370,8 @@ def check_columns(
         # Without a header these are the answers of the first person: show no name.
         raise ValidationError(
             f"none of the {len(present)} names in the first line of {file} is a column that the schema needs "
-            f"({len(needed)} of them, first {', '.join(needed[:3])}). If the file has no header, add one; "
-            f"if it "
-            "has other names, give them to the schema's columns as aliases"
+            f"({len(needed)} of them, first {', '.join(needed[:3])}). If the file has no header, add one; if "
+            "it has other names, give them to the schema's columns as aliases"
         )
     lines = [f"{file} lacks {len(missing)} of the {len(needed)} columns that the schema needs:"]
     for name in missing:
@@ -386,8 +385,7 @@ def check_columns(
         lines += [f"  + {name}" for name in extra[:30]]
         lines += [f"  ... and {len(extra) - 30} more"] if len(extra) > 30 else []
     lines.append(
-        "Rename the columns in the file, give the schema's columns these names as aliases, or describe "
-        "the file "
-        "with a schema of its own (-P schema=)."
+        "Rename the columns in the file, give the schema's columns these names as aliases, or describe the "
+        "file with a schema of its own (-P schema=)."
     )
     raise ValidationError("\n".join(lines))

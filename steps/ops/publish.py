@@ -177,8 +177,8 @@ def _release(tag: str, facts: ReleaseFacts, commit: str, folder: Path, call: Run
     files = [str(packed), *(str(folder / name) for name in [*ATTACHED, *optional])]
     kind = "synthetic people: for trying out only" if facts.synthetic else f"{facts.data_kind} data"
     notes = (
-        f"Version {facts.version} of {facts.name}, trained on {kind}. "
-        f"{facts.roc_auc_in_words} on the test split; model card and report are attached."
+        f"Version {facts.version} of {facts.name}, trained on {kind}. {facts.roc_auc_in_words} on the test "
+        "split; model card and report are attached."
     )
     try:
         call(["gh", "release", "view", tag])
