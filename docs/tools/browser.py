@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from steps.data.errors import UserError
 
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
-LOAD_SECONDS = 90
+LOAD_SECONDS = 180
 COLOURS = 96
 # How many checks in succession, half a second apart, must find a page fully loaded.
 CALM_LOOKS = 4
-# True once no panel of Grafana is loading, or a page without panels is complete.
+# True once no panel of Grafana and no part of MLflow's pages is loading, or another page is complete.
 _LOADED = """
 document.readyState === 'complete' && document.body.innerText.length > 10 &&
-!document.querySelector('[aria-label="Panel loading bar"], .preloader, [data-testid="Spinner"]')
+!document.querySelector('[aria-label="Panel loading bar"], .preloader, [data-testid="Spinner"]') &&
+!document.querySelector('[class*="skeleton"]')
 """
 
 
@@ -68,9 +71,14 @@ class Browser:
         tab = self._chromium.new_page(
             viewport={"width": page.width, "height": page.height}, extra_http_headers=self._headers
         )
+        tab.route(lambda url: not _is_of_the_same_server(url, page.url), lambda route: route.abort())
+        under_way: set[Any] = set()
+        tab.on("request", lambda request: under_way.add(request) if _is_waited_for(request.url) else None)
+        tab.on("requestfinished", lambda request: under_way.discard(request))
+        tab.on("requestfailed", lambda request: under_way.discard(request))
         try:
             tab.goto(page.url)
-            _wait(tab, page.url)
+            _wait(tab, page.url, under_way)
             height = page.height
             if page.fits:
                 content = tab.evaluate("Math.ceil(document.body.getBoundingClientRect().height)")
@@ -89,13 +97,24 @@ class Browser:
         return file
 
 
-def _wait(tab: Tab, url: str) -> None:
+def _is_of_the_same_server(url: str, page: str) -> bool:
+    """Whether a page may ask for an address: no picture depends on what lies elsewhere."""
+    return urlsplit(url)[:2] == urlsplit(page)[:2] or not url.startswith("http")
+
+
+def _is_waited_for(url: str) -> bool:
+    """Whether a page is not complete before this has come; of a worker's script no end is reported."""
+    return not url.endswith(".worker.js")
+
+
+def _wait(tab: Tab, url: str, under_way: Collection[Any]) -> None:
+    """Until the page has loaded, and waits for nothing in several looks."""
     until, calm = time.monotonic() + LOAD_SECONDS, 0
     while calm < CALM_LOOKS:
         if time.monotonic() > until:
             raise UserError(f"{url} did not finish to load in {LOAD_SECONDS} s")
         tab.wait_for_timeout(500)
-        calm = calm + 1 if tab.evaluate(_LOADED) is True else 0
+        calm = calm + 1 if not under_way and tab.evaluate(_LOADED) is True else 0
 
 
 def small_png(png: bytes) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docs.tools.browser import OUT, Browser, Page
+from steps.data.errors import UserError
 from steps.data.schema_file import load
 from steps.ops import release
 
@@ -57,7 +58,17 @@ def mlflow_ui(tracking_uri: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Take pictures of the experiment, the chain's runs, artifacts, the registered model, and the reports."""
+    """Take the pictures and name the files; 1 with one message if that cannot be done."""
+    try:
+        _take_all()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _take_all() -> None:
+    """The experiment, the chain's runs, artifacts, the registered model, and the reports."""
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
@@ -85,7 +96,6 @@ def main() -> int:
                 _take_report(browser, runs[0], step)
             else:
                 print(f"pictures: no picture of {step}: `mlflow run . -e {step}` has not run yet")
-    return 0
 
 
 def _take(browser: Browser, page: Page) -> None:

@@ -214,7 +214,11 @@ def test_no_container_can_talk_to_the_engine(stack: Stack) -> None:
 
 
 def test_the_live_tests_pass_in_this_grafana(stack: Stack) -> None:
-    """Dashboards, rules, channels and messages, as tests/monitoring/test_grafana_live.py says."""
+    """Dashboards, rules, channels and messages, as tests/monitoring/test_grafana_live.py says.
+
+    Grafana uses its templates from a minute after its start.
+    """
+    until(lambda: bool(stack.query('time() - process_start_time_seconds{job="grafana"} > 90')))
     networks = json.loads(
         docker.docker("network", "inspect", f"{stack.environment['COMPOSE_PROJECT_NAME']}_people")
     )
