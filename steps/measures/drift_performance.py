@@ -14,14 +14,13 @@ from steps.data.documents import defined
 from steps.measures import concordance, evidence, metrics, recalibration, selection
 from steps.measures.concordance import Concordance
 from steps.measures.drift_document import Decision, Expected, Figure, LabelledBin, Ranking, Realised
+from steps.measures.intervals import Z
 
 if TYPE_CHECKING:
     from monitoring.reference import Reference, Score
 
 Floats = NDArray[np.float64]
 
-# Half of the width of a 95 % interval, in standard errors.
-Z95 = 1.959963984540054
 # Fewest labels of either outcome for realised figures.
 FEWEST_OUTCOMES = 10
 
@@ -59,7 +58,7 @@ class Scored:
 
 def figure(value: float, stderr: float) -> Figure:
     """A figure with its 95 % interval of a normal distribution."""
-    return Figure(defined(value), defined(value - Z95 * stderr), defined(value + Z95 * stderr))
+    return Figure(defined(value), defined(value - Z * stderr), defined(value + Z * stderr))
 
 
 def people_error(reference: Reference) -> float:

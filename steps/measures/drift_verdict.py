@@ -34,8 +34,8 @@ from steps.measures.drift_document import (
     Shift,
     Verdict,
 )
-from steps.measures.drift_performance import Z95
 from steps.measures.drift_shifts import Yardstick
+from steps.measures.intervals import Z
 from steps.measures.selection import FEWEST_EFFECTIVE
 
 # A column is named only if shuffling it costs the classifier of old and new rows at least this much ROC AUC.
@@ -194,7 +194,7 @@ def is_off(figure: Figure, limits: tuple[float, float], realised: Realised, yard
         return False
     if min(realised.effective_positives, realised.effective_negatives) < FEWEST_EFFECTIVE:
         return False
-    stderr = (figure.high - figure.low) / (2 * Z95)
+    stderr = (figure.high - figure.low) / (2 * Z)
     return not limits[0] <= figure.value <= limits[1] and abs(figure.value - 1) > yardstick.z * stderr
 
 

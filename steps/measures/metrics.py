@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steps.measures.logistic import sigmoid
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -195,11 +197,6 @@ def logit(risk: ArrayLike) -> Floats:
     return odds
 
 
-def _sigmoid(x: Floats) -> Floats:
-    probability: Floats = 1 / (1 + np.exp(-np.clip(x, -35, 35)))
-    return probability
-
-
 @dataclass(frozen=True)
 class Calibration:
     """Logistic recalibration of a risk (Cox 1958; Van Calster et al. 2019, BMC Medicine 17:230).
@@ -232,8 +229,8 @@ def calibration(y: ArrayLike, risk: ArrayLike) -> Calibration:
     labels, odds = np.asarray(y, dtype=np.float64), logit(risk)
     offset, intercept, slope = 0.0, 0.0, 1.0
     for _ in range(50):
-        p = _sigmoid(intercept + slope * odds)
-        q = _sigmoid(offset + odds)
+        p = sigmoid(intercept + slope * odds)
+        q = sigmoid(offset + odds)
         w, error = p * (1 - p), labels - p
         h00, h01, h11 = w.sum(), (w * odds).sum(), (w * odds * odds).sum()
         u0, u1 = error.sum(), (error * odds).sum()
@@ -250,7 +247,7 @@ def calibration(y: ArrayLike, risk: ArrayLike) -> Calibration:
         steps = np.clip(steps, -2.0, 2.0)
         intercept, slope, offset = intercept + steps[0], slope + steps[1], offset + steps[2]
         if np.abs(steps).max() < 1e-10:
-            p, q = _sigmoid(intercept + slope * odds), _sigmoid(offset + odds)
+            p, q = sigmoid(intercept + slope * odds), sigmoid(offset + odds)
             w, error = p * (1 - p), labels - p
             terms = np.column_stack(
                 [error, error * odds, w, w * odds, w * odds * odds, labels - q, q * (1 - q)]

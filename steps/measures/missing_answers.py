@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steps.data.documents import defined
-from steps.measures import metrics
+from steps.measures import intervals, metrics
 from steps.measures.evaluation_document import Estimate, MissingAnswer, MissingAnswers
 from steps.measures.importance import Predict
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ROWS = 20_000
-_Z95 = 1.959963984540054
 
 
 def missing_together(schema: Schema) -> tuple[tuple[str, ...], ...]:
@@ -66,7 +65,9 @@ def measure(
         risk = np.asarray(predict(answers), dtype=np.float64)
         expected = float(risk.sum())
         ratio = float(outcomes.sum()) / expected if expected else math.nan
-        half_width = _Z95 * math.sqrt(float((risk * (1 - risk)).sum())) / expected if expected else math.nan
+        half_width = (
+            intervals.Z * math.sqrt(float((risk * (1 - risk)).sum())) / expected if expected else math.nan
+        )
         return MissingAnswer(
             columns=tuple(columns),
             roc_auc=defined(metrics.roc_auc(outcomes, risk)),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steps.measures.logistic import sigmoid
 from steps.measures.metrics import logit
 
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ def fit(y: ArrayLike, risk: ArrayLike, weights: ArrayLike | None = None) -> Reca
     design = np.column_stack([np.ones(len(log_odds)), log_odds])
     terms = np.array([0.0, 1.0])
     for _ in range(_MOST_STEPS):
-        risks = 1 / (1 + np.exp(-np.clip(design @ terms, -35, 35)))
+        risks = sigmoid(design @ terms)
         information = (design * (w * risks * (1 - risks))[:, None]).T @ design
         if not np.linalg.cond(information) < 1e12:
             return UNDEFINED
