@@ -1,16 +1,16 @@
-"""What people read: HTML reports, plots, model card, one person's page, job summaries.
+"""Output for people: HTML reports, plots, model card, one person's page, job summaries.
 
 checklists    two checklists at the end of a report
 drift         the report of a drift comparison
-evaluation    the report for a reader and the card of a model, rendered from evaluations alone
-exploration   the report of an exploration: one HTML file that loads nothing from anywhere, answers first
-html          the one Jinja environment of all reports and cards
-job_summary   what a workflow's page says of a run
+evaluation    the report of an evaluation and the model card, from evaluations alone
+exploration   the report of an exploration: one self-contained HTML file, answers first
+html          the Jinja environment and the number formats of all reports and cards
+job_summary   a run as a workflow's page shows it
 model_terms   A glass box
 palette       the colours of every picture
 person_page   one person's page
-plots         what matplotlib draws
+plots         plots by matplotlib
 promotion     A promotion for a reader
-search_plots  pictures of a search, as PNG bytes: how it went, and what each family reached
+search_plots  plots of a search, as PNG bytes
 svg           small pictures as SVG text
 """

@@ -1,6 +1,6 @@
-"""The report of an exploration: one HTML file that loads nothing from anywhere, answers first.
+"""The report of an exploration: one self-contained HTML file, answers first.
 
-It says nothing that is not in `steps.measures.exploration_document`.
+All its content comes from the document of `steps.measures.exploration_document`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Weight = Literal["fine", "note", "mind"]
 Remark = tuple[str, Weight]
 _WEIGHTS: tuple[Weight, ...] = ("fine", "note", "mind")
 
-# Share below which a subgroup is named as small, and rows from which on a level sets the axis of rates.
+# A subgroup with a smaller share is named as small; only levels with this many rows set the axis of rates.
 _SMALL_GROUP = 0.02
 _RATED_ROWS = 100
-# Shares of missing answers, and of rows that break the schema, from which they ask for care.
+# From these shares on, missing answers and rows that break the schema call for care.
 _MUCH_MISSING = 0.1
 _MANY_REJECTED = 0.01
-# Gain in ROC AUC, at the lower end of its interval, that is worth having.
+# Smallest gain in ROC AUC, at the lower end of its interval, that is worth having.
 _WORTH_HAVING = 0.002
 _NOT_MEASURED = "Not measured: too few rows have an outcome of each kind."
 _MEASURES = {"rank correlation": "ρ", "correlation ratio": "η", "Cramér's V": "V"}
@@ -42,7 +42,7 @@ _MEASURES = {"rank correlation": "ρ", "correlation ratio": "η", "Cramér's V":
 
 @dataclass(frozen=True)
 class Answer:
-    """One question with its answer, and how much it asks of the reader: nothing, a note, or care."""
+    """A question, its answer, and its weight: fine, a note, or `mind`, which calls for care."""
 
     question: str
     answer: str
@@ -62,21 +62,21 @@ def render(
             e=subject,
             others=explorations[1:],
             comparison=comparison,
-            answers=[questions(one) for one in explorations],
+            answers=[questions(exploration) for exploration in explorations],
             pictures=_pictures(explorations),
             ordered=_by_prediction(subject),
             columns=columns,
             run=run,
             measures=_MEASURES,
-            synthetic=any(one.data.kind == "synthetic" for one in explorations),
+            synthetic=any(exploration.data.kind == "synthetic" for exploration in explorations),
         )
     )
 
 
 def summary(e: Exploration) -> list[str]:
-    """Lines for whoever waits at the terminal: size and outcome, what asks for care, what predicts."""
-    asked = questions(e)
-    care = [answer.question for answer in asked if answer.weight == "mind"]
+    """Lines for the terminal: size and outcome, points that call for care, the best predictors."""
+    answers = questions(e)
+    care = [answer.question for answer in answers if answer.weight == "mind"]
     rate = e.data.prevalence.value
     hidden = "of too few to show" if e.data.has_outcome else "not in the data"
     outcome = percent(rate) if rate is not None else hidden
@@ -91,7 +91,7 @@ def summary(e: Exploration) -> list[str]:
 
 
 def questions(e: Exploration) -> list[Answer]:
-    """The first ten questions that a clinician asks of a data set, answered from the figures."""
+    """Answers to the first ten questions that a clinician asks about a data set, from its figures."""
     return [
         _who(e),
         _how_common(e),
@@ -108,11 +108,11 @@ def questions(e: Exploration) -> list[Answer]:
 
 def _who(e: Exploration) -> Answer:
     groups = [group for group in e.subgroups if not group.people.hidden]
-    shown = [group for group in groups if group.headline]
+    shown_groups = [group for group in groups if group.headline]
     if groups:
-        first = [group for group in groups if group.column == groups[0].column]
-        shown = [*first[:2], *(group for group in shown if group not in first)]
-    parts = [f"{group.people.label} {percent(group.people.share, 0)}" for group in shown[:4]]
+        first_column = [group for group in groups if group.column == groups[0].column]
+        shown_groups = [*first_column[:2], *(group for group in shown_groups if group not in first_column)]
+    parts = [f"{group.people.label} {percent(group.people.share, 0)}" for group in shown_groups[:4]]
     files = len(e.files)
     where = f" from {files} files" if files > 1 else ""
     small = [group.people.label for group in groups if (group.people.share or 0.0) < _SMALL_GROUP]
@@ -126,7 +126,7 @@ def _how_common(e: Exploration) -> Answer:
     question = "How common is the outcome?"
     rate = e.data.prevalence
     if not e.data.has_outcome:
-        return Answer(question, "The data carry no outcome, so nothing below speaks of risk.", "note")
+        return Answer(question, "The data have no outcome, so there are no risks below.", "note")
     if rate.value is None:
         return Answer(question, "Fewer than 10 people have it, or lack it: not shown.", "mind")
     text = f"{percent(rate.value)} (95 % interval {percent(rate.low)} to {percent(rate.high)})"
@@ -137,8 +137,8 @@ def _how_common(e: Exploration) -> Answer:
     unlabelled = None if labelled is None else e.data.rows - labelled
     if unlabelled != 0:
         text += f" {count(unlabelled).capitalize()} rows have no outcome."
-    rare = rate.value < 0.2
-    if rare:
+    is_rare = rate.value < 0.2
+    if is_rare:
         text += (
             f" Always saying “no” would be right {percent(1 - rate.value, 0)} of the time: "
             "accuracy says little here."
@@ -158,7 +158,7 @@ def _complete(e: Exploration) -> Answer:
 
 
 def _odd(column: Column) -> Iterator[str]:
-    """What is said of zeros that cannot be and of a value that may have been filled in."""
+    """Sentences about impossible zeros and about a value that may have been filled in."""
     if column.zeros:
         yield (
             f"{column.name} is 0 for {percent(column.zeros)}, and nothing else is near 0: where 0 means "
@@ -166,21 +166,20 @@ def _odd(column: Column) -> Iterator[str]:
         )
     if column.spike:
         yield (
-            f"One value of {column.name}, {column.spike.value:g}, stands in {percent(column.spike.share)} "
-            "of the rows: was it filled in?"
+            f"{percent(column.spike.share)} of the rows have the same value of {column.name}, "
+            f"{column.spike.value:g}: was it filled in?"
         )
 
 
 def _missing(e: Exploration) -> list[Remark]:
-    """What is said of missing answers."""
-    lacking = [(column.missing.share, column.name) for column in e.columns if column.missing.share]
+    """Remarks about missing answers."""
+    incomplete = [(column.missing.share, column.name) for column in e.columns if column.missing.share]
     few = [column.name for column in e.columns if column.missing.hidden]
     remarks: list[Remark] = []
-    if lacking:
-        share, name = max(lacking)
-        text = (
-            f"{len(lacking)} of {len(e.columns)} columns have missing values, most {name} ({percent(share)})."
-        )
+    if incomplete:
+        share, name = max(incomplete)
+        columns = f"{len(incomplete)} of {len(e.columns)} columns"
+        text = f"{columns} have missing values, most {name} ({percent(share)})."
         remarks.append((text, "note" if share < _MUCH_MISSING else "mind"))
     if few:
         remarks.append((f"A few values are missing in {', '.join(few)}; how many is not shown.", "note"))
@@ -188,7 +187,7 @@ def _missing(e: Exploration) -> list[Remark]:
 
 
 def _rejected(e: Exploration) -> Remark:
-    """What is said of rows that break the schema."""
+    """The remark about rows that break the schema."""
     rejected, read = e.data.rejected, e.data.read
     if rejected is None or read is None:
         return "Fewer than 10 rows break the schema; they are left out here.", "note"
@@ -261,9 +260,9 @@ def _how_much(e: Exploration) -> Answer:
     parts = []
     for entry in e.prediction.alone[:4]:
         column = next(column for column in e.columns if column.name == entry.name)
-        known = [level for level in column.levels if level.rate is not None]
-        if len(known) > 1:
-            low, high = (find(known, key=lambda level: level.rate or 0.0) for find in (min, max))
+        rated = [level for level in column.levels if level.rate is not None]
+        if len(rated) > 1:
+            low, high = (find(rated, key=lambda level: level.rate or 0.0) for find in (min, max))
             unit = f" {column.unit}" if column.kind == "numeric" and column.unit else ""
             parts.append(
                 f"{entry.name}: {percent(low.rate)} ({low.label}{unit}) to "
@@ -274,13 +273,13 @@ def _how_much(e: Exploration) -> Answer:
 
 def _same(e: Exploration) -> Answer:
     question = "Do any columns say the same thing?"
-    found = e.associations
-    if found.same:
-        text = "; ".join(f"{p.first} and {p.second} ({p.measure} {p.value:+.2f})" for p in found.same)
+    associations = e.associations
+    if associations.same:
+        text = "; ".join(f"{p.first} and {p.second} ({p.measure} {p.value:+.2f})" for p in associations.same)
         return Answer(question, f"Yes: {text}. One of each pair could go.", "mind")
-    if not found.strongest:
+    if not associations.strongest:
         return Answer(question, "There is one column only.")
-    best = found.strongest[0]
+    best = associations.strongest[0]
     return Answer(
         question,
         f"No. The closest are {best.first} and {best.second} ({best.measure} {best.value:+.2f}).",
@@ -317,16 +316,17 @@ def _predictable(e: Exploration) -> Answer:
     question = "How well can it be predicted, and do combinations of answers help?"
     if not e.prediction:
         return Answer(question, _NOT_MEASURED, "note")
-    found = e.prediction
-    low, high = (found.roc_auc + sign * 1.96 * found.stderr for sign in (-1, 1))
+    prediction = e.prediction
+    low, high = (prediction.roc_auc + sign * 1.96 * prediction.stderr for sign in (-1, 1))
     text = (
-        f"One effect for each level of each column reaches ROC AUC {found.roc_auc:.3f} "
+        f"One effect for each level of each column reaches ROC AUC {prediction.roc_auc:.3f} "
         f"({low:.3f} to {high:.3f}) on held-out rows."
     )
-    if found.together is not None:
-        gain = found.together
+    if prediction.together is not None:
+        gain = prediction.together
+        pairs = f"{len(prediction.interactions)} pairs"
         text += (
-            f" An effect for each combination of the {len(found.interactions)} pairs that seem to interact "
+            f" An effect for each combination of the {pairs} that seem to interact "
             f"most adds {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}). {_worth(gain)}"
         )
     return Answer(question, text)
@@ -341,23 +341,25 @@ def _worth(gain: Gain) -> str:
 
 
 def _by_prediction(e: Exploration) -> list[Column]:
-    """Columns, those first that tell most about the outcome; in the schema's order where nothing is known."""
+    """Columns in descending order of their ROC AUC alone; in the schema's order without predictions."""
     return sorted(e.columns, key=lambda column: -(column.alone.roc_auc if column.alone else 0.0))
 
 
 def _pictures(explorations: Sequence[Exploration]) -> dict[str, Any]:
     e = explorations[0]
-    base = [one.data.prevalence.value for one in explorations]
+    base = [exploration.data.prevalence.value for exploration in explorations]
     highs = [
         level.high
-        for one in explorations
-        for column in one.columns
+        for exploration in explorations
+        for column in exploration.columns
         for level in column.levels
         if level.high is not None and level.rate is not None and (level.rows or 0) >= _RATED_ROWS
     ]
     top = min(1.0, max([0.02, *highs]) * 1.02)
-    by_name = [{column.name: to_json(column) for column in one.columns} for one in explorations]
-    found: dict[str, Any] = {
+    by_name = [
+        {column.name: to_json(column) for column in exploration.columns} for exploration in explorations
+    ]
+    pictures: dict[str, Any] = {
         "levels": {
             name: svg.levels(
                 [columns[name] for columns in by_name],
@@ -383,12 +385,12 @@ def _pictures(explorations: Sequence[Exploration]) -> dict[str, Any]:
     rates = [group.people.high for group in e.subgroups if group.people.high is not None]
     if rates:
         rows = [_subgroup_row(group) for group in e.subgroups]
-        found["groups"] = svg.intervals(
+        pictures["groups"] = svg.intervals(
             rows, 0.0, max(rates) * 1.05, "Outcome rate of each subgroup", base[0], as_percent=True
         )
     if e.prediction:
-        found |= _prediction_pictures(e.prediction)
-    return found
+        pictures |= _prediction_pictures(e.prediction)
+    return pictures
 
 
 def _subgroup_row(group: Subgroup) -> dict[str, Any]:
@@ -413,17 +415,17 @@ def _gain_row(label: str, gain: Gain) -> dict[str, Any]:
     return _row(label, gain.value, gain.low, gain.high, gain.low > 0)
 
 
-def _prediction_pictures(found: Prediction) -> dict[str, str]:
+def _prediction_pictures(prediction: Prediction) -> dict[str, str]:
     alone, adds = [], []
-    for entry in found.alone:
+    for entry in prediction.alone:
         value, spread = entry.roc_auc, 1.96 * entry.stderr
         alone.append(_row(entry.name, value, value - spread, value + spread))
         value, spread = entry.adds, 1.96 * entry.adds_stderr
-        clear = value > 1.5 * spread and value > 0.001
-        adds.append(_row(entry.name, value, value - spread, value + spread, clear))
-    pairs = [_gain_row(f"{pair.first} × {pair.second}", pair.gain) for pair in found.interactions]
-    if found.together is not None:
-        pairs.append(_gain_row("all of these pairs", found.together))
+        is_clear = value > 1.5 * spread and value > 0.001
+        adds.append(_row(entry.name, value, value - spread, value + spread, is_clear))
+    pairs = [_gain_row(f"{pair.first} × {pair.second}", pair.gain) for pair in prediction.interactions]
+    if prediction.together is not None:
+        pairs.append(_gain_row("all of these pairs", prediction.together))
     end = max(0.75, *(row["high"] for row in alone))
     pictures = {"alone": svg.intervals(alone, 0.5, end, "ROC AUC of each column alone")}
     for name, rows, alt in (
@@ -434,8 +436,8 @@ def _prediction_pictures(found: Prediction) -> dict[str, str]:
             low = min(0.0, *(row["low"] for row in rows))
             high = max(0.002, *(row["high"] for row in rows))
             pictures[name] = svg.intervals(rows, low, high, alt, 0.0, 4)
-    if found.best_pair:
-        pair = found.best_pair
+    if prediction.best_pair:
+        pair = prediction.best_pair
         names = (pair.first, pair.second)
         pictures["pair"] = svg.rate_table(
             *pair.labels, pair.rates, names, f"Outcome rate by {' and '.join(names)}"

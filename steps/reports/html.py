@@ -1,6 +1,6 @@
-"""The one Jinja environment of all reports and cards, and the one way in which numbers are written.
+"""The Jinja environment and the number formats of all reports and cards.
 
-A number has a real minus sign, thousands set apart and no sign on zero; what is undefined is a dash.
+A number has a real minus sign, a thousands separator and no sign on zero; an undefined number is a dash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNDEFINED = "–"
 
 
 class Interval(Protocol):
-    """Anything with the two ends of an interval."""
+    """An object with the two ends of an interval."""
 
     @property
     def low(self) -> float | None:
@@ -38,10 +38,10 @@ class Estimated(Interval, Protocol):
 
 
 def environment() -> Environment:
-    """Templates of `steps/reports/templates`: an unknown name is an error, HTML is escaped."""
+    """The environment for `steps/reports/templates`: an unknown name is an error, HTML is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    made = Environment(
+    jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
@@ -49,7 +49,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(
+    jinja.filters.update(
         number=number,
         percent=percent,
         count=count,
@@ -60,7 +60,7 @@ def environment() -> Environment:
         sentence=sentence,
         open_questions=open_questions,
     )
-    return made
+    return jinja
 
 
 def number(value: float | None, digits: int = 0, signed: bool = False) -> str:
@@ -74,7 +74,7 @@ def number(value: float | None, digits: int = 0, signed: bool = False) -> str:
 
 
 def percent(share: float | None, digits: int | None = None) -> str:
-    """A share as a percentage: 13.9 %, 0.04 %, 0 %, 100 %; with `digits` that many decimals."""
+    """A share as a percentage: 13.9 %, 0.04 %, 0 %, 100 %; `digits` sets the number of decimals."""
     if share is None:
         return UNDEFINED
     if digits is None:
@@ -84,7 +84,7 @@ def percent(share: float | None, digits: int | None = None) -> str:
 
 
 def count(people: float | None) -> str:
-    """A count of people; None stands for one that is hidden because it is small."""
+    """A count of people; None is a count that is hidden because it is small."""
     return "fewer than 10" if people is None else number(people)
 
 
@@ -102,7 +102,7 @@ def spread(figure: Interval, digits: int, as_percent: bool = False, signed: bool
 
 
 def words(name: object) -> str:
-    """A name as a person writes it: blanks for underscores."""
+    """A name for people: spaces instead of underscores."""
     return str(name).replace("_", " ")
 
 
@@ -113,9 +113,9 @@ def sentence(text: str) -> str:
 
 
 def open_questions(topics: Sequence[str]) -> str:
-    """What a reader should know of a draft: how many questions are open, and about what, in a sentence."""
-    asked = f"{len(topics)} question{'s' * (len(topics) != 1)}"
+    """A sentence about a draft schema: the number of its open questions, and their topics."""
+    question_count = f"{len(topics)} question{'s' * (len(topics) != 1)}"
     return (
-        f"The schema is a draft with {asked} that only a person can answer, about "
+        f"The schema is a draft with {question_count} that only a person can answer, about "
         f"{', '.join(dict.fromkeys(topics))}: see open_questions in its file."
     )

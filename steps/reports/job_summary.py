@@ -1,6 +1,6 @@
-"""What a workflow's page says of a run: Markdown with tables, and pictures as Mermaid, which GitHub draws.
+"""A run as a workflow's page shows it: Markdown with tables, and charts in Mermaid, which GitHub draws.
 
-Job summaries show no data URIs and no inline SVG, so the figures of the report cannot be put there.
+Job summaries show neither data URIs nor inline SVG, so they cannot have the figures of the report.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _ANYWAY = "Training goes on: new labels are reason enough."
 _NO_TRAINING = (
-    "Nothing is trained: it would teach the fault. Mend the data and start again; whoever knows better "
-    "starts the chain by hand (mlflow run .)."
+    "Nothing is trained: that would teach the fault. Mend the data and start again, or start the chain by "
+    "hand (mlflow run .)."
 )
 _RECALIBRATION = (
     "The champion is recalibrated first, by two numbers; it is trained again if that is not enough."
@@ -34,7 +34,7 @@ SYNTHETIC = "> These figures are of synthetic people: they say nothing of anybod
 
 @dataclass(frozen=True)
 class Out:
-    """Where a summary and outputs go: files that GitHub names, or the terminal."""
+    """The destination of a summary and of outputs: files that GitHub names, or the terminal."""
 
     summary: str | None
     outputs: str | None
@@ -59,19 +59,19 @@ class Out:
                 file.write("\n".join(lines) + "\n")
 
 
-def occasion(event: str, reason: str, why: str, digest: str, last: str | None) -> str:
-    """What started the workflow and what follows from it. `reason` comes from outside: shown as code."""
+def occasion(event: str, reason: str, action: str, digest: str, last: str | None) -> str:
+    """The start of the workflow, and the action that follows. `reason` is foreign text, so shown as code."""
     rows = [
         ("started by", event),
-        ("in its words", f"`{_harmless(reason)}`" if reason else "–"),
+        ("reason given", f"`{_harmless(reason)}`" if reason else "–"),
         ("data", f"`{digest[:16]}`"),
         ("data of the last training", f"`{last[:16]}`" if last else "none"),
     ]
-    return f"## Retraining: {why}\n\n{_table(('what', 'value'), rows)}"
+    return f"## Retraining: {action}\n\n{_table(('what', 'value'), rows)}"
 
 
 def drift(report: DriftReport | None) -> str:
-    """How the new data differ from the champion's and what follows; None where that is not known."""
+    """The drift of the new data and its consequence; None where it could not be measured."""
     if report is None:
         return f"## Drift\n\nIt could not be measured; the log says why. {_ANYWAY}\n"
     listed = "\n".join(f"* {_harmless(reason.text)}" for reason in report.reasons[:10])
@@ -81,7 +81,7 @@ def drift(report: DriftReport | None) -> str:
 
 
 def recalibrated(promoted: bool) -> str:
-    """What came of the recalibration."""
+    """The result of the recalibration."""
     if promoted:
         return "## Recalibrated\n\nTwo numbers of the champion were enough: nothing is trained.\n"
     return (
@@ -104,7 +104,7 @@ def trained(outcome: Outcome, evaluation: Evaluation | None) -> str:
 
 
 def checked(profile: Profile, kind: str, digest: str, published: bool) -> str:
-    """What preprocess found in a data set: counts only."""
+    """Rows and broken rules of a data set after preprocessing: counts only."""
     rows = [(name, _count(count)) for name, count in asdict(profile.rows).items()]
     where = (
         "uploaded: every row comes from a source listed as synthetic or public"
@@ -187,14 +187,14 @@ def _chart(
     bars: Sequence[float] = (),
     line: Sequence[float] = (),
 ) -> str:
-    shown = ", ".join(f'"{label}"' for label in labels)
+    labels_text = ", ".join(f'"{label}"' for label in labels)
     series = [
         f"  {kind} [{', '.join(f'{value:.4f}' for value in values)}]"
         for kind, values in (("bar", bars), ("line", line))
         if len(values)
     ]
     top = math.ceil(top * 20) / 20
-    head = [f'  title "{title}"', f"  x-axis [{shown}]", f'  y-axis "{axis}" 0 --> {top:g}']
+    head = [f'  title "{title}"', f"  x-axis [{labels_text}]", f'  y-axis "{axis}" 0 --> {top:g}']
     return "\n".join(["```mermaid", "xychart-beta", *head, *series, "```", ""])
 
 
@@ -207,11 +207,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _count(rows: object) -> str:
-    """A count with thousands set apart; a profile keeps the smallest to itself."""
+    """A count with a thousands separator; a profile hides small counts."""
     return f"{rows:,}" if isinstance(rows, int) else "few"
 
 
 def _harmless(text: str) -> str:
-    """Text from outside on one line, without what Markdown or HTML would act on."""
+    """Foreign text on one line, without characters that Markdown or HTML would interpret."""
     plain = "".join(" " if c in "`<>[]|\\" or not c.isprintable() else c for c in text)
     return " ".join(plain.split())[:500]

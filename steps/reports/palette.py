@@ -1,4 +1,4 @@
-"""The colours of every picture: told apart by people who confuse red and green, and by lightness on paper.
+"""The colours of every picture, distinct for people who confuse red and green, and in grey on paper.
 
 After Okabe and Ito (2008). The style sheet and the icons of a report use the same.
 """

@@ -1,8 +1,8 @@
-"""One person's page: `risk.html`, a single file in which somebody answers the questions and reads the risk.
+"""One person's page: `risk.html`, a single file in which a person answers questions and reads the risk.
 
 It loads nothing from anywhere and works from disk. For a glass box the browser computes the risk from the
-model's own document, `terms.json`; for other families it asks `/invocations` of the address that it came
-from. Templates: page.html, page.css, page.js, and one file of words for each language (page.en.json).
+model's own document, `terms.json`; for other families it asks `/invocations` at the address of the page.
+Templates: page.html, page.css, page.js, and a file of texts for each language (page.en.json).
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from steps.reports.html import TEMPLATES, environment
 
 READS = ("templates/page.html", "templates/page.css", "templates/page.js", "templates/page.en.json")
 
-# An answer is shown while at most this share of the questions is open: training hides each answer with
-# probability 0.15, so rows with more open questions than this hardly occur there.
+# A risk is shown while at most this share of the questions is open: training hides each answer with
+# probability 0.15, so it hardly ever sees rows with more open questions.
 MOST_OPEN = 0.3
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What the page says of the model beside its evaluation.
+    """Facts about the model for the page, besides its evaluation.
 
-    `terms`: the parsed `terms.json`, None for a family that is not additive. `made`: the time the page was
-    made.
+    `terms`: the parsed `terms.json`, None for a family that is not additive. `made`: when the page was made.
     """
 
     name: str
@@ -87,12 +86,12 @@ def _page(
 
 
 def _order(schema: Schema) -> list[str]:
-    """Names of the columns as they are asked for: as the schema lists the questions, then the others."""
+    """Names of the columns in the order of the questions: first as the schema lists them, then the others."""
     return list(dict.fromkeys((*schema.page.questions, *schema.feature_names)))
 
 
 def _question(column: Column, question: Question) -> dict[str, Any]:
-    told = {
+    entry = {
         "name": column.name,
         "ask": question.ask or column.meaning,
         "short": question.short or column.meaning,
@@ -103,27 +102,27 @@ def _question(column: Column, question: Question) -> dict[str, Any]:
     }
     if isinstance(column, LevelledColumn):
         levels = [{"value": _plain(code), "label": label} for code, label in column.levels.items()]
-        return {**told, "kind": "levels", "levels": levels}
+        return {**entry, "kind": "levels", "levels": levels}
     limits = {"minimum": _plain(column.minimum), "maximum": _plain(column.maximum)}
-    return {**told, "kind": "number", **limits, "whole": question.whole, "from": list(question.built_from)}
+    return {**entry, "kind": "number", **limits, "whole": question.whole, "from": list(question.built_from)}
 
 
 def _compare(schema: Schema, evaluation: Evaluation) -> dict[str, Any] | None:
     """Shares of the outcome among test people by subgroups of the column that the schema names."""
     column = schema.page.compare
     groups = {group.name: group for group in evaluation.subgroups if group.column == column}
-    told = [
+    entries = [
         {
-            "name": one.name,
-            "values": None if one.values is None else [_plain(value) for value in one.values],
-            "minimum": one.minimum,
-            "maximum": one.maximum,
-            "share": groups[one.name].prevalence,
+            "name": group.name,
+            "values": None if group.values is None else [_plain(value) for value in group.values],
+            "minimum": group.minimum,
+            "maximum": group.maximum,
+            "share": groups[group.name].prevalence,
         }
-        for one in schema.subgroups
-        if one.name in groups
+        for group in schema.subgroups
+        if group.name in groups
     ]
-    return {"column": column, "groups": told} if told else None
+    return {"column": column, "groups": entries} if entries else None
 
 
 def _about(
@@ -149,13 +148,13 @@ def _about(
 
 
 def _embedded(page: Mapping[str, Any]) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """JSON that cannot end the script element around it."""
     text = json.dumps(page, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _policy(style: str, script: str, *, asks_server: bool) -> str:
-    """A content security policy: this style, this script, and no request but that for a risk."""
+    """A content security policy: this style, this script, and no request except for a risk."""
     connect = "'self'" if asks_server else "'none'"
     return "; ".join(
         (
@@ -175,5 +174,5 @@ def _digest(text: str) -> str:
 
 
 def _plain(value: float | str) -> float | int | str:
-    """Whole numbers without a decimal point, as a browser compares them."""
+    """Whole numbers without a decimal point, so that a browser compares them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a promotion came to, as a summary tells it.
+    """The outcome of a promotion for a summary.
 
-    `verdict`: promoted, unchanged, refused or undecided. `champion`: the version that is champion now, if
-    there is one. `remedy`: the command that goes on from here.
+    `verdict`: promoted, unchanged, refused or undecided. `champion`: the present champion's version, if there
+    is one. `remedy`: the command for the next step.
     """
 
     verdict: str
@@ -27,7 +27,7 @@ class Outcome:
 
     @property
     def sentence(self) -> str:
-        """What happened to which model."""
+        """The outcome and its model in a sentence."""
         version = f"version {self.champion} of {self.model}"
         if self.verdict == "promoted":
             return f"{version} is the champion now"
@@ -41,7 +41,7 @@ _HEAD = ("requirement", "value", "interval", "limit", "outcome", "")
 
 
 def terminal_table(findings: Sequence[Finding]) -> str:
-    """One line a requirement: name, value, interval, limit, outcome, detail."""
+    """One line per requirement: name, value, interval, limit, outcome, detail."""
     rows = [_HEAD, *(_cells(finding) for finding in findings)]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [

@@ -1,4 +1,4 @@
-"""Pictures of a search, as PNG bytes: how it went, and what each family reached."""
+"""Plots of a search, as PNG bytes: the loss of each trial, and the best of each family."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from steps.reports.html import words
 from steps.reports.palette import INK, MUTED, SERIES
 from steps.reports.plots import drawing, png
 
-# The worst trials would squeeze all others onto one line: the axis ends at this quantile of the losses.
+# The axis ends at this quantile of the losses: the worst trials would squeeze all others onto one line.
 _SHOWN = 0.9
 
 
 def pictures(trials: Sequence[Trial], space: Space) -> dict[str, bytes]:
-    """All pictures of a search by name."""
+    """All plots of a search by name."""
     return {
         "history": history(trials),
         "families": families(trials),
@@ -23,7 +23,7 @@ def pictures(trials: Sequence[Trial], space: Space) -> dict[str, bytes]:
 
 
 def history(trials: Sequence[Trial]) -> bytes:
-    """Loss of each trial and the best so far; failed ones, and those beyond the axis, stand at its top."""
+    """Loss of each trial and the best so far; failed trials, and trials beyond the axis, are at its top."""
     from matplotlib.ticker import MaxNLocator
 
     finished = [trial for trial in trials if trial.loss is not None]
@@ -31,9 +31,9 @@ def history(trials: Sequence[Trial]) -> bytes:
         axes = figure.subplots()
         low, top = _limits(finished)
         for family, colour in _colours(trials).items():
-            own = [trial for trial in finished if trial.family == family]
-            inside = [trial for trial in own if _loss(trial) <= top]
-            beyond = [trial for trial in own if _loss(trial) > top]
+            of_family = [trial for trial in finished if trial.family == family]
+            inside = [trial for trial in of_family if _loss(trial) <= top]
+            beyond = [trial for trial in of_family if _loss(trial) > top]
             axes.scatter(
                 [t.number for t in inside],
                 [_loss(t) for t in inside],
@@ -67,25 +67,25 @@ def history(trials: Sequence[Trial]) -> bytes:
 
 
 def families(trials: Sequence[Trial]) -> bytes:
-    """Loss of each family's trials, its best with the spread over folds and what ROC AUC that is."""
+    """Losses of each family's trials, with the loss and the ROC AUC of its best trial."""
     finished = [trial for trial in trials if trial.loss is not None]
     names = list(dict.fromkeys(trial.family for trial in sorted(finished, key=_loss)))
     colours = _colours(trials)
     with drawing(8.4, 1.5 + 0.75 * len(names)) as figure:
         axes = figure.subplots()
         low, top = _limits(finished)
-        for place, family in enumerate(names):
-            own = [trial for trial in finished if trial.family == family]
-            shown = [_loss(trial) for trial in own if _loss(trial) <= top]
-            best = min(own, key=_loss)
-            axes.scatter(shown, [place] * len(shown), s=30, color=colours[family], alpha=0.35, linewidths=0)
+        for row, family in enumerate(names):
+            of_family = [trial for trial in finished if trial.family == family]
+            losses = [_loss(trial) for trial in of_family if _loss(trial) <= top]
+            best = min(of_family, key=_loss)
+            axes.scatter(losses, [row] * len(losses), s=30, color=colours[family], alpha=0.35, linewidths=0)
             axes.scatter(
-                [_loss(best)], [place], s=80, color=colours[family], marker="D", zorder=3, clip_on=False
+                [_loss(best)], [row], s=80, color=colours[family], marker="D", zorder=3, clip_on=False
             )
             auc = best.metrics.get("roc_auc_mean")
             text = f"best {_loss(best):.4f}" if auc is None else f"best {_loss(best):.4f}, ROC AUC {auc:.4f}"
             axes.annotate(
-                f"{text}, of {len(own)}", (1, place), xycoords=("axes fraction", "data"), xytext=(0, 9),
+                f"{text}, of {len(of_family)}", (1, row), xycoords=("axes fraction", "data"), xytext=(0, 9),
                 textcoords="offset points", ha="right", color=MUTED, fontsize=9,
             )  # fmt: skip
         axes.set(title="What each family reached", xlabel="Log loss, mean over folds", xlim=(low, top))
@@ -100,7 +100,7 @@ def _colours(trials: Sequence[Trial]) -> dict[str, str]:
 
 
 def _limits(finished: Sequence[Trial]) -> tuple[float, float]:
-    """Ends of the loss axis: from a little below the best to the worst that is shown."""
+    """Ends of the loss axis: from a little below the best loss to the worst shown loss."""
     losses = sorted(_loss(trial) for trial in finished)
     if not losses:
         return 0.0, 1.0

@@ -72,8 +72,8 @@ def test_arguments_are_those_of_mlflow_run() -> None:
 def test_words_from_outside_cannot_act_in_a_summary() -> None:
     """An alert's text is one line without markup."""
     text = summary.occasion("alert", "drift\n## no | `x` <img src=a> [l](h)", "because", "d" * 64, None)
-    words = next(line for line in text.splitlines() if line.startswith("| in its words"))
-    assert words == "| in its words | `drift ## no x img src=a l (h)` |"
+    words = next(line for line in text.splitlines() if line.startswith("| reason given"))
+    assert words == "| reason given | `drift ## no x img src=a l (h)` |"
 
 
 def test_a_summary_shows_requirements_measures_and_pictures(champion: Any) -> None:
