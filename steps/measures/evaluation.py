@@ -1,8 +1,8 @@
 """Evaluation of one model on one set of rows: aggregates with 95 % intervals, never a row.
 
-`steps.measures.evaluation_document` is the form of the result. Each figure has the interval that suits it,
-in closed form where there is one (`steps.measures.intervals`); average precision and what the model saves
-against a point score are bootstrapped.
+`steps.measures.evaluation_document` defines the result. Each figure has an interval that suits it, in closed
+form where there is one (`steps.measures.intervals`); average precision and the savings against a point score
+are bootstrapped.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Seed and number of replicates of what is bootstrapped."""
+    """Seed and number of replicates of the bootstrap."""
 
     seed: int
     replicates: int = metrics.REPLICATES
@@ -61,9 +61,9 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class About:
-    """Facts to carry along: of the model, of the data, and how many validation rows have the outcome.
+    """Facts that the evaluation carries: model, data, and the validation rows with the outcome.
 
-    `terms`: those of an additive model, the largest first.
+    `terms`: the terms of an additive model, the largest first.
     """
 
     model: ModelFacts = field(default_factory=ModelFacts)
@@ -82,18 +82,19 @@ def evaluate(
     predict: Predict | None = None,
     training: TrainingRows | None = None,
 ) -> Evaluation:
-    """Everything that is reported about a model on one set of rows.
+    """Evaluate a model on one set of rows.
 
-    A person is flagged whose risk reaches `threshold`. With `predict` (features to risks) missing answers are
-    tried, and permutation importance where the model has no terms that say it exactly; with `training` rows
-    the point scores get the yardsticks that are fitted to them. Synthetic where model or data are.
+    A person is flagged if the risk is at least `threshold`. With `predict` (features to risks) missing
+    answers are tried, and permutation importance is measured unless the model's terms show it exactly. With
+    `training` rows the point scores get the comparisons that are fitted to training rows. The result is
+    synthetic where model or data are.
     """
     facts = about or About()
     ranking = metrics.rank(rows.y, rows.risk)
     scores = [point_scores.on_rows(score, rows, training) for score in schema.point_scores]
     sampled = _bootstrapped(ranking, scores, bootstrap)
-    shown = groups.shown_subgroups(rows, schema.subgroups)
-    cells, hidden_cells = groups.measure_cells(rows, shown)
+    shown_groups = groups.shown_subgroups(rows, schema.subgroups)
+    cells, hidden_cells = groups.measure_cells(rows, shown_groups)
     data = facts.data or DataFacts(len(rows.y), rows.positives, rows.prevalence)
     counts = metrics.confusion(rows.y, rows.risk, threshold)
     return Evaluation(
@@ -127,8 +128,8 @@ def evaluate(
             curves.roc_curve(ranking),
         ),
         outcome_levels=outcome_levels.measure(rows, schema, threshold),
-        subgroups=groups.measure_groups(rows, shown, threshold),
-        hidden_subgroups=tuple(group.name for group in schema.subgroups if group not in shown),
+        subgroups=groups.measure_groups(rows, shown_groups, threshold),
+        hidden_subgroups=tuple(group.name for group in schema.subgroups if group not in shown_groups),
         cells=cells,
         hidden_cells=hidden_cells,
         point_scores=tuple(
@@ -159,7 +160,7 @@ def evaluate(
 
 
 def _chance(facts: About, rows: ScoredRows) -> ChanceOfRecall | None:
-    """How far chance moves recall, where the threshold was chosen for one, on rows whose number is known."""
+    """Range of recall by chance, where the threshold was chosen for a recall on a known number of rows."""
     target = facts.model.recall_target
     if target is None or not facts.threshold_chosen_on:
         return None
@@ -175,12 +176,12 @@ def _target(schema: Schema) -> TargetFacts:
 def _performance(
     rows: ScoredRows, threshold: float, counts: Confusion, average_precision: Estimate
 ) -> Performance:
-    """Every measure of all rows, each with its interval."""
-    own, recalibration = placements(rows.y, rows.risk), metrics.calibration(rows.y, rows.risk)
+    """All measures of all rows, each with its interval."""
+    placed, recalibration = placements(rows.y, rows.risk), metrics.calibration(rows.y, rows.risk)
     negatives, flagged = counts.rows - counts.positives, counts.true_positives + counts.false_positives
     cleared_rightly = negatives - counts.false_positives
     return Performance(
-        roc_auc=intervals.logit_delong(own.roc_auc, own.standard_error, rows.rarer),
+        roc_auc=intervals.logit_delong(placed.roc_auc, placed.standard_error, rows.rarer),
         observed_expected=groups.observed_expected(rows.y, rows.risk),
         calibration_slope=intervals.normal(recalibration.slope, recalibration.slope_error),
         calibration_intercept=intervals.normal(recalibration.intercept, recalibration.intercept_error),
@@ -203,7 +204,7 @@ def _mean(values: Floats) -> Estimate:
 
 
 def _f1(rows: ScoredRows, threshold: float) -> Estimate:
-    """F1 as a ratio of two sums over people, with the standard error of such a ratio."""
+    """F1 as a ratio of two sums over people, with the standard error of a ratio."""
     flagged = rows.risk >= threshold
     top, bottom = 2.0 * (flagged & (rows.y == 1)), flagged.astype(np.float64) + rows.y
     ratio = float(top.sum() / bottom.sum())
@@ -213,24 +214,24 @@ def _f1(rows: ScoredRows, threshold: float) -> Estimate:
 def _bootstrapped(
     ranking: Ranking, scores: Sequence[ScoreOnRows], bootstrap: Bootstrap
 ) -> dict[str, Estimate]:
-    """Average precision, and what the model saves against each score, on the same replicates."""
+    """Average precision, and the model's savings against each score, on the same replicates."""
     rows = len(ranking.order)
 
     def measure(weights: Floats) -> dict[str, Floats]:
         counts = metrics.count(ranking, weights)
-        found = {"average_precision": metrics.average_precision_of_counts(counts)}
+        figures = {"average_precision": metrics.average_precision_of_counts(counts)}
         for on in scores:
             saved = point_scores.savings(on, counts, weights)
-            found |= {f"{on.score.name} {name}": values for name, values in saved.items()}
-        return found
+            figures |= {f"{on.score.name} {name}": values for name, values in saved.items()}
+        return figures
 
     values = measure(np.ones((1, rows)))
     samples: dict[str, list[Floats]] = {name: [] for name in values}
     for weights in metrics.bootstrap_weights(rows, bootstrap.replicates, bootstrap.seed):
         for name, replicate in measure(weights).items():
             samples[name].append(replicate)
-    found = {}
+    estimates = {}
     for name, value in values.items():
         low, high = metrics.interval(np.concatenate(samples[name]))
-        found[name] = Estimate(defined(float(value[0])), defined(low), defined(high), intervals.BOOTSTRAP)
-    return found
+        estimates[name] = Estimate(defined(float(value[0])), defined(low), defined(high), intervals.BOOTSTRAP)
+    return estimates

@@ -1,4 +1,4 @@
-"""`evaluation.json`: what is known of one model on one set of rows, as a typed document.
+"""`evaluation.json`: the figures of a model on a set of rows, as a typed document.
 
 `steps.measures.evaluation` fills it; reports, gates and summaries read it. It holds aggregates, never a row.
 A figure that is undefined, such as ROC AUC with one class only, is None.
@@ -75,7 +75,7 @@ class Per1000:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a threshold would mean."""
+    """Figures at a threshold."""
 
     threshold: float
     chosen: bool
@@ -147,7 +147,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Curves:
-    """What the figures of a report are drawn from."""
+    """The data of a report's figures."""
 
     calibration: tuple[CalibrationGroup, ...]
     smooth_calibration: SmoothCalibration | None
@@ -189,7 +189,7 @@ class Group:
 
     @property
     def few(self) -> bool:
-        """So few people with the outcome that its figures ask for caution."""
+        """Whether there are so few people with the outcome that a report adds a caution."""
         return self.positives < FEW_EVENTS
 
 
@@ -206,7 +206,7 @@ class Cell:
 
     @property
     def few(self) -> bool:
-        """So few people with the outcome that its figures ask for caution."""
+        """Whether there are so few people with the outcome that a report adds a caution."""
         return self.positives < FEW_EVENTS
 
 
@@ -223,7 +223,7 @@ class Policy:
 class Refitted:
     """The questions of a point score with new weights, by logistic regression on training rows.
 
-    `roc_auc_difference`: the model's ROC AUC less this one's, that is what the other questions add.
+    `roc_auc_difference`: the model's ROC AUC less this ROC AUC, which is the gain from the other questions.
     """
 
     rows: int
@@ -235,8 +235,8 @@ class Refitted:
 class PointScoreResult:
     """A point score on the same rows as the model.
 
-    `model_flagged` is the share that the model flags at the score's recall, `fewer_flagged` what that saves.
-    `net_benefit` is at the model's threshold, for people flagged from the score's own cut on.
+    `model_flagged` is the share that the model flags at the score's recall, `fewer_flagged` how much less
+    that is. `net_benefit` is at the model's threshold, for people flagged from the score's own cut on.
     """
 
     name: str
@@ -298,8 +298,8 @@ class MissingAnswer:
 
 @dataclass(frozen=True)
 class MissingAnswers:
-    """What one answer less costs, on a sample of rows: with all answers, then without each column, last
-    without those that scenarios of the schema leave out together."""
+    """Figures of a sample of rows with all answers, then without each column, and last without the columns
+    that scenarios of the schema leave out together."""
 
     rows: int
     complete: MissingAnswer
@@ -308,9 +308,10 @@ class MissingAnswers:
 
 @dataclass(frozen=True)
 class SchemaFacts:
-    """Which schema the rows follow, what its data lack, and what a person has written about them.
+    """The schema of the rows, the questions that its data lack, and a person's words about the data.
 
-    `open_questions`: what each question of a drafted schema is about; their texts may quote a value.
+    `open_questions`: the topics of a drafted schema's questions; their texts are left out, as they may quote
+    a value.
     `by_person`: rows are divided by the person, whom a column of the schema names, and not by their values.
     """
 
@@ -334,7 +335,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class TargetFacts:
-    """What is estimated."""
+    """The outcome that is estimated."""
 
     name: str
     meaning: str
@@ -344,9 +345,9 @@ class TargetFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of the model; all of it may be unknown.
+    """Facts about the model; each may be unknown.
 
-    `preference`: what was kept of a search, and what the preference for a glass box cost.
+    `preference`: the family that a search kept, and the cost of preferring a glass box.
     """
 
     name: str | None = None
@@ -375,9 +376,9 @@ class Part:
 
 @dataclass(frozen=True)
 class OutcomeLevel:
-    """People who gave one answer to the question of the outcome: how the model judges them.
+    """Risks of the people at one level of the outcome.
 
-    `roc_auc_without`: ROC AUC of everybody else, for one of several answers that count as no outcome.
+    `roc_auc_without`: ROC AUC of all other people, for one of several levels that count as no outcome.
     """
 
     name: str
@@ -390,7 +391,7 @@ class OutcomeLevel:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of the rows: `kind` is synthetic, public or private; `parts` are those of the data."""
+    """Facts about the rows: `kind` is synthetic, public or private; `parts` are the parts of the data."""
 
     rows: int
     positives: int
@@ -405,7 +406,7 @@ class DataFacts:
 class ChanceOfRecall:
     """How far chance alone moves the recall of a threshold that was chosen for `target` on other rows.
 
-    `low` to `high` holds it 95 times in 100, given the people with the outcome on both sides.
+    The recall is between `low` and `high` 95 times in 100, given the people with the outcome on both sides.
     """
 
     target: float
@@ -427,7 +428,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is reported about one model on one set of rows."""
+    """The evaluation of one model on one set of rows."""
 
     schema: SchemaFacts
     features: tuple[Feature, ...]
@@ -479,7 +480,7 @@ def from_json(content: object) -> Evaluation:
 
 
 def threshold_odds(evaluation: Evaluation) -> float:
-    """How many false alarms one person found is worth, as the threshold has it."""
+    """How many false alarms one person found is worth at the threshold."""
     return (1 - evaluation.threshold) / evaluation.threshold if evaluation.threshold > 0 else float("inf")
 
 

@@ -22,14 +22,14 @@ _KNOTS = (
 )  # quantiles of the log odds, for enough and for few
 _ENOUGH = 100  # rows of the rarer outcome from which five knots are used
 _POINTS = 60
-_DRAWS, _PEOPLE = 400, 500  # of what chance does to E50 and E90
+_DRAWS, _PEOPLE = 400, 500  # samples and people for E50 and E90 by chance
 
 
 def smooth_calibration(y: ArrayLike, risk: ArrayLike) -> SmoothCalibration | None:
     """The curve with its pointwise 95 % band on 60 risks, E50 and E90.
 
-    Drawn where at least one in a hundred people is on either side, its ends rounded so that they are nobody's
-    own risk. None where the risks take too few values, or the outcomes are separated by them.
+    The curve spans the 1st to the 99th percentile of the risks; its ends are rounded, so that they are no
+    person's own risk. None where the risks take too few values or separate the outcomes.
     """
     labels, risks = np.asarray(y, dtype=np.float64), np.asarray(risk, dtype=np.float64)
     odds = logit(risks)
@@ -63,15 +63,15 @@ def smooth_calibration(y: ArrayLike, risk: ArrayLike) -> SmoothCalibration | Non
 
 
 def _by_chance(fitted: logistic.Logistic, risks: Floats, knots: Floats) -> tuple[float, float]:
-    """E50 and E90 that right risks exceed in 5 of 100 samples, by the sampling error of the curve.
+    """E50 and E90 that right risks exceed in 5 of 100 samples, from the sampling error of the curve.
 
-    A distance is never negative, so noise alone makes both larger than 0, the more so the fewer people.
+    A distance is never negative, so noise alone makes both larger than 0, and more with fewer people.
     """
     typical = np.quantile(risks, (np.arange(_PEOPLE) + 0.5) / _PEOPLE)
     generator = np.random.default_rng(0)
     noise = generator.multivariate_normal(np.zeros(len(fitted.covariance)), fitted.covariance, _DRAWS)
     odds = logit(typical)
     curves = logistic.sigmoid(odds + noise @ restricted_cubic(odds, knots).T)
-    found = np.quantile(np.abs(curves - typical), (0.5, 0.9), axis=1)
-    e50, e90 = np.quantile(found, 0.95, axis=1)
+    distances = np.quantile(np.abs(curves - typical), (0.5, 0.9), axis=1)
+    e50, e90 = np.quantile(distances, 0.95, axis=1)
     return float(e50), float(e90)

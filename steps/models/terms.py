@@ -1,9 +1,7 @@
 """The writer of `terms.json`, the document of a glass box, and the size of its terms.
 
-`served_model` describes its content.
-
-It is not in `served_model` because no container writes the document: so a change of the writer does not
-change the digest of that file.
+`served_model` describes the content of the document. The writer is not there because no container writes the
+document: so a change of the writer does not change the digest of that file.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ def recalibrated(terms: Terms, slope: float, intercept: float) -> Terms:
 
 def sizes(terms: Terms) -> tuple[TermSize, ...]:
     """Each term's columns and size, the largest first."""
-    found = [
-        TermSize(tuple(terms.columns[place].name for place in term.columns), size(term, terms.calibration))
+    term_sizes = [
+        TermSize(tuple(terms.columns[index].name for index in term.columns), size(term, terms.calibration))
         for term in terms.terms
     ]
-    return tuple(sorted(found, key=lambda one: (-one.size, one.columns)))
+    return tuple(sorted(term_sizes, key=lambda entry: (-entry.size, entry.columns)))
 
 
 def size(term: Term, calibration: Calibration) -> float:
