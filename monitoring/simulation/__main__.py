@@ -3,9 +3,9 @@
     python -m monitoring.simulation live --scenario broken-sensor --rate 20 --seconds 300
     python -m monitoring.simulation backfill --scenario ageing-population --days 30 --out past --port 9090
 
-Both end with what dashboards and alerts are expected to show, computed from what was sent. The backfill also
-asks Prometheus, and ends with exit code 1 if the two disagree. Tokens that the sidecar asks for come from the
-environment, under the names of its own settings.
+Both end with the alerts that are expected, computed from what was sent. The backfill also asks Prometheus,
+and ends with exit code 1 if the two disagree. Tokens for the sidecar come from the environment variables of
+the sidecar's own settings.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from steps.data.schema import Schema, registered_name
 from steps.data.schema_file import load
 
 ROOT = Path(__file__).resolve().parents[2]
-# The end of the past is sampled and evaluated each minute, as alerts need it; the rest more coarsely.
+# Alerts need the end of the past sampled and evaluated each minute; earlier parts are coarser.
 FINE_SECONDS, FINE_STEP = 1800.0, 60.0
 COARSE_STEP, RULE_STEP = 600.0, 900.0
 RESOLUTION_DAYS = 14
 
 
 def moments(days: float, end: float) -> list[float]:
-    """When a past of so many days that ends at `end` is scraped, in seconds since 1970."""
+    """Times of the scrapes of a past of `days` that ends at `end`, in seconds since 1970."""
     start, fine = end - days * world.DAY, end - FINE_SECONDS
     coarse = COARSE_STEP if days <= RESOLUTION_DAYS else 2 * COARSE_STEP
-    many = int((fine - start) / coarse)
-    times = [start + number * coarse for number in range(many + 1) if start + number * coarse < fine]
+    coarse_count = int((fine - start) / coarse)
+    times = [start + number * coarse for number in range(coarse_count + 1) if start + number * coarse < fine]
     return times + [fine + number * FINE_STEP for number in range(int(FINE_SECONDS / FINE_STEP) + 1)]
 
 
 def backfill(
-    known: world.World, plan: world.Plan, times: Sequence[float], store: Path, *, quiet: bool = False
+    setting: world.World, plan: world.Plan, times: Sequence[float], store: Path, *, quiet: bool = False
 ) -> History:
     """Play a scenario and load it, with the recording rules, into a new Prometheus store.
 
-    Raises EmptyRulesError if a rule that should have data came out empty; without labels those on labels may.
+    Raises EmptyRulesError if a rule that should have data has none.
     """
     from tqdm import tqdm
 
@@ -61,26 +61,26 @@ def backfill(
         raise UserError(f"{store} is not empty: name a new folder")
     store.mkdir(parents=True, exist_ok=True)
     history = History()
-    played = world.play(known, plan, times, history)
+    played = world.play(setting, plan, times, history)
     for _ in tqdm(played, total=len(times), unit=" scrapes", disable=quiet or None):
         pass
     add_blocks(openmetrics(history.times, history.series), store)
     fine = times[-1] - FINE_SECONDS
-    long = times[-1] - times[0] > RESOLUTION_DAYS * world.DAY
-    grids = [(times[0], fine - FINE_STEP, RULE_STEP * (4 if long else 1)), (fine, times[-1], FINE_STEP)]
-    labelled = plan.label_share > 0
+    is_long = times[-1] - times[0] > RESOLUTION_DAYS * world.DAY
+    grids = [(times[0], fine - FINE_STEP, RULE_STEP * (4 if is_long else 1)), (fine, times[-1], FINE_STEP)]
+    has_labels = plan.label_share > 0
     record(
         store,
         generate.levels(),
         grids,
-        lambda rule: _may_be_empty(rule, labelled),
+        lambda rule: _may_be_empty(rule, has_labels),
         (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr)),
     )
     return history
 
 
 def _may_be_empty(rule: Rule, labelled: bool) -> bool:
-    """Rules on labels without labels, on what needs more of them, on what was mended, on days to come."""
+    """Whether a rule may have no data: it needs labels, many labels, a mended fault, or a longer past."""
     on_labels = "feedback" in rule.record or "calibration" in rule.record
     needs_many = rule.record.startswith("window:model_feedback:") or "influence" in rule.record
     mended = rule.record.endswith("mended_evidence")
@@ -89,8 +89,8 @@ def _may_be_empty(rule: Rule, labelled: bool) -> bool:
     return (on_labels and not labelled) or rare or rule.labels.get("window") == "90d"
 
 
-def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expected.Alerts:
-    """Alert rules, as Grafana's file holds them, that fire at `end`, and the features that they name.
+def firing_alerts(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expected.Alerts:
+    """The alerts of Grafana's rules that fire at `end`, with the features that they name.
 
     Evaluated each minute over the last half hour by the state machine of `alert_states`.
     """
@@ -100,9 +100,9 @@ def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expect
         condition = rule["data"][1]["model"]["conditions"][0]["evaluator"]
         answer = server.query_range(rule["data"][0]["model"]["expr"], grid[0], grid[-1], FINE_STEP)
         for series in answer or [{"metric": {}, "values": []}]:
-            seen = {round(float(at)): float(value) for at, value in series["values"]}
+            values = {round(float(at)): float(value) for at, value in series["values"]}
             state = final_state(
-                [seen.get(round(at), "no data") for at in grid],
+                [values.get(round(at), "no data") for at in grid],
                 condition["type"],
                 condition["params"][0],
                 lasts=seconds(rule["for"]),
@@ -117,12 +117,12 @@ def found(server: Server, end: float, rules: Sequence[dict[str, Any]]) -> expect
 
 
 def alert_rules() -> list[dict[str, Any]]:
-    """Every rule in Grafana's files but the one that always fires."""
+    """Every rule in Grafana's files, except the watchdog that always fires."""
     return [rule for _, rule in lint.read().rules() if rule["labels"]["severity"] != "watchdog"]
 
 
 def describe(alerts: expected.Alerts) -> str:
-    """Alerts as people read them, one a line."""
+    """Alerts as text for people, one per line."""
     lines = [
         f"  {title}{': ' + ', '.join(sorted(names)) if names else ''}"
         for title, names in sorted(alerts.items())
@@ -163,19 +163,20 @@ def _run_backfill(args: argparse.Namespace, schema: Schema) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.model or _champion(schema, Path(scratch))
         reference = _reference(folder)
-        known = world.World(schema, people.read_facts(schema, ROOT), saved.load(folder / "model"), reference)
+        setting = world.World(
+            schema, people.read_facts(schema, ROOT), saved.load(folder / "model"), reference
+        )
         plan = world.Plan(
             scenario, args.rows, args.label_share, args.label_delay, args.seed, args.unflagged_label_share
         )
         end = time.time() // 3600 * 3600
-        history = backfill(known, plan, moments(args.days, end), args.out)
-    should = expected.firing(history, known.reference, end)
-    print(
-        f"{scenario.title}: {scenario.description}\n\nAlerts expected from what was sent:\n{describe(should)}"
-    )
+        history = backfill(setting, plan, moments(args.days, end), args.out)
+    expected_alerts = expected.firing(history, setting.reference, end)
+    print(f"{scenario.title}: {scenario.description}\n")
+    print(f"Alerts expected from what was sent:\n{describe(expected_alerts)}")
     with Server(args.out, args.port) as server:
-        does = found(server, end, alert_rules())
-        print(f"\nAlerts that fire in Prometheus:\n{describe(does)}")
+        firing = firing_alerts(server, end, alert_rules())
+        print(f"\nAlerts that fire in Prometheus:\n{describe(firing)}")
         if args.port is not None:
             print(f"\nPrometheus serves this past on {server.url} until Ctrl-C.")
             try:
@@ -183,7 +184,7 @@ def _run_backfill(args: argparse.Namespace, schema: Schema) -> int:
                     time.sleep(3600)
             except KeyboardInterrupt:
                 print()
-    return 0 if should == does else 1
+    return 0 if expected_alerts == firing else 1
 
 
 def _run_live(args: argparse.Namespace, schema: Schema) -> int:
@@ -216,37 +217,47 @@ def _parser() -> argparse.ArgumentParser:
         "--label-share", type=float, default=0.5, help="share of people whose outcome comes back"
     )
     common.add_argument("--seed", type=int, default=1)
-    now = commands.add_parser(
+    live_parser = commands.add_parser(
         "live",
         parents=[common],
         help="traffic through the sidecar, now",
         epilog=f"Tokens, if the sidecar asks for them, come from {live.BEARER} and {live.FEEDBACK_BEARER}.",
     )
-    now.add_argument("--url", default="http://127.0.0.1:8080", help="the traffic port")
-    now.add_argument(
+    live_parser.add_argument("--url", default="http://127.0.0.1:8080", help="the traffic port")
+    live_parser.add_argument(
         "--rate", type=float, default=20, help="requests a second, before the scenario's own rate"
     )
-    now.add_argument("--seconds", type=float, default=120)
-    now.add_argument("--clients", type=int, default=8, help="connections at a time")
-    now.add_argument("--label-delay", type=float, default=10, help="seconds until an outcome comes back")
-    past = commands.add_parser("backfill", parents=[common], help="a past of days, in a real Prometheus")
-    past.add_argument("--days", type=float, default=3)
-    past.add_argument("--rows", type=float, default=5000, help="people a day, before the scenario's own rate")
-    past.add_argument(
+    live_parser.add_argument("--seconds", type=float, default=120)
+    live_parser.add_argument("--clients", type=int, default=8, help="connections at a time")
+    live_parser.add_argument(
+        "--label-delay", type=float, default=10, help="seconds until an outcome comes back"
+    )
+    backfill_parser = commands.add_parser(
+        "backfill", parents=[common], help="a past of days, in a real Prometheus"
+    )
+    backfill_parser.add_argument("--days", type=float, default=3)
+    backfill_parser.add_argument(
+        "--rows", type=float, default=5000, help="people a day, before the scenario's own rate"
+    )
+    backfill_parser.add_argument(
         "--label-delay", type=float, default=1, help="days until an outcome comes back, on average"
     )
-    past.add_argument(
+    backfill_parser.add_argument(
         "--unflagged-label-share",
         type=float,
         help="share of people under the threshold whose outcome comes back (default: as of the others)",
     )
-    past.add_argument("--out", type=Path, required=True, help="a new folder for Prometheus' blocks")
-    past.add_argument("--port", type=int, help="serve that past on this port of loopback until Ctrl-C")
+    backfill_parser.add_argument(
+        "--out", type=Path, required=True, help="a new folder for Prometheus' blocks"
+    )
+    backfill_parser.add_argument(
+        "--port", type=int, help="serve that past on this port of loopback until Ctrl-C"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; 1 if expectation and Prometheus disagree, or a person has to put something right."""
+    """Entry point; exit code 1 if expectation and Prometheus disagree, or after a user's mistake."""
     args = _parser().parse_args(argv)
     try:
         schema = load(args.schema)

@@ -1,11 +1,11 @@
 """A cohort of people who do not exist: `python -m monitoring.simulation.people --rows 9000 --out F`.
 
-The generator knows a survey only through its summary facts (`data/<name>-facts.json`, measured by
+The generator uses only the summary facts of a survey (`data/<name>-facts.json`, measured by
 `benchmarks/survey_facts.py`): the share of each level; the correlations of a latent normal distribution whose
 thresholds give those shares and the survey's rank correlations (a Gaussian copula); and logistic models of
 the outcome given the answers (an effect for each level, and products of pairs).
 
-Row i depends on the facts, the seed, the scenario and i alone: the first rows of a large cohort are the small
+Row i depends only on the facts, the seed, the scenario and i: the first rows of a large cohort are the small
 cohort, and any part can be made without the rest. All sums run in a fixed order, outside BLAS, so that every
 machine makes the same rows.
 """
@@ -37,14 +37,14 @@ Floats = NDArray[np.float64]
 BLOCK = 4096
 WHOLE_SPAN = 1000
 _NORMAL = NormalDist()
-# Beyond this latent value there is nobody: where the outermost bands end.
+# The outermost bands end at this latent value.
 _EDGE = 4.75
 _GARBAGE_TEXT = "not-a-value"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one column is drawn: a latent normal value falls into band b if it lies in [cuts[b-1], cuts[b])."""
+    """The distribution of a column: a latent normal value in [cuts[b-1], cuts[b]) falls into band b."""
 
     name: str
     lows: tuple[Code, ...]
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One question about the outcome: is it among `yes`, given that it is among `yes` or `no`?
+    """A question about the outcome: is it among `yes`, given that it is among `yes` or `no`?
 
     The log odds are the intercept, plus effects[c][b] for band b of each column c, plus weight times the
     scores of both columns for each of `products`.
@@ -77,7 +77,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the generator knows; `loadings` is lower triangular, shape (columns, columns), unit rows."""
+    """The facts of a survey; `loadings` is lower triangular, shape (columns, columns), with unit rows."""
 
     answers: tuple[Answer, ...]
     loadings: Floats
@@ -104,24 +104,24 @@ def load_facts(path: Path, schema: Schema) -> Facts:
 
 
 def build_answer(name: str, content: dict[str, Any]) -> Answer:
-    """One column from its facts: `bands` of [low, high, share], `decimals` of a numeric one, share `missing`.
+    """A column from its facts: `bands` of [low, high, share], `decimals` of a number, share `missing`.
 
-    Where no more than WHOLE_SPAN whole numbers are possible, a band of several becomes one band a number,
+    If at most WHOLE_SPAN whole numbers are possible, a band of several numbers is split into a band for each,
     equally wide in the latent value.
     """
     decimals = content.get("decimals")
-    single = decimals == 0 and content["bands"][-1][1] - content["bands"][0][0] <= WHOLE_SPAN
+    is_split = decimals == 0 and content["bands"][-1][1] - content["bands"][0][0] <= WHOLE_SPAN
     shares = np.cumsum([share for _, _, share in content["bands"]])
     inner = [_NORMAL.inv_cdf(min(max(share / shares[-1], 1e-9), 1 - 1e-9)) for share in shares[:-1].tolist()]
     limits = [-_EDGE, *inner, _EDGE]
     lows: list[Code] = []
     highs: list[Code] = []
     cuts: list[float] = []
-    for (low, high, _), left, right in zip(content["bands"], limits[:-1], limits[1:], strict=True):
-        values = list(range(int(low), int(high) + 1)) if single else [low]
+    for (low, high, _), start, end in zip(content["bands"], limits[:-1], limits[1:], strict=True):
+        values = list(range(int(low), int(high) + 1)) if is_split else [low]
         lows += values
         highs += [high] if len(values) == 1 else values
-        cuts += [left + (right - left) * (k + 1) / len(values) for k in range(len(values))]
+        cuts += [start + (end - start) * (k + 1) / len(values) for k in range(len(values))]
     bounds = np.array(cuts[:-1])
     return Answer(
         name, tuple(lows), tuple(highs), bounds, decimals, content["missing"], normal_scores(bounds)
@@ -166,14 +166,14 @@ def generate(
 
     Columns hold the smallest whole-number type that fits (or float64, or text). A scenario changes them:
 
-    * `shift` moves a column by so many latent standard deviations, and all others as they correlate with it;
-    * `add`, `scale` (both clipped to the column's range) and `replace` falsify what is recorded of a share of
-      the people, whose outcome stays;
-    * `missing` leaves out a share of the answers;
+    * `shift` moves a column by a number of latent standard deviations, and the others by their correlations;
+    * `add`, `scale` (both clipped to the column's range) and `replace` change the recorded value of a share
+      of the people; their outcome stays;
+    * `missing` removes a share of the answers;
     * `garbage` replaces a share by values out of range and by text, which makes a column of objects;
     * `outcome_shift` and `outcome_slope` change the log odds of a positive outcome for the same answers.
 
-    `day` sets how much of a slow change has happened; None is all of it.
+    `day` sets the progress of a slow change; None is the full change.
     """
     import pandas as pd
 
@@ -186,9 +186,9 @@ def generate(
     outcome = np.empty(len(blocks) * BLOCK, dtype=np.int64)
     bands = np.empty(latent.shape, dtype=np.int16)
     for position, block in enumerate(blocks):
-        here = slice(position * BLOCK, (position + 1) * BLOCK)
-        latent[:, here], bands[:, here] = draw_answers(facts, seed, block, shift)
-        outcome[here] = _draw_outcome(facts, schema, bands[:, here], seed, block, slope, offset)
+        block_rows = slice(position * BLOCK, (position + 1) * BLOCK)
+        latent[:, block_rows], bands[:, block_rows] = draw_answers(facts, seed, block, shift)
+        outcome[block_rows] = _draw_outcome(facts, schema, bands[:, block_rows], seed, block, slope, offset)
     keep = slice(first - blocks.start * BLOCK, first - blocks.start * BLOCK + rows)
     codes = np.array(tuple(schema.target.levels))
     columns: dict[str, Any] = {schema.target.name: _smallest(codes)[outcome[keep]]}
@@ -205,7 +205,7 @@ def generate(
 
 
 def _latent_shift(facts: Facts, changes: Sequence[Change], strength: float) -> Floats:
-    """What to add to the independent normal values to move columns, and others as they correlate."""
+    """Shift of the independent normal values that moves columns, and others by their correlations."""
     names = [answer.name for answer in facts.answers]
     shift = np.zeros(len(names))
     for change in changes:
@@ -233,7 +233,7 @@ def _uniform(seed: int, blocks: range, stream: int) -> Floats:
 
 
 def draw_answers(facts: Facts, seed: int, block: int, shift: Floats) -> tuple[Floats, NDArray[np.int16]]:
-    """Latent values of one block of people and the bands they fall into, both of shape (columns, BLOCK)."""
+    """Latent values of a block of people and their bands, both of shape (columns, BLOCK)."""
     independent = _random(seed, block, 0).standard_normal((BLOCK, len(shift))).T + shift[:, None]
     independent = np.ascontiguousarray(independent)
     latent = np.zeros_like(independent)
@@ -252,8 +252,8 @@ def log_odds(facts: Facts, stage: Stage, bands: NDArray[np.int16]) -> Floats:
     for effects, band in zip(stage.effects, bands, strict=True):
         total += effects[band]
     scores = [answer.scores[band] for answer, band in zip(facts.answers, bands, strict=True)]
-    for left, right, weight in stage.products:
-        total += weight * scores[left] * scores[right]
+    for first, second, weight in stage.products:
+        total += weight * scores[first] * scores[second]
     return total
 
 
@@ -271,20 +271,20 @@ def _draw_outcome(
     chances = _random(seed, block, 1).random((BLOCK, len(facts.stages)))
     possible = np.ones((len(codes), BLOCK), dtype=np.bool_)
     for number, stage in enumerate(facts.stages):
-        asked = possible[codes.index(stage.yes[0])] & possible[codes.index(stage.no[0])]
+        is_asked = possible[codes.index(stage.yes[0])] & possible[codes.index(stage.no[0])]
         odds = log_odds(facts, stage, bands)
         if number == 0 and (slope, offset) != (1.0, 0.0):
             odds = stage.intercept + slope * (odds - stage.intercept) + offset
         answer = chances[:, number] < 1.0 / (1.0 + np.exp(-odds))
         for code in stage.yes:
-            possible[codes.index(code)] &= answer | ~asked
+            possible[codes.index(code)] &= answer | ~is_asked
         for code in stage.no:
-            possible[codes.index(code)] &= ~answer | ~asked
+            possible[codes.index(code)] &= ~answer | ~is_asked
     return np.asarray(np.argmax(possible, axis=0))
 
 
 def _values(answer: Answer, bands: NDArray[np.int16], latent: Floats) -> Any:
-    """What the people answered, as an array of numbers or a pandas text array."""
+    """The answers of the people, as an array of numbers or a pandas text array."""
     import pandas as pd
 
     if isinstance(answer.lows[0], str):
@@ -317,9 +317,9 @@ def _blank(values: Any, chosen: NDArray[np.bool_]) -> Any:
 
 
 def _record(values: Any, change: Change, schema: Schema, chance: Floats, strength: float) -> Any:
-    """What is recorded of the answers under one change; `chance` (uniform) decides whom it concerns.
+    """The recorded answers under a change; `chance` (uniform) decides which people it affects.
 
-    While a change builds up, the share of people whom it concerns grows.
+    While a change builds up, the share of affected people grows.
     """
     if change.column is None:
         return values
@@ -329,7 +329,7 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
     if change.operation == "garbage":
         return _spoil(values, column, chance / max(strength * change.value, 1e-12))
     numbers = np.asarray(values, dtype=np.float64)
-    whole = np.asarray(values).dtype.kind == "i"
+    is_whole = np.asarray(values).dtype.kind == "i"
     if change.operation == "replace":
         changed = np.full_like(numbers, change.value)
     else:
@@ -337,19 +337,19 @@ def _record(values: Any, change: Change, schema: Schema, chance: Floats, strengt
         if isinstance(column, NumericColumn):
             changed = np.clip(changed, column.minimum, column.maximum)
     changed = np.where(chance < strength * change.share, changed, numbers)
-    return np.rint(changed).astype(np.int32) if whole else changed
+    return np.rint(changed).astype(np.int32) if is_whole else changed
 
 
 def _spoil(values: Any, column: Column, chance: Floats) -> Any:
-    """The answers, as objects, where `chance` is below 1 replaced by a far too large number, text or -1."""
+    """The answers as objects; where `chance` is below 1, a far too large number, a text or -1."""
     import pandas as pd
 
-    known = (column.maximum,) if isinstance(column, NumericColumn) else column.codes
-    far = 1000.0 + max((code for code in known if isinstance(code, float)), default=0.0)
+    codes = (column.maximum,) if isinstance(column, NumericColumn) else column.codes
+    far = 1000.0 + max((code for code in codes if isinstance(code, float)), default=0.0)
     rubbish = [_GARBAGE_TEXT, "", "-1"] if column.is_text else [far, _GARBAGE_TEXT, -1.0]
     spoilt = pd.Series(values).astype(object)
-    places = np.flatnonzero(chance < 1.0)
-    spoilt.iloc[places] = np.array(rubbish, dtype=object)[(3 * chance[places]).astype(np.int64)]
+    spoilt_rows = np.flatnonzero(chance < 1.0)
+    spoilt.iloc[spoilt_rows] = np.array(rubbish, dtype=object)[(3 * chance[spoilt_rows]).astype(np.int64)]
     return spoilt
 
 
@@ -368,7 +368,7 @@ def chunks(
 
 
 def write(frames: Iterator[pd.DataFrame], path: Path, rows: int) -> None:
-    """Write frames to a Parquet or CSV file as they come; the file is complete or absent."""
+    """Write frames to a Parquet or CSV file one by one; the file is complete or absent."""
     from tqdm import tqdm
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Live traffic of a scenario through the sidecar: requests at a rate, late labels after a delay.
 
-Every answer is counted here as the sidecar counts it, so that the end can say what dashboards should show.
+Every answer is counted as the sidecar counts it, so that the report can name the alerts to expect.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 LABELS_A_REQUEST = 200
 TIMEOUT_SECONDS = 60.0
-# Where the tokens are looked for: the sidecar's own settings. A command line is for everybody to read.
+# Tokens come from the sidecar's own environment variables: every user of a machine can read command lines.
 BEARER = "MODEL_EXPORTER_BEARER_TOKEN"
 FEEDBACK_BEARER = "MODEL_EXPORTER_FEEDBACK_BEARER_TOKEN"
 
 
 class Traffic(NamedTuple):
-    """How a scenario is sent: to where, requests a second, for how long, over how many connections.
+    """Address, rate (requests a second), duration, connections and labels of the traffic to send.
 
-    The tokens are asked for by a sidecar that has one set; empty is none.
+    The tokens are for a sidecar that requires them; empty is none.
     """
 
     url: str
@@ -59,7 +59,7 @@ class Traffic(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was sent and answered, and the alerts to expect."""
+    """Figures of requests and answers, and the alerts to expect."""
 
     figures: dict[str, Any]
     alerts: expected.Alerts
@@ -68,7 +68,7 @@ class Report(NamedTuple):
 
 @dataclass
 class _Tally:
-    """What the clients saw; one lock for all of them."""
+    """Counts of all clients, behind one lock."""
 
     observer: Observer
     metrics: Metrics
@@ -80,7 +80,7 @@ class _Tally:
 
 
 def send(schema: Schema, facts: Facts, scenario: Scenario, reference: Reference, traffic: Traffic) -> Report:
-    """Send the traffic, the scenario in full strength, with a progress bar; UserError if nobody answers."""
+    """Send the traffic, the scenario in full strength, with a progress bar; UserError if nothing answers."""
     from tqdm import tqdm
 
     total = max(1, int(traffic.rate * scenario.rate() * traffic.seconds))
@@ -98,9 +98,9 @@ def send(schema: Schema, facts: Facts, scenario: Scenario, reference: Reference,
 
         def work() -> None:
             connection = _connect(traffic.url)
-            while (place := due.get()) is not None:
-                body = json.dumps({"dataframe_split": {"columns": columns, "data": [_plain(rows[place])]}})
-                label = int(outcomes[place]) if chosen[place] else None
+            while (index := due.get()) is not None:
+                body = json.dumps({"dataframe_split": {"columns": columns, "data": [_plain(rows[index])]}})
+                label = int(outcomes[index]) if chosen[index] else None
                 connection = _ask(connection, traffic, body.encode(), label, tally)
                 with tally.lock:
                     bar.update()
@@ -109,12 +109,12 @@ def send(schema: Schema, facts: Facts, scenario: Scenario, reference: Reference,
         threads = [threading.Thread(target=work) for _ in range(traffic.clients)]
         for thread in threads:
             thread.start()
-        for place in range(total):
-            wait = started + place / total * traffic.seconds - time.monotonic()
+        for index in range(total):
+            wait = started + index / total * traffic.seconds - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
-            due.put(place)
-            if place % LABELS_A_REQUEST == 0:
+            due.put(index)
+            if index % LABELS_A_REQUEST == 0:
                 _send_labels(traffic, tally, reference, time.monotonic())
         for _ in threads:
             due.put(None)
@@ -163,7 +163,7 @@ def _check_listening(traffic: Traffic) -> None:
 def _ask(
     connection: http.client.HTTPConnection, traffic: Traffic, body: bytes, label: int | None, tally: _Tally
 ) -> http.client.HTTPConnection:
-    """Send one request and note its answer; the connection to go on with."""
+    """Send a request and count its answer; returns the connection for the next request."""
     started = time.monotonic()
     try:
         connection.request("POST", "/invocations", body, _headers(traffic.token))
@@ -174,18 +174,18 @@ def _ask(
         with tally.lock:
             tally.statuses["no answer"] += 1
         return _connect(traffic.url)
-    now = time.monotonic()
+    ended = time.monotonic()
     token = answer.getheader(TOKEN_HEADER)
-    found = payloads.predictions(content) if answer.status == 200 else None
+    predictions = payloads.predictions(content) if answer.status == 200 else None
     with tally.lock:
         tally.statuses[str(answer.status)] += 1
         tally.metrics.requests["invocations"][f"{answer.status // 100}xx"].inc()
-        tally.metrics.duration.observe(now - started)
-        tally.seconds.append(now - started)
+        tally.metrics.duration.observe(ended - started)
+        tally.seconds.append(ended - started)
         tally.observer.put(Seen("application/json", body, answer.status == 200, content))
-        risk = payloads.risk(found[0].value) if found else None
+        risk = payloads.risk(predictions[0].value) if predictions else None
         if label is not None and token is not None and risk is not None:
-            tally.late.append((now + traffic.label_delay, token, label, risk))
+            tally.late.append((ended + traffic.label_delay, token, label, risk))
     return connection
 
 
@@ -195,9 +195,9 @@ def _send_labels(traffic: Traffic, tally: _Tally, reference: Reference, now: flo
         due = [late for late in tally.late if late[0] <= now]
         tally.late = [late for late in tally.late if late[0] > now]
     for start in range(0, len(due), LABELS_A_REQUEST):
-        part = due[start : start + LABELS_A_REQUEST]
+        batch = due[start : start + LABELS_A_REQUEST]
         connection = _connect(traffic.url)
-        labels = [{"token": token, "row": 0, "outcome": outcome} for _, token, outcome, _ in part]
+        labels = [{"token": token, "row": 0, "outcome": outcome} for _, token, outcome, _ in batch]
         try:
             connection.request("POST", "/feedback", json.dumps(labels), _headers(traffic.feedback_token))
             answer = connection.getresponse()
@@ -206,11 +206,11 @@ def _send_labels(traffic: Traffic, tally: _Tally, reference: Reference, now: flo
             accepted = 0
         connection.close()
         tally.labels["accepted"] += accepted
-        tally.labels["refused"] += len(part) - accepted
-        if accepted == len(part):
-            for _, _, outcome, risk in part:
-                place = reference.score.bin_value(risk)
-                count_label(tally.metrics, Counted(place, outcome, risk, traffic.label_delay))
+        tally.labels["refused"] += len(batch) - accepted
+        if accepted == len(batch):
+            for _, _, outcome, risk in batch:
+                score_bin = reference.score.bin_value(risk)
+                count_label(tally.metrics, Counted(score_bin, outcome, risk, traffic.label_delay))
 
 
 def _report(tally: _Tally, reference: Reference, sent: int, took: float) -> Report:

@@ -1,7 +1,7 @@
-"""A simulated service: people of a scenario come, the model answers, the sidecar's real counters count.
+"""A simulated service: people of a scenario arrive, the model answers, the sidecar's real counters count.
 
-Nothing here opens a connection or looks at a clock: a past of days is played in seconds, from the cohort's
-generator, the model itself, the exporter's own metrics and its own counting of rows.
+It opens no connection and reads no clock: days are simulated in seconds, with the cohort's generator, the
+model itself, and the sidecar's own metrics and counting of rows.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ TARGETS = {
     "node-exporter": "node-exporter:9100",
     "grafana": "grafana:3000",
 }
-# Job, bytes that its process holds, processors that it keeps busy.
+# Job, resident memory in bytes, mean number of busy processors.
 PROCESSES = (("prometheus", 3e8, 0.03), ("grafana", 1.5e8, 0.01))
-# A call of the model takes so many seconds: the median, and the spread of its logarithm.
+# Seconds of a call of the model: the median, and the spread of the logarithm.
 CALL_SECONDS, CALL_SPREAD = 0.018, 0.35
 AGE_AT_START = 10 * DAY
 SPAN_DAYS = 0.25
 
 
 class World(NamedTuple):
-    """What a scenario is played with; `model` has predict_proba, `reference` describes it."""
+    """The setting of a scenario; `model` has predict_proba, `reference` describes it."""
 
     schema: Schema
     facts: Facts
@@ -59,9 +59,9 @@ class World(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is played: people a day (before the scenario's own rate), labels for a share of them, when.
+    """A scenario, people a day (before the scenario's own rate), the share with labels, and their delay.
 
-    unflagged_share: of the people under the threshold whose outcome comes back; None: as of the others.
+    unflagged_share: share of the people under the threshold whose outcome comes back; None: `label_share`.
     """
 
     scenario: Scenario
@@ -73,50 +73,50 @@ class Plan:
 
 
 class Pending(NamedTuple):
-    """Labels on their way: when each arrives, how late it then is, its score bin, risk, outcome and group."""
+    """Labels to come: time of arrival, delay, score bin, risk, outcome and group of each."""
 
     due: NDArray[np.float64]
     delay: NDArray[np.float64]
-    places: NDArray[np.int64]
+    score_bins: NDArray[np.int64]
     risks: NDArray[np.float64]
     outcomes: NDArray[np.int64]
     groups: NDArray[np.int64]
 
     def of(self, chosen: NDArray[np.bool_]) -> Pending:
-        """Those of a mask."""
+        """The labels of a mask."""
         return Pending._make(part[chosen] for part in self)
 
 
 class Crowd(NamedTuple):
-    """People who came in some time: what the model is asked of those whose request it takes, and the rest.
+    """People who arrived in a span of time, and the answers for those whose request the server accepts.
 
-    `frame` holds float64 columns, or text with None for missing, in the schema's order; `asked` says of every
-    person, shape (people,), whether the server takes the request (it refuses text in a number column).
+    `frame` holds float64 columns, or text with None for missing, in the schema's order; `accepted`, shape
+    (people,), is false where the server refuses the request, which has text in a number column.
     """
 
     frame: pd.DataFrame
     outcomes: NDArray[np.int64]
     risks: NDArray[np.float64]
-    asked: NDArray[np.bool_]
+    accepted: NDArray[np.bool_]
 
 
 def people(world: World, plan: Plan, day: float, rows: int, first: int) -> Crowd:
     """People `first` to `first + rows` of the plan's seed as they are on a day of the scenario."""
     drawn = cohort.generate(world.facts, world.schema, rows, plan.seed, plan.scenario, day, first)
-    asked = np.ones(rows, dtype=np.bool_)
+    accepted = np.ones(rows, dtype=np.bool_)
     for column in world.schema.columns:
         if not column.is_text and drawn[column.name].dtype == object:
-            asked &= np.array([not isinstance(value, str) for value in drawn[column.name]], dtype=np.bool_)
-    kept = drawn[asked]
-    outcomes = kept[world.schema.target.name].isin(list(world.schema.target.positive))
+            accepted &= np.array([not isinstance(value, str) for value in drawn[column.name]], dtype=np.bool_)
+    accepted_people = drawn[accepted]
+    outcomes = accepted_people[world.schema.target.name].isin(list(world.schema.target.positive))
     numbers = [column.name for column in world.schema.columns if not column.is_text]
-    frame = kept[list(world.schema.feature_names)].astype(dict.fromkeys(numbers, "float64"))
+    frame = accepted_people[list(world.schema.feature_names)].astype(dict.fromkeys(numbers, "float64"))
     risks = families.predict_risk(world.model, frame) if len(frame) else np.empty(0)
-    return Crowd(frame, np.asarray(outcomes, dtype=np.int64), risks, asked)
+    return Crowd(frame, np.asarray(outcomes, dtype=np.int64), risks, accepted)
 
 
 def json_rows(frame: pd.DataFrame) -> list[list[Any]]:
-    """Rows as a request holds them: null for missing."""
+    """Rows of a request: null for missing."""
     return [
         [None if value is None or value != value else value for value in row]
         for row in frame.to_numpy().tolist()
@@ -124,7 +124,7 @@ def json_rows(frame: pd.DataFrame) -> list[list[Any]]:
 
 
 def play(world: World, plan: Plan, times: Sequence[float], history: History) -> Iterator[float]:
-    """Play a scenario into `history`; gives each of the moments `times` (seconds, ascending) when it is done.
+    """Play a scenario into `history`; yields each of `times` (seconds, ascending) when it is done.
 
     Day 0 of the scenario is `times[0]`.
     """
@@ -136,26 +136,26 @@ def play(world: World, plan: Plan, times: Sequence[float], history: History) -> 
     metrics.set_golden_rows_match(True)
     rng = np.random.default_rng([plan.seed, len(times)])
     pending = _nothing()
-    for now, crowd in arrivals(world, plan, times):
+    for time, crowd in arrivals(world, plan, times):
         _count(metrics, observer, crowd, rng)
-        pending = _join(pending, _labels(plan, reference, crowd, now, rng))
-        pending = _deliver(metrics, reference.score.threshold_bin, pending, now)
-        metrics.upstream_contact.set(now)
+        pending = _join(pending, _labels(plan, reference, crowd, time, rng))
+        pending = _deliver(metrics, reference.score.threshold_bin, pending, time)
+        metrics.upstream_contact.set(time)
         history.scrape(
             metrics.registry,
-            now,
+            time,
             {"job": "exporter", "instance": TARGETS["exporter"]},
-            surroundings(now - start),
+            surroundings(time - start),
         )
-        yield now
+        yield time
 
 
 def arrivals(world: World, plan: Plan, times: Sequence[float]) -> Iterator[tuple[float, Crowd]]:
-    """Who came up to each moment since the one before; people are drawn for a span of time at once."""
+    """The people who arrived by each time since the time before; drawn for a span of time at once."""
     start = times[0]
-    days = [(now - start) / DAY for now in times]
-    lengths = [0.0, *(right - left for left, right in pairwise(days))]
-    came = np.cumsum(
+    days = [(time - start) / DAY for time in times]
+    lengths = [0.0, *(later - earlier for earlier, later in pairwise(days))]
+    arrived = np.cumsum(
         [
             length * plan.rows_a_day * plan.scenario.rate(day)
             for length, day in zip(lengths, days, strict=True)
@@ -163,25 +163,27 @@ def arrivals(world: World, plan: Plan, times: Sequence[float]) -> Iterator[tuple
     ).astype(np.int64)
     spans = np.floor(np.asarray(days) / SPAN_DAYS).astype(np.int64)
     for span in np.unique(spans):
-        places = np.flatnonzero(spans == span)
-        first = int(came[places[0] - 1]) if places[0] else 0
-        crowd = people(world, plan, days[places[len(places) // 2]], int(came[places[-1]]) - first, first)
-        taken = np.concatenate([[0], np.cumsum(crowd.asked)])
+        indices = np.flatnonzero(spans == span)
+        first = int(arrived[indices[0] - 1]) if indices[0] else 0
+        crowd = people(
+            world, plan, days[indices[len(indices) // 2]], int(arrived[indices[-1]]) - first, first
+        )
+        accepted_before = np.concatenate([[0], np.cumsum(crowd.accepted)])
         low = 0
-        for place in places.tolist():
-            high = int(came[place]) - first
-            rows = slice(taken[low], taken[high])
-            part = Crowd(crowd.frame[rows], crowd.outcomes[rows], crowd.risks[rows], crowd.asked[low:high])
-            yield times[place], part
+        for index in indices.tolist():
+            high = int(arrived[index]) - first
+            rows = slice(accepted_before[low], accepted_before[high])
+            part = Crowd(crowd.frame[rows], crowd.outcomes[rows], crowd.risks[rows], crowd.accepted[low:high])
+            yield times[index], part
             low = high
 
 
 def surroundings(elapsed: float) -> dict[str, float]:
-    """What the other exporters would say after so many seconds: all targets up, a quiet host."""
-    found: dict[str, float] = {}
+    """Series of the other exporters after `elapsed` seconds: all targets up, a quiet host."""
+    series: dict[str, float] = {}
 
     def add(name: str, job: str, value: float, /, **labels: str) -> None:
-        found[series_text(name, {**labels, "job": job, "instance": TARGETS[job]})] = value
+        series[series_text(name, {**labels, "job": job, "instance": TARGETS[job]})] = value
 
     for job in TARGETS:
         add("up", job, 1.0)
@@ -196,7 +198,7 @@ def surroundings(elapsed: float) -> dict[str, float]:
         add("process_start_time_seconds", job, 1.7e9)
         add("process_resident_memory_bytes", job, memory)
         add("process_cpu_seconds_total", job, load * elapsed)
-    return found
+    return series
 
 
 def _count(
@@ -205,8 +207,8 @@ def _count(
     crowd: Crowd,
     rng: np.random.Generator,
 ) -> None:
-    """Count one person a request, as the sidecar does for what it forwards."""
-    rows, refused = json_rows(crowd.frame), int((~crowd.asked).sum())
+    """Count one person per request, as the sidecar counts forwarded requests."""
+    rows, refused = json_rows(crowd.frame), int((~crowd.accepted).sum())
     if rows:
         table = Table("dataframe_split", tuple(crowd.frame.columns), rows)
         predictions = [Prediction("", risk) for risk in crowd.risks.tolist()]
@@ -225,8 +227,8 @@ def _count(
 
 
 def _nothing() -> Pending:
-    times, places = np.empty(0), np.empty(0, np.int64)
-    return Pending(times, times, places, times, places, places)
+    numbers, indices = np.empty(0), np.empty(0, np.int64)
+    return Pending(numbers, numbers, indices, numbers, indices, indices)
 
 
 def _join(old: Pending, new: Pending) -> Pending:
@@ -237,49 +239,51 @@ def _labels(
     plan: Plan,
     reference: Reference,
     crowd: Crowd,
-    now: float,
+    time: float,
     rng: np.random.Generator,
 ) -> Pending:
-    """Outcomes that will be reported, each after a delay that is exponential around the plan's."""
+    """The outcomes that will be reported, each after a delay with the plan's mean (exponential)."""
     unflagged = plan.label_share if plan.unflagged_share is None else plan.unflagged_share
     share = np.where(crowd.risks >= reference.score.threshold, plan.label_share, unflagged)
     chosen = rng.random(len(crowd.risks)) < share
     delay = rng.exponential(plan.label_delay_days * DAY, len(chosen))[chosen]
     risks = crowd.risks[chosen]
     return Pending(
-        now + delay,
+        time + delay,
         delay,
         reference.score.bin(risks),
         risks,
         crowd.outcomes[chosen],
-        group_places(reference, crowd.frame[chosen]),
+        group_indices(reference, crowd.frame[chosen]),
     )
 
 
-def group_places(reference: Reference, frame: pd.DataFrame) -> NDArray[np.int64]:
-    """Places of the groups that the monitor counts by, from 1, shape (rows,); 0 for none."""
+def group_indices(reference: Reference, frame: pd.DataFrame) -> NDArray[np.int64]:
+    """Indices of the groups that the monitor counts by, from 1, shape (rows,); 0 for none."""
     if reference.groups is None:
         return np.zeros(len(frame), np.int64)
     values = frame[reference.groups.feature.name].tolist()
     return np.array([group(reference.groups, value) for value in values], np.int64)
 
 
-def _deliver(metrics: Metrics, threshold_bin: int, pending: Pending, now: float) -> Pending:
-    """Count the labels that are due, as the sidecar's /feedback does; the others."""
-    due = pending.due <= now
+def _deliver(metrics: Metrics, threshold_bin: int, pending: Pending, time: float) -> Pending:
+    """Count the labels that are due, as the sidecar's /feedback does; returns the other labels."""
+    due = pending.due <= time
     arrived = pending.of(due)
-    for delay, place, risk, outcome, own_group in zip(*(part.tolist() for part in arrived[1:]), strict=True):
-        count_label(metrics, Counted(place, outcome, risk, delay, own_group, place >= threshold_bin))
+    for delay, score_bin, risk, outcome, own_group in zip(
+        *(part.tolist() for part in arrived[1:]), strict=True
+    ):
+        count_label(metrics, Counted(score_bin, outcome, risk, delay, own_group, score_bin >= threshold_bin))
     return pending.of(~due)
 
 
 def count_label(metrics: Metrics, label: Counted) -> None:
     """Count one late label as the sidecar's /feedback does."""
     counters = metrics.feedback[VERSION]
-    place, outcome, risk = label.place, label.outcome, label.risk
-    counters.labels[place][outcome].inc()
-    counters.risk_sums[place][outcome].inc(risk)
-    counters.squared_risk_sums[place][outcome].inc(risk * risk)
+    score_bin, outcome, risk = label.place, label.outcome, label.risk
+    counters.labels[score_bin][outcome].inc()
+    counters.risk_sums[score_bin][outcome].inc(risk)
+    counters.squared_risk_sums[score_bin][outcome].inc(risk * risk)
     counters.delay.observe(label.delay)
     if label.group:
         by_group = counters.groups[label.group - 1]

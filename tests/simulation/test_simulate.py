@@ -133,7 +133,7 @@ def test_exactly_the_announced_alerts_fire_in_trouble(trouble: Past) -> None:
     """Rules from Grafana's file on a real Prometheus against numpy on what was sent, features named."""
     announced = expected.firing(trouble.history, trouble.reference, END)
     with Server(trouble.store) as server:
-        assert simulate.found(server, END, simulate.alert_rules()) == announced
+        assert simulate.firing_alerts(server, END, simulate.alert_rules()) == announced
     assert announced["Feature drift"] >= {"BMI"}
     assert announced["Missing values"] == {"GenHlth"}
     assert announced["Invalid values"] == {"BMI"}
@@ -147,7 +147,7 @@ def test_no_alert_fires_while_nothing_changes(known: world.World, tmp_path: Path
     past = make_past(known, QUIET, tmp_path, days=0.25)
     assert expected.firing(past.history, past.reference, END) == {}
     with Server(past.store) as server:
-        assert simulate.found(server, END, simulate.alert_rules()) == {}
+        assert simulate.firing_alerts(server, END, simulate.alert_rules()) == {}
 
 
 @pytest.mark.real
@@ -162,7 +162,7 @@ def test_every_scenario_of_the_schema_raises_what_it_announces(
     past = make_past(known, scenario, tmp_path, days)
     announced = expected.firing(past.history, past.reference, END)
     with Server(past.store) as server:
-        assert simulate.found(server, END, simulate.alert_rules()) == announced
+        assert simulate.firing_alerts(server, END, simulate.alert_rules()) == announced
     assert announced.get("Feature drift", frozenset()) >= set(scenario.drifts)
     if name in ("steady", "flash-crowd"):
         assert announced == {}
@@ -237,16 +237,16 @@ def test_the_counts_of_a_played_past_are_those_of_its_people(known: world.World)
     history = History()
     assert list(world.play(known, plan, times, history)) == times
     crowds = [crowd for _, crowd in world.arrivals(known, plan, times)]
-    people, asked = sum(len(c.asked) for c in crowds), sum(len(c.frame) for c in crowds)
+    people, accepted = sum(len(c.accepted) for c in crowds), sum(len(c.frame) for c in crowds)
     assert people == pytest.approx(500, abs=2)
-    assert 0 < asked < people, "text in a number column is refused by the model's server"
+    assert 0 < accepted < people, "text in a number column is refused by the model's server"
 
     def total(start: str) -> float:
         return sum(column[-1] for name, column in history.series.items() if name.startswith(start))
 
     # A lot that is not full waits for more people.
-    assert asked - LOT_ROWS < total("model_scores_total{") <= asked
-    assert total("sidecar_rows_total{") == asked
+    assert accepted - LOT_ROWS < total("model_scores_total{") <= accepted
+    assert total("sidecar_rows_total{") == accepted
     assert total("sidecar_requests_total{") == people
     values = sum(
         sum(
@@ -262,7 +262,7 @@ def test_the_counts_of_a_played_past_are_those_of_its_people(known: world.World)
         )
     )
     assert values == total("model_scores_total{")
-    assert total("model_feedback_total{") == pytest.approx(asked, rel=0.1)
+    assert total("model_feedback_total{") == pytest.approx(accepted, rel=0.1)
 
 
 def test_a_scenario_builds_up_day_by_day(known: world.World) -> None:
