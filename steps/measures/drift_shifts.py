@@ -137,7 +137,7 @@ def _share_change(
 
 
 def score_drift(reference: Reference, risk: Floats, yardstick: Yardstick) -> ScoreDrift:
-    """How predicted risks (rows,) differ from those of validation rows."""
+    """Measure how predicted risks (rows,) differ from the risks of validation rows."""
     score = reference.score
     now = np.bincount(score.bin(risk), minlength=len(score.bins)).astype(np.float64)
     then = np.asarray(score.counts, np.float64)

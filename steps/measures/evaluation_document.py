@@ -404,7 +404,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class ChanceOfRecall:
-    """How far chance alone moves the recall of a threshold that was chosen for `target` on other rows.
+    """Range by chance of the recall of a threshold that was chosen for `target` on other rows.
 
     The recall is between `low` and `high` 95 times in 100, given the people with the outcome on both sides.
     """
@@ -418,7 +418,7 @@ class ChanceOfRecall:
 
 @dataclass(frozen=True)
 class Method:
-    """How intervals were made: their level, bootstrap replicates and seed; and the smallest count shown."""
+    """Level, bootstrap replicates and seed of the intervals, and the smallest count shown."""
 
     level: float
     replicates: int

@@ -1,14 +1,14 @@
 """Drift, calibration and expected performance from counts: the numpy reference of the Prometheus rules.
 
 Every function takes counts and sums by bin and returns numbers, vectorised over leading axes; the last axis
-is the bin. Logarithms of evidence are to base 10: evidence 7 says that the counts are ten million times
-likelier after a shift.
+is the bin. Logarithms of evidence are to base 10: with evidence 7 the counts are ten million times likelier
+after a shift.
 
-The evidence is a ratio of marginal likelihoods whose expectation without a shift is 1, whatever the sample
-size (an e-value), so evidence of x or more has probability of at most 10^-x. For windows that are looked at
-again and again, the largest of them against `evidence_limit` rings falsely about once a year at most, however
-the signals depend on each other (Shin, Ramdas and Rinaldo, "E-detectors", New England Journal of Statistics
-in Data Science 2, 2023). Rows independent of each other is what it assumes.
+The evidence is a ratio of marginal likelihoods whose expectation without a shift is 1 for any sample size (an
+e-value), so evidence of x or more has probability of at most 10^-x. For windows that are evaluated again and
+again, the largest of them against `evidence_limit` gives at most about one false alarm a year, however the
+signals depend on each other (Shin, Ramdas and Rinaldo, "E-detectors", New England Journal of Statistics in
+Data Science 2, 2023). It assumes that rows are independent of each other.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from scipy import special
 
 Array = NDArray[np.float64]
 
-# Half a row a bin (Jeffreys' prior): no bin is ever empty, so no logarithm is ever infinite.
+# Half a row per bin (Jeffreys' prior): no bin is empty, so no logarithm is infinite.
 SMOOTHING = 0.5
-# The PSI that a shift typically has: sets how widely the drift hypothesis spreads around the reference.
+# The typical PSI of a shift: it sets the spread of the drift hypothesis around the reference.
 TYPICAL_PSI = 0.1
-# How strongly a miscalibrated bin's rate is thought to stay near its mean risk, in labels.
+# Prior weight, in labels, of a bin's mean risk for its rate under miscalibration.
 CALIBRATION_CONCENTRATION = 100.0
-# A bin without any expected positive, or negative, is not thought impossible.
+# Smallest prior of a bin without an expected positive or negative.
 SMALLEST_PRIOR = 1e-9
-# Below this PSI a difference, however certain, is no reason to wake anybody.
+# Below this PSI a difference raises no alarm, however certain it is.
 PSI_FLOOR = 0.02
-# Below this calibration error a miscalibration, however certain, is harmless.
+# Below this calibration error a miscalibration raises no alarm, however certain it is.
 CALIBRATION_FLOOR = 0.015
-# log10 of how much likelier a newer window must be under "all is well" to silence a longer window.
+# log10 likelihood ratio for "all is well" from which a newer window silences a longer one.
 MENDED_LOG10 = 3.0
 # Once a minute for a year.
 LOOKS_A_YEAR = 525_600
@@ -57,7 +57,7 @@ class CalibrationEvidence(NamedTuple):
 
 
 class ExpectedPerformance(NamedTuple):
-    """What a calibrated model achieves on rows without labels."""
+    """Expected performance of a calibrated model on rows without labels."""
 
     roc_auc: Array
     roc_auc_stderr: Array
@@ -133,15 +133,15 @@ def _log_marginal(counts: Array, prior: Array) -> Array:
 
 
 def drift_evidence(counts: ArrayLike, reference: ArrayLike) -> Array:
-    """log10 evidence that counts (..., B) come from elsewhere than reference counts (..., B).
+    """log10 evidence that counts (..., B) have another source than reference counts (..., B).
 
     The Bayes factor (Good, "A Bayesian significance test for multinomial distributions", JRSS B 29, 1967) of
     * drift: the shares were drawn anew from Dirichlet(a p), p the reference's smoothed shares and a = (B - 1)
       / 0.1, which spreads them so that the expected PSI against p is about 0.1 (`TYPICAL_PSI`);
-    * same: the shares are the reference's, known as well as its rows tell: Dirichlet(r + 1/2).
-    Both are probabilities of the same counts, so the ratio's expectation under "same" is exactly 1 (mean over
-    what the reference leaves open); a small reference widens "same" and lowers the evidence by just what its
-    sampling costs. Without rows it is 0.
+    * same: the shares are the reference's, with the uncertainty of its rows: Dirichlet(r + 1/2).
+    Both are probabilities of the same counts, so the ratio's expectation under "same" is exactly 1 (averaged
+    over the uncertainty of the reference). A small reference widens "same" and lowers the evidence by exactly
+    its sampling error. Without rows it is 0.
     """
     c, r = _floats(counts), _floats(reference)
     bins = c.shape[-1]
@@ -156,11 +156,11 @@ def drift_alarm(counts: ArrayLike, reference: ArrayLike, floor: float = PSI_FLOO
 
 
 def mended_evidence(newer: ArrayLike, older: ArrayLike, reference: ArrayLike) -> Array:
-    """log10 of how much better training explains the newer rows than the shares of the rows before them do.
+    """log10 likelihood ratio of newer rows: the training shares against the shares of earlier rows.
 
     A likelihood ratio of two given distributions, (..., B) each -> (...): sum of c log10(p / q) over the
     newer window's counts c, p the reference's smoothed shares and q those of the rest of a longer window.
-    From `MENDED_LOG10` on a fault of the longer window was mended since. A drift that goes on makes it
+    From `MENDED_LOG10` on a fault of the longer window counts as mended. A drift that goes on makes it
     negative.
     """
     c = _floats(newer)
@@ -168,7 +168,7 @@ def mended_evidence(newer: ArrayLike, older: ArrayLike, reference: ArrayLike) ->
 
 
 def evidence_limit(signals: int) -> float:
-    """log10 evidence from which to ring: at most about one false alarm a year for all `signals` together.
+    """log10 evidence for an alarm: at most about one false alarm a year for all `signals` together.
 
     log10(looks a year) + log10(signals); signals are the features, the score and the calibration.
     """
@@ -176,7 +176,7 @@ def evidence_limit(signals: int) -> float:
 
 
 def _beta_binomial_evidence(positives: Array, labels: Array, risk_sums: Array) -> Array:
-    """log10 evidence that positives do not have the mean risk that was predicted; 0 without labels."""
+    """log10 evidence that the rate of positives is not the predicted mean risk; 0 without labels."""
     filled = labels > 0
     rate = np.where(filled, risk_sums, 0.5) / np.where(filled, labels, 1.0)
     expected = np.stack([rate, 1 - rate], axis=-1)
@@ -195,12 +195,11 @@ def calibration_evidence(
     In each score bin the rate of positives is drawn from Beta around the mean of the labelled rows' own risks
     with the weight of 100 labels, against that mean itself. Rows' risks differ within a bin; by the
     inequality of arithmetic and geometric means the ratio's expectation for a calibrated model is then at
-    most 1 (Hoeffding, Ann. Math. Stat. 27, 1956, compares such sums with the binomial). Bin by bin sees a
-    wrong shape, pooled a common bias; taking the larger of the two costs a factor of 2.
+    most 1 (Hoeffding, Ann. Math. Stat. 27, 1956, compares such sums with the binomial). By bin it detects a
+    wrong shape, pooled a common bias; the larger of the two costs a factor of 2.
 
-    Every single look at a window has this bound, but a window's mean risk moves as labels arrive, so that
-    there is no bound over time as `drift_evidence` has it: benchmarks/alarm_quality.py counts its false
-    alarms.
+    Every single evaluation of a window has this bound, but a window's mean risk changes as labels arrive, so
+    there is no bound over time as for `drift_evidence`: benchmarks/alarm_quality.py counts the false alarms.
     """
     k, n, s = _floats(positives), _floats(labels), _floats(risk_sums)
     by_bin = _beta_binomial_evidence(k, n, s).sum(-1)
@@ -212,22 +211,22 @@ def calibration_evidence(
 
 
 def calibration_mended_evidence(newer: ArrayLike, older: ArrayLike) -> Array:
-    """log10 of how much better the risks explain newer labels than the rates of the labels before them do.
+    """log10 likelihood ratio of newer labels: the predicted risks against the rates of earlier labels.
 
     Each argument is (3, ..., B): positives, labels and sums of risk by score bin -> (...). The older rate of
-    outcomes is drawn to its mean risk with the weight of one label. A bin without older labels says nothing.
+    outcomes is shrunk to its mean risk with the weight of one label. A bin without older labels is left out.
     """
     (k, n, s), (old_k, old_n, old_s) = _floats(newer), _floats(older)
-    told = (n > 0) & (old_n > 0)
-    risk = np.where(told, s, 0.5) / np.where(told, n, 1.0)
-    old_risk = np.where(told, old_s, 0.5) / np.where(told, old_n, 1.0)
+    has_both = (n > 0) & (old_n > 0)
+    risk = np.where(has_both, s, 0.5) / np.where(has_both, n, 1.0)
+    old_risk = np.where(has_both, old_s, 0.5) / np.where(has_both, old_n, 1.0)
     rate = (old_k + old_risk) / (old_n + 1)
     pairs = ((k, risk, rate), (n - k, 1 - risk, 1 - rate))
     ratios = [
-        count * np.log10(np.maximum(well, SMALLEST_PRIOR) / np.maximum(ill, SMALLEST_PRIOR))
-        for count, well, ill in pairs
+        count * np.log10(np.maximum(if_mended, SMALLEST_PRIOR) / np.maximum(if_not, SMALLEST_PRIOR))
+        for count, if_mended, if_not in pairs
     ]
-    return _floats((sum(ratios) * told).sum(-1))
+    return _floats((sum(ratios) * has_both).sum(-1))
 
 
 def roc_auc(positives: ArrayLike, negatives: ArrayLike) -> Array:
@@ -257,9 +256,8 @@ def _totals(*by_bin_and_outcome: Array) -> list[Array]:
 def brier(labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike) -> Estimate:
     """Brier score of late labels, mean (risk - outcome)^2, exactly, as the squares are summed too.
 
-    Arguments (..., B, 2) by score bin and outcome (0, 1), results (...). The standard error takes the squared
-    errors in one bin with one outcome to be equal, which leaves out little of their variance. NaN without
-    labels.
+    Arguments (..., B, 2) by score bin and outcome (0, 1), results (...). The standard error assumes equal
+    squared errors within a bin and outcome, which neglects little of their variance. NaN without labels.
     """
     n, s, squares = map(_floats, (labels, risk_sums, squared_risk_sums))
     total, *_ = _totals(n)
@@ -302,7 +300,7 @@ def calibration_error(labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums
 def calibration_error_if_calibrated(
     labels: ArrayLike, risk_sums: ArrayLike, squared_risk_sums: ArrayLike
 ) -> Array:
-    """What `calibration_error` is expected to be for a calibrated model: that of few labels is never 0.
+    """Expectation of `calibration_error` for a calibrated model, which is never 0.
 
     Half-normal bins: sqrt(2/pi) times the sum over bins of sqrt(sum s (1 - s)), over n.
     """
@@ -318,8 +316,8 @@ def expected_performance(rows: ArrayLike, risk_sums: ArrayLike, threshold_bin: i
     Confidence-based performance estimation (NannyML's CBPE; Guillory et al., "Predicting with confidence on
     unseen distributions", ICCV 2021): of n rows with risks summing to s, s are expected to be positive. Bins
     from `threshold_bin` on are predicted positive; the threshold is an edge, so no row is on the wrong side.
-    Holds while the model is calibrated: it sees a shift of the inputs, never a change of what they mean. The
-    accuracy's standard error takes the risks in one bin to be equal. NaN without rows.
+    It holds while the model is calibrated: it detects a shift of the inputs, not a change of their meaning
+    (concept shift). The accuracy's standard error assumes equal risks within a bin. NaN without rows.
     """
     n, s = np.broadcast_arrays(_floats(rows), _floats(risk_sums))
     total, expected_positives = n.sum(-1), s.sum(-1)

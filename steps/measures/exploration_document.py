@@ -107,7 +107,7 @@ class ColumnPrediction:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `quantiles`: 5, 25, 50, 75 and 95 % of a numeric one, to four digits.
+    """A column. `quantiles`: 5, 25, 50, 75 and 95 % of a numeric column, to four digits.
 
     `zeros`: share of zeros that cannot be; `spike`: a value that may have been filled in.
     """

@@ -52,7 +52,7 @@ class Hyperparameter:
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
     def position(self, value: float) -> float:
-        """Where the value lies between low (0) and high (1) on this hyperparameter's scale."""
+        """Position of the value between low (0) and high (1) on this hyperparameter's scale."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)

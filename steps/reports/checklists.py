@@ -1,11 +1,10 @@
-"""Two checklists at the end of a report: where each of their questions is answered, or that a person must.
+"""Two checklists at the end of a report: where it answers each question, or that a person must answer it.
 
-TRIPOD+AI (Collins and others 2024, BMJ 385:e078378) says what a report of a prediction model has to hold;
-PROBAST+AI (Moons and others 2025, BMJ 388:e082505) what a judgement of its quality and risk of bias looks at.
-The wording is ours and short. TRIPOD+AI's numbers are those of the statement; PROBAST+AI's questions are
-grouped by its parts and domains and have no numbers, for they are not its text. An item with an anchor is
-answered at that place of the report; one that also names a text of the schema's `card` is answered there only
-where somebody has written it.
+TRIPOD+AI (Collins and others 2024, BMJ 385:e078378) lists the content of a report of a prediction model;
+PROBAST+AI (Moons and others 2025, BMJ 388:e082505) the criteria of its quality and risk of bias. The wording
+here is this project's own. TRIPOD+AI's numbers are those of the statement; PROBAST+AI's questions are grouped
+by its parts and domains and have no numbers, for they are not its text. An item with an anchor is answered at
+that place of the report; if it also names a text of the schema's `card`, only where a person has written it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from steps.data.schema import Card
 
 @dataclass(frozen=True)
 class Item:
-    """One item: its number or domain, what it asks, the anchors that answer it, and the text it needs."""
+    """An item: its number or domain, its question, the anchors of its answer, and the text that it needs."""
 
     number: str
     asks: str
@@ -25,7 +24,7 @@ class Item:
     needs: str = ""
 
     def answered_at(self, card: Card) -> tuple[str, ...]:
-        """Anchors of the report that answer it; none where a person has to write it."""
+        """Anchors of the answer in the report; none where a person has to write it."""
         return () if self.needs and not getattr(card, self.needs) else self.anchors
 
 

@@ -1,4 +1,4 @@
-"""What matplotlib draws: the figures of an evaluation as inline SVG, and one style for every plot.
+"""Plots by matplotlib: the figures of an evaluation as inline SVG, and one style for every plot.
 
 Figures are drawn from the aggregates of an evaluation alone. Text stays text, so that it can be read aloud,
 searched and scaled.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from steps.measures.evaluation_document import Estimate, Evaluation
 
 _FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif"
-# Of lines that lie close together, one point score each.
+# Dashes of the point scores' lines, which lie close together.
 _DASHES = ((4, 1.5), (1, 1.2), (6, 1.5, 1, 1.5))
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -156,16 +156,16 @@ def roc(evaluation: Evaluation) -> str:
             line: dict[str, Any] = {"color": colour, "linewidth": 1.4, "linestyle": (0, dashes)}
             axes.plot(score.roc.false_positive_rate, score.roc.recall, **line)
             axes.plot(
-                [1 - _known(score.specificity)],
-                [_known(score.recall)],
+                [1 - _value(score.specificity)],
+                [_value(score.recall)],
                 marker="D",
                 markersize=6,
                 **line,
                 label=f"{score.name}, cut {score.cut}",
             )
         axes.plot(
-            [1 - _known(evaluation.metrics.specificity)],
-            [_known(evaluation.metrics.recall)],
+            [1 - _value(evaluation.metrics.specificity)],
+            [_value(evaluation.metrics.recall)],
             marker="o",
             markersize=7,
             linestyle="none",
@@ -187,7 +187,7 @@ def _percent(axes: Axes, both: bool = False) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
-def _known(estimate: Estimate) -> float:
+def _value(estimate: Estimate) -> float:
     """The value, NaN where it is undefined: matplotlib draws nothing there."""
     return math.nan if estimate.value is None else estimate.value
 
@@ -210,7 +210,7 @@ def png(figure: Figure) -> bytes:
 
 
 def _svg(draw: Any, title: str) -> str:
-    """What `draw` puts on fresh axes as an SVG element that scales with its box; no global state."""
+    """An SVG element that scales with its box, drawn by `draw` on new axes; no global state."""
     with drawing(4.7, 3.6) as figure:
         draw(figure.add_subplot())
         target = io.StringIO()
