@@ -35,7 +35,7 @@ def work(step: Context[Main]) -> Result:
     values, chain = step.values, step.chain
     other_role = OTHER[values.model]
     if bool(values.why.strip()) != values.accept_prevalence:
-        raise UserError("another share of outcomes is accepted with a reason: accept_prevalence=true and why")
+        raise UserError("accept_prevalence=true and why belong together: give both, or neither")
     needs = {"preprocess": chain.ensure("preprocess", values)}
     counts = prevalence.count(step, needs["preprocess"])
     if counts is not None and not values.accept_prevalence:

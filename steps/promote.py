@@ -92,7 +92,7 @@ def work(step: Context[Promote]) -> Result:
     (step.project / VERDICT).unlink(missing_ok=True)
     values = step.values
     if bool(values.why.strip()) != bool(values.approve or values.accept_prevalence):
-        raise UserError("a decision has a reason: approve or accept_prevalence=true, and why, together")
+        raise UserError("give why together with approve or with accept_prevalence=true, and only then")
     if values.rollback != "false":
         return rollback.roll_back(step)
     if values.approve:

@@ -43,7 +43,7 @@ def work(step: Context[Tune], draw: Draw) -> Result:
     key = _search_key(step)
     done = finished_trials(step, key, space)
     if done:
-        step.log.info("tune: goes on after %d trials that finished earlier", len(done))
+        step.log.info("tune: continues after %d trials that finished earlier", len(done))
     experiment = step.client.get_run(step.run_id).info.experiment_id
     record = partial(_record, step, key, experiment)
     make_objective = partial(

@@ -75,12 +75,13 @@ def _undecided(step: Context[Promote]) -> Attempt:
         raise UserError(f"this candidate is version {current} of {record.model}, the champion, already")
     if record.verdict != "undecided" and not (record.verdict == "promoted" and record.approval):
         raise UserError(
-            f"this candidate was {record.verdict}, not undecided: a person decides only what figures cannot"
+            f"this candidate was {record.verdict}, not undecided: only an undecided candidate can be approved"
         )
     if current != record.champion:
         raise UserError(
             f"this candidate was judged against {_version_or_none(record.champion)}, and the champion is "
-            f"{_version_or_none(current)} now: run promote on it again, then approve what that comes to"
+            f"{_version_or_none(current)} now: run promote on it again, and approve that attempt if it is "
+            "undecided"
         )
     return record
 

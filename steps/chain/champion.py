@@ -62,7 +62,9 @@ def incumbents(step: Context[Values], data: StepRun) -> Incumbents:
     anchor = registry.alias_version(step.client, name, registry.ANCHOR)
     if anchor is None:
         step.client.set_registered_model_alias(name, registry.ANCHOR, champion)
-        step.log.info("no anchor yet: version %s of %s, the champion, is it from now on", champion, name)
+        step.log.info(
+            "there was no anchor: version %s of %s, the champion, is the anchor from now on", champion, name
+        )
         anchor = champion
     return Incumbents(
         name, step.client.get_model_version(name, champion), step.client.get_model_version(name, anchor)
@@ -82,7 +84,7 @@ def load(step: Context[Values], role: Role, version: ModelVersion) -> Rival:
     if role == "champion":
         raise UserError(
             f"the model of version {version.version} of {version.name}, the champion, is gone from run "
-            f"{run_id[:8]}; none can be compared with it. Bring its artifacts back, or go back with -P "
+            f"{run_id[:8]}; no model can be compared with it. Restore its artifacts, or go back with -P "
             f"rollback={version.name}"
         )
     return Rival(role, str(version.version), None, None)

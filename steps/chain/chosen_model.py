@@ -145,7 +145,7 @@ def _champion(step: Context[Values], kind: str) -> Chosen:
 
 def _new_champion(step: Context[Values]) -> Chosen:
     """Train a champion: run the chain with its defaults, on the data that they name."""
-    step.log.info("there is no champion yet: one is made with the chain's defaults")
+    step.log.info("there is no champion yet: the chain trains one with its defaults")
     name = registered_name(step.schema, step.chain.make_champion().tags["data_kind"])
     version = registry.alias_version(step.client, name, registry.CHAMPION)
     if version is None:

@@ -311,7 +311,7 @@ class Chain:
                 run_name=label(step, values),
             )
         except ExecutionException as error:
-            raise UserError(f"{step} failed; what it printed above says why ({error})") from error
+            raise UserError(f"{step} failed; its output above says why ({error})") from error
         finally:
             os.environ.pop(_UPSTREAM, None)
         run = self.client.get_run(submitted.run_id)

@@ -52,7 +52,7 @@ def command(name: str, work: Callable[[], int]) -> int:
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        logger.error("stopped; the same command goes on from here")
+        logger.error("stopped; the same command continues from here")
         return 130
     except Exception as error:
         store_error = tracking.as_user_error(error)

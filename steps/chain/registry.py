@@ -100,7 +100,7 @@ def move_champion(client: MlflowClient, name: str, version: str) -> None:
     after = (alias_version(client, name, PREVIOUS), alias_version(client, name, CHAMPION))
     if after[1] != version or (before is not None and after[0] != before):
         raise UserError(
-            f"somebody else moved the aliases of {name} meanwhile: @champion is version {after[1]}, "
+            f"another process moved the aliases of {name} meanwhile: @champion is version {after[1]}, "
             f"@previous version {after[0]}; this run wanted {version} and {before}. Look at the registry, "
             "then run promote again"
         )

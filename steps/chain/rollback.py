@@ -32,7 +32,7 @@ def roll_back(step: Context[Promote]) -> Result:
         raise UserError(f"there is no @previous version of {' or '.join(names)} to go back to")
     if len(targets) > 1:
         raise UserError(
-            f"say which model goes back: {' or '.join(f'-P rollback={name}' for name in targets)}"
+            f"several models can go back; name one: {' or '.join(f'-P rollback={name}' for name in targets)}"
         )
     ((name, previous),) = targets.items()
     champion = registry.alias_version(step.client, name, registry.CHAMPION)

@@ -120,7 +120,7 @@ def unreachable(uri: str, reason: str) -> str:
     first = reason.strip().splitlines()[0][:300] if reason.strip() else "no reason given"
     if "Invalid Host header" in reason:
         remedy = (
-            "the server answers only to host names that it was told: start it with --allowed-hosts naming "
+            "the server answers only to the host names of its settings: start it with --allowed-hosts naming "
             "the one in the address (MLFLOW_SERVER_ALLOWED_HOSTS)"
         )
     elif re.search(r"error code 40[13]\b", first) or "Unauthorized" in reason:
@@ -128,7 +128,7 @@ def unreachable(uri: str, reason: str) -> str:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for DagsHub: user name and token)"
         )
     elif is_remote(uri):
-        remedy = "check MLFLOW_TRACKING_URI and the server; what finished is kept, the same command goes on"
+        remedy = "check MLFLOW_TRACKING_URI and the server; what finished is kept, the same command continues"
     else:
         remedy = "check MLFLOW_TRACKING_URI; an older store is brought up to date by `mlflow db upgrade`"
     return f"the tracking store {address} does not answer: {without_credentials(first)}. Remedy: {remedy}"

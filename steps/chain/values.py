@@ -74,7 +74,7 @@ def families(text: str) -> tuple[Family, ...]:
     names = tuple(name.strip() for name in text.split(","))
     listed: tuple[Family, ...] = tuple(family for name in names for family in FAMILIES if family == name)
     if len(listed) != len(names) or len(set(names)) != len(names):
-        raise ValueError(f"{text!r} is not a list without repeats of {', '.join(FAMILIES)}")
+        raise ValueError(f"{text!r} is not a list of different names out of {', '.join(FAMILIES)}")
     return listed
 
 
@@ -84,7 +84,7 @@ def hyperparameters(text: str) -> dict[str, float | int | str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
         if not equals or not name or not value or name in values:
-            raise ValueError(f"{part!r} is not a new name=value")
+            raise ValueError(f"{part!r} is not name=value, or repeats a name")
         values[name] = _literal(value)
     return values
 

@@ -78,8 +78,8 @@ def _errors_in_words(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL or "No space left" in str(error) or "quota exceeded" in str(error).lower():
             raise DiskFullError(
-                f"the disk of {path.parent} is full: {path.name} was not written, and nothing of it "
-                "was left. Free some space or write it elsewhere"
+                f"the disk of {path.parent} is full: {path.name} was not written. "
+                "Free some space or write it elsewhere"
             ) from None
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
             raise UserError(f"{path} cannot be written: {error.strerror}") from None

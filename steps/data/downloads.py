@@ -225,7 +225,7 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         raise SourceError(
-            "what is given as data looks like a URL and is none: look at its host (brackets are for IPv6)"
+            "what is given as data looks like a URL but is not valid: check its host (brackets are for IPv6)"
         ) from None
 
 

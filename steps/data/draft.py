@@ -121,7 +121,9 @@ def _describe(name: str, values: pd.Series, draft: Draft) -> None:
         _describe_texts(name, sorted(answers), draft)
     if tokens and name in draft.columns:
         draft.columns[name]["missing"] = [*draft.columns[name].get("missing", []), *tokens]
-        draft.ask(name, f"{', '.join(repr(token) for token in tokens)}: taken for “no answer”. Is that so?")
+        draft.ask(
+            name, f"{', '.join(repr(token) for token in tokens)}: treated as “no answer”. Is that right?"
+        )
 
 
 def _describe_numbers(name: str, numbers: Sequence[float], rows: dict[str, int], draft: Draft) -> None:
@@ -162,7 +164,7 @@ def _describe_texts(name: str, answers: Sequence[str], draft: Draft) -> None:
     if len({answer.lower() for answer in answers}) < len(answers):
         draft.ask(name, "Levels differ only in upper and lower case: join them with recode.")
     if len(answers) > 2:
-        draft.ask(name, "Have the levels an order? Then recode them to ascending numbers, kind: ordinal.")
+        draft.ask(name, "Do the levels have an order? Then recode them to ascending numbers, kind: ordinal.")
 
 
 def _suspects(numbers: Sequence[float], rows: dict[str, int]) -> list[float]:
@@ -269,7 +271,9 @@ def _ask_about_leaks(frame: pd.DataFrame, draft: Draft, target: dict[str, Any]) 
             continue
         right = np.maximum(hits, rows - hits)[several].sum() / covered
         if right > _GIVES_AWAY and right > plain + 0.03:
-            draft.ask(name, "It tells the outcome nearly by itself. Was it known before? If not, delete it.")
+            draft.ask(
+                name, "It nearly determines the outcome by itself. Was it known before? If not, delete it."
+            )
 
 
 def _number(word: str) -> float | None:

@@ -104,7 +104,7 @@ def check_sha256(actual: str, expected: str | None, description: str) -> None:
     if expected is not None and actual != expected:
         raise SourceError(
             f"{description} is not the file that the schema describes: its sha256 is {actual}, the schema "
-            f"says {expected}. If the change is meant, correct sha256 in the schema."
+            f"says {expected}. If the change is intended, correct sha256 in the schema."
         )
 
 

@@ -248,7 +248,7 @@ def _refuse_too_many(
     raise TooManyRejectedError(
         f"{how_many} of {read_rows:,} rows{in_per_cent} break the schema {schema.name}, more than "
         f"max_rejected allows ({max_rejected:.{digits}%}):\n{validation.described(problems, schema)}\n"
-        "Mend the data or the schema, or allow more with -P max_rejected=.",
+        "Correct the data or the schema, or allow more with -P max_rejected=.",
         rejected,
     )
 

@@ -134,8 +134,8 @@ def _spelling(name: str, column: Column | Target, names: Sequence[str], file: Lo
     matches = [spelling for spelling in spellings if spelling.name in names]
     if len(matches) > 1:
         raise SourceError(
-            f"{file.name} has {' and '.join(spelling.name for spelling in matches)}, which are all {name} to "
-            "the schema: drop all but one"
+            f"{file.name} has {' and '.join(spelling.name for spelling in matches)}, which the schema reads "
+            f"as {name}: drop all but one"
         )
     return matches[0] if matches else None
 

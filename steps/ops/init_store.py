@@ -29,7 +29,9 @@ def _create() -> int:
 
     renamed = locks.set_half_store_aside(mlflow.get_tracking_uri())
     if renamed is not None:
-        log.info("init: the store was only half created and held nothing: it is %s now", renamed.name)
+        log.info(
+            "init: the store was only partly created and held nothing; it was renamed to %s", renamed.name
+        )
         # A new process: MLflow keeps a connection to the file that was at this address.
         return subprocess.run([sys.executable, "-m", "steps.ops.init_store"], check=False).returncode
     deleted = tracking.deleted_experiment(tracking.connect(), EXPERIMENT)

@@ -111,7 +111,7 @@ def is_published(name: str, version: str, gh: Gh) -> bool:
     tag = release_tag(name, version)
     answer = gh(["release", "view", tag, "--json", "assets"])
     if answer.returncode != 0 and "release not found" not in answer.stderr:
-        raise UserError(f"whether {tag} is published cannot be found out: {answer.stderr.strip()}")
+        raise UserError(f"cannot find out whether {tag} is published: {answer.stderr.strip()}")
     assets = json.loads(answer.stdout)["assets"] if answer.returncode == 0 else []
     return {f"{tag}.tar.gz", *ATTACHED} <= {asset["name"] for asset in assets}
 

@@ -293,7 +293,7 @@ def test_a_search_that_its_time_limit_ended_is_gone_on_with(
     values = {name: value for name, value in QUICK.items() if name != "replicates"}
     code, output = copy.mlflow_run("tune", **values)
     assert code == 0, output
-    assert f"goes on after {QUICK['max_evals']} trials that finished earlier" in output
+    assert f"continues after {QUICK['max_evals']} trials that finished earlier" in output
 
 
 def test_a_step_that_runs_again_with_the_same_result_stops_there(copy: Checkout) -> None:

@@ -255,7 +255,7 @@ def test_two_promotions_at_once_are_told_apart(
             set_alias(name, alias, "1")
 
     monkeypatch.setattr(store.client, "set_registered_model_alias", meanwhile)
-    with pytest.raises(UserError, match="somebody else moved the aliases"):
+    with pytest.raises(UserError, match="another process moved the aliases"):
         store.promote(data, refit)
     assert store.alias("champion") == "1"
 

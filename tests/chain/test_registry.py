@@ -65,7 +65,7 @@ def test_promotions_at_once_never_leave_the_registry_without_a_champion(client: 
             try:
                 registry.move_champion(client, "m", version)
             except UserError as error:
-                assert "somebody else moved the aliases" in str(error)
+                assert "another process moved the aliases" in str(error)
 
     registry.move_champion(client, "m", "1")
     watcher = threading.Thread(target=watch)

@@ -73,7 +73,7 @@ def test_only_a_remote_store_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> Non
 
     away = MlflowException("API request to http://h/api failed with exception: Connection refused")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert "the same command goes on" in str(tracking.as_user_error(away))
+    assert "the same command continues" in str(tracking.as_user_error(away))
     assert tracking.as_user_error(MlflowException("a metric has no name")) is None
     assert tracking.as_user_error(ValueError("failed with exception")) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
@@ -83,7 +83,7 @@ def test_only_a_remote_store_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_only_a_refusal_is_taken_for_a_refused_password() -> None:
     """Not an address, or the name of a run, that happens to hold the digits of one."""
     reason = "API request to http://127.0.0.1:44011/api/runs/e403 failed with exception Connection aborted."
-    assert "the same command goes on" in tracking.unreachable("http://127.0.0.1:44011", reason)
+    assert "the same command continues" in tracking.unreachable("http://127.0.0.1:44011", reason)
     refused = "API request to endpoint /api failed with error code 401 != 200. Response body: ''"
     assert "MLFLOW_TRACKING_PASSWORD" in tracking.unreachable("http://127.0.0.1:44011", refused)
 
@@ -178,7 +178,7 @@ def test_a_server_that_dies_in_mid_chain_loses_nothing(
         code, output = remote.mlflow_run(**QUICK)
         assert code == 1
         assert "does not answer" in output
-        assert "what finished is kept, the same command goes on" in output
+        assert "what finished is kept, the same command continues" in output
         server.dies_at, server.dead = None, False
         code, output = remote.mlflow_run(**QUICK)
         assert code == 0, output

@@ -138,7 +138,7 @@ def test_past_the_tolerated_share_the_data_are_refused(schema: Schema) -> None:
         "fewer than 10 of 200 rows break the schema readmission, more than max_rejected allows (2.40%):",
         "  glucose: out of range 2 to 40: fewer than 10 rows",
         "  ward: unknown level (the schema has A1, B2, NA): fewer than 10 rows",
-        "Mend the data or the schema, or allow more with -P max_rejected=.",
+        "Correct the data or the schema, or allow more with -P max_rejected=.",
     ]
     assert caught.value.rejected["glucose"].tolist()[0] == "987654.0"
     assert len(_prepare(rows, schema, max_rejected=0.025).rejected) == 5

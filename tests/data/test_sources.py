@@ -258,7 +258,7 @@ def test_what_is_not_there_is_said(schema: Schema, tmp_path: Path) -> None:
         _locate(" ", schema, tmp_path)
     with pytest.raises(SourceError, match="only http and https are fetched"):
         _locate("s3://bucket/rows.csv", schema, tmp_path)
-    with pytest.raises(SourceError, match="looks like a URL and is none"):
+    with pytest.raises(SourceError, match="looks like a URL but is not valid"):
         _locate("http://[::1", schema, tmp_path)
     with pytest.raises(SourceError, match="no home folder"):
         _locate("~nosuchuser/rows.csv", schema, tmp_path)

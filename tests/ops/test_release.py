@@ -227,7 +227,7 @@ def test_what_was_promoted_and_never_published_is_published_by_the_next_run() ->
     for word in ("refused", "undecided"):
         assert not retrain.is_unpublished(Verdict(word, "m", "p", "3", "3"), ON_GITHUB, github({}, "no"))
     assert not retrain.is_unpublished(verdict, {}, github({}, "no token"))
-    with pytest.raises(UserError, match="m-v3 is published cannot be found out: HTTP 502"):
+    with pytest.raises(UserError, match="cannot find out whether m-v3 is published: HTTP 502"):
         retrain.is_unpublished(verdict, ON_GITHUB, github({}, "HTTP 502"))
 
 
