@@ -1,13 +1,13 @@
-"""How often the alarms ring for nothing, and how many rows pass until they ring for something.
+"""False alarms of the alarm rules, and the number of rows until they detect a shift.
 
     python -m benchmarks.alarm_quality [--half-years 30] [--seeds 200]
 
-A system of all the schema's features and a model's score, its rows drawn from the bundled cohort and binned
-as the sidecar bins them, is looked at every hour with the formulas of the recording rules
-(steps/measures/evidence.py), their end included: a newer window that holds evidence of 1000 to 1 that all is
-well silences a longer one. Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year has
-a reference of its own, itself a sample. The bound of one false alarm a year holds for independent rows; a
-table apart counts alarms where they are not (`MIXES`). Writes benchmarks/results/alarm_quality.json and
+All features of the schema and a model's score, with rows drawn from the bundled cohort and binned as the
+sidecar bins them, are evaluated every hour with the formulas of the recording rules
+(steps/measures/evidence.py), including the end of an alarm: a newer window with evidence of 1000 to 1 that
+all is well silences a longer one. Traffic is Poisson, 1,000 rows a day; late labels 200 a day. Each half-year
+has a reference of its own, itself a sample. The bound of one false alarm a year holds for independent rows;
+a separate table counts alarms for dependent rows (`MIXES`). Writes benchmarks/results/alarm_quality.json and
 prints the tables.
 """
 
@@ -35,7 +35,7 @@ RESULTS = Path(__file__).with_name("results") / "alarm_quality.json"
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Rows of a reference: what the targets are for, and what a small study has.
+# Rows of a reference: the size that the targets are for, and that of a small study.
 LARGE, SMALL = 150_000, 768
 # Hours; the label windows of the recording rules are days.
 WINDOWS = (1, 6, 12, 24, 72, 336)
@@ -47,27 +47,27 @@ DAY = WINDOWS.index(24)
 # Newer windows and the longer ones that they can silence, as (index, index): those of a day and more.
 NEWER = tuple((n, o) for n in range(DAY, len(WINDOWS)) for o in range(n + 1, len(WINDOWS)))
 LABEL_NEWER = tuple((n, o) for n in range(len(LABEL_WINDOWS)) for o in range(n + 1, len(LABEL_WINDOWS)))
-# Looks before the first that counts: what a newer window said then may still hold.
+# Looks before the first that counts: a newer window may have silenced an alarm in them.
 HELD = WINDOWS[-1]
 LABEL_HELD = LABEL_WINDOWS[-1]
 WARM_UP = WINDOWS[-1] + HELD
-# A fault of labels that was mended lasts so many days; its alarm is kept so many hours without evidence.
+# Days that a fault of labels lasts; hours that its alarm is kept without evidence.
 FAULTY_LABEL_DAYS = 30
 LABELS_KEEP = 24
 # Hours from a fault's end until its alarm has ended.
 END_HOURS = 26
 SHIFTS = (0.25, 0.10, 0.05)
 RATIOS = (1.42, 1.24, 1.16)
-# Median and 95th percentile of rows that a shift may go unseen, with a large reference.
+# Largest median and 95th percentile of the rows until a shift is detected, with a large reference.
 TARGETS = {0.25: (700, 900), 0.10: (1200, 2400), 0.05: (3000, 3700)}
 NEVER = np.inf
-# Enough for how an alarm of labels ends: half a year each.
+# Seeds for the end of an alarm of labels, half a year each.
 ENDING_SEEDS = 60
-# Enough where an alarm rings several times a year.
+# Half-years with dependent rows, where alarms ring several times a year.
 DEPENDENT_HALF_YEARS = 4
-# Rows after a shift within which counting by lots is compared.
+# Rows after a shift for which counting in lots is compared with counting one by one.
 LOT_HORIZON = 5000
-# What lots may cost: a share of the rows, and as many rows as a lot holds.
+# The delay that lots may cause: this share of the rows, and one lot.
 LOT_SHARE = 0.10
 # Seeds simulated at once, for memory.
 CHUNK = 25
@@ -115,31 +115,33 @@ def alarm_rules(signals: int) -> tuple[Rule, ...]:
 
 
 def silence(
-    alarm: Floats, said: NDArray[np.bool_], window: int, limit: float, held: int
+    alarm: Floats, is_mended: NDArray[np.bool_], window: int, limit: float, earlier_looks: int
 ) -> NDArray[np.bool_]:
-    """Where a window is silent: a newer one said "mended" while it rang, within as long as it reaches back.
+    """Where a window is silent: a newer one was mended while it rang, within the window's own length.
 
-    alarm, said: (..., held + looks); window: in looks -> (..., looks).
+    alarm, is_mended: (..., earlier_looks + looks); window: in looks -> (..., looks).
     """
-    spoken = (said & (alarm >= limit))[..., held - window :]
-    return np.lib.stride_tricks.sliding_window_view(spoken, window + 1, axis=-1).any(-1)
+    silencing = (is_mended & (alarm >= limit))[..., earlier_looks - window :]
+    return np.lib.stride_tricks.sliding_window_view(silencing, window + 1, axis=-1).any(-1)
 
 
 def drift_alarm(
-    counts: Floats, reference: Floats, limit: float, spans: Sequence[int] = WINDOWS, held: int = HELD
+    counts: Floats, reference: Floats, limit: float, spans: Sequence[int] = WINDOWS, earlier_looks: int = HELD
 ) -> Floats:
     """The project's rule: the most evidence of a window that no newer one has silenced.
 
-    Counts (..., windows, held + looks, bins), reference (..., bins), spans: the windows in looks
+    Counts (..., windows, earlier_looks + looks, bins), reference (..., bins), spans: the windows in looks
     -> (..., looks).
     """
     around = reference[..., None, None, :]
     alarm = evidence.drift_alarm(counts, around)
-    result = alarm[..., held:].copy()
+    result = alarm[..., earlier_looks:].copy()
     for new, long in NEWER:
         newer, longer = counts[..., new, :, :], counts[..., long, :, :]
-        said = evidence.mended_evidence(newer, longer - newer, around[..., 0, :]) >= evidence.MENDED_LOG10
-        result[..., long, :] *= ~silence(alarm[..., long, :], said, spans[long], limit, held)
+        is_mended = (
+            evidence.mended_evidence(newer, longer - newer, around[..., 0, :]) >= evidence.MENDED_LOG10
+        )
+        result[..., long, :] *= ~silence(alarm[..., long, :], is_mended, spans[long], limit, earlier_looks)
     most: Floats = result.max(-2)
     return most
 
@@ -163,19 +165,19 @@ def episodes(ringing: NDArray[np.bool_]) -> int:
 
 
 class Rows(NamedTuple):
-    """Traffic: who is asked about and in which hour, (rows,) each; and whom a reference was made from."""
+    """Traffic: index of each row's person and its hour, (rows,) each; and the people of the reference."""
 
     people: Ints
-    when: Ints
+    hour: Ints
     reference: Ints
 
 
-# Rows of a time in which nothing shifts, from a system, its hours and the rows of the reference.
+# Makes rows without a shift, from the signals, the hours and the rows of the reference.
 Mix = Callable[[np.random.Generator, Sequence[Signal], int, int], Rows]
 
 
 def independent(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
-    """Every row is somebody else: what the evidence assumes."""
+    """Every row is another person, as the evidence assumes."""
     population = len(signals[0].codes)
     sample = rng.integers(population, size=reference)
     rows = rng.poisson(ROWS_AN_HOUR, hours)
@@ -183,11 +185,11 @@ def independent(rng: np.random.Generator, signals: Sequence[Signal], hours: int,
 
 
 def in_lots(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
-    """The same rows as the sidecar counts them: each comes with the last of its lot."""
+    """Independent rows as the sidecar counts them: each is counted with the last row of its lot."""
     rows = independent(rng, signals, hours, reference)
-    whole = len(rows.people) // LOT_ROWS * LOT_ROWS
-    when = rows.when[:whole].reshape(-1, LOT_ROWS)[:, -1].repeat(LOT_ROWS)
-    return Rows(rows.people[:whole], when, rows.reference)
+    counted_rows = len(rows.people) // LOT_ROWS * LOT_ROWS
+    hour = rows.hour[:counted_rows].reshape(-1, LOT_ROWS)[:, -1].repeat(LOT_ROWS)
+    return Rows(rows.people[:counted_rows], hour, rows.reference)
 
 
 def five_times_a_day(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
@@ -196,13 +198,13 @@ def five_times_a_day(rng: np.random.Generator, signals: Sequence[Signal], hours:
     sample = rng.integers(population, size=reference)
     first = rng.poisson(ROWS_AN_HOUR / 5, hours)
     people = np.repeat(rng.integers(population, size=first.sum()), 5)
-    when = np.repeat(np.repeat(np.arange(hours), first), 5) + rng.integers(24, size=len(people))
-    inside = when < hours
-    return Rows(people[inside], when[inside], sample)
+    hour = np.repeat(np.repeat(np.arange(hours), first), 5) + rng.integers(24, size=len(people))
+    inside = hour < hours
+    return Rows(people[inside], hour[inside], sample)
 
 
 def fixed_list(rng: np.random.Generator, signals: Sequence[Signal], hours: int, reference: int) -> Rows:
-    """Always the same 500 patients, while the reference was made from everybody."""
+    """Always the same 500 patients; the reference was made from the whole population."""
     rows = independent(rng, signals, hours, reference)
     patients = rng.integers(len(signals[0].codes), size=500)
     return rows._replace(people=patients[rng.integers(500, size=len(rows.people))])
@@ -226,14 +228,14 @@ def _in_turns(
     psi: float,
     others_come: NDArray[np.bool_],
 ) -> Rows:
-    """Two groups of people by the hour; the reference holds both in the shares in which they come.
+    """Two groups of people that alternate by the hour; the reference holds both in their shares.
 
     The first group is the population. A mixture lies between the groups, so they are further apart than
     either is from the reference: PSI grows with the square of the distance.
     """
-    signal = max(signals, key=lambda one: one.bins)
-    apart = psi / (1 - others_come.mean()) ** 2
-    ratio = shifted(signal.shares, apart, rng) / signal.shares
+    signal = max(signals, key=lambda candidate: candidate.bins)
+    distance = psi / (1 - others_come.mean()) ** 2
+    ratio = shifted(signal.shares, distance, rng) / signal.shares
     chance = np.cumsum(ratio[signal.codes])
 
     def others(size: int) -> Ints:
@@ -241,14 +243,14 @@ def _in_turns(
 
     rows = independent(rng, signals, hours, reference)
     people, sample = rows.people.copy(), rows.reference.copy()
-    theirs = others_come[rows.when]
-    people[theirs] = others(int(theirs.sum()))
+    is_other = others_come[rows.hour]
+    people[is_other] = others(int(is_other.sum()))
     in_reference = rng.random(reference) < others_come.mean()
     sample[in_reference] = others(int(in_reference.sum()))
-    return Rows(people, rows.when, sample)
+    return Rows(people, rows.hour, sample)
 
 
-# What happens in practice where rows are not independent; nothing has shifted in any of them.
+# Traffic without a shift: independent rows, and rows that depend on each other as they may in practice.
 MIXES: Mapping[str, Mix] = {
     "independent rows": independent,
     "independent rows, counted in lots": in_lots,
@@ -267,21 +269,21 @@ def false_alarms(
     seed: int = 0,
     mix: Mix = independent,
 ) -> dict[str, int]:
-    """Alarms by rule of all signals together when nothing has shifted; rows stay whole, so signals depend."""
+    """Alarms without a shift, by rule, of all signals together; signals of the same rows are dependent."""
     rules = alarm_rules(len(signals) + 1)
-    found = dict.fromkeys((rule.name for rule in rules), 0)
+    alarms = dict.fromkeys((rule.name for rule in rules), 0)
     for half_year in range(half_years):
         rng = np.random.default_rng([seed, half_year])
         length = hours + WARM_UP
-        people, when, sample = mix(rng, signals, length, reference_rows)
+        people, hour, sample = mix(rng, signals, length, reference_rows)
         for signal in signals:
             reference = np.bincount(signal.codes[sample], minlength=signal.bins).astype(float)
-            cell = when * signal.bins + signal.codes[people]
+            cell = hour * signal.bins + signal.codes[people]
             hourly = np.bincount(cell, minlength=length * signal.bins).reshape(length, signal.bins)
             counts = in_windows(hourly, WINDOWS, WINDOWS[-1])
             for rule, value in zip(rules, values_of(counts, reference, rules[0].limit), strict=True):
-                found[rule.name] += episodes(value >= rule.limit)
-    return found
+                alarms[rule.name] += episodes(value >= rule.limit)
+    return alarms
 
 
 def shifted(shares: Floats, psi: float, rng: np.random.Generator) -> Floats:
@@ -294,8 +296,8 @@ def shifted(shares: Floats, psi: float, rng: np.random.Generator) -> Floats:
         log_share = np.log(np.maximum(shares, 1e-12)) + middle * direction
         tilted: Floats = np.exp(log_share - log_share.max())
         tilted /= tilted.sum()
-        far = ((tilted - shares) * np.log(tilted / np.maximum(shares, 1e-12))).sum() > psi
-        low, high = (low, middle) if far else (middle, high)
+        is_too_far = ((tilted - shares) * np.log(tilted / np.maximum(shares, 1e-12))).sum() > psi
+        low, high = (low, middle) if is_too_far else (middle, high)
     return tilted
 
 
@@ -341,35 +343,37 @@ def rows_counted_in_lots(
 ) -> tuple[Floats, Floats]:
     """Rows after a shift until the alarm rings: counted one by one, and in lots as the sidecar does.
 
-    Both look after every row, at rows that come evenly; each seed has the same rows for both. (seeds,) each;
+    Both are evaluated after every row of even traffic; each seed has the same rows for both. (seeds,) each;
     inf if it did not ring within `LOT_HORIZON` rows.
     """
     limit, spans = evidence.evidence_limit(signals), [round(w * ROWS_AN_HOUR) for w in WINDOWS]
-    held = spans[-1]
-    ends = np.arange(spans[-1] + 1, spans[-1] + held + LOT_HORIZON + 1)
-    found = np.full((2, seeds), NEVER)
+    earlier_looks = spans[-1]
+    ends = np.arange(spans[-1] + 1, spans[-1] + earlier_looks + LOT_HORIZON + 1)
+    rows_until = np.full((2, seeds), NEVER)
     for seed in range(seeds):
         rng = np.random.default_rng([3, seed])
         reference = rng.multinomial(reference_rows, shares).astype(float)
-        before = rng.choice(len(shares), spans[-1] + held, p=shares)
+        before = rng.choice(len(shares), spans[-1] + earlier_looks, p=shares)
         after = rng.choice(len(shares), LOT_HORIZON, p=shifted(shares, psi, rng))
         rows = np.eye(len(shares), dtype=np.float32)[np.concatenate([before, after])]
         total = np.concatenate([np.zeros_like(rows[:1]), rows.cumsum(0, dtype=np.float64)])
-        for place, size in enumerate((1, LOT_ROWS)):
-            counted = [total[at // size * size] for at in (ends, *(ends - span for span in spans))]
+        for index, size in enumerate((1, LOT_ROWS)):
+            counted = [
+                total[row_ends // size * size] for row_ends in (ends, *(ends - span for span in spans))
+            ]
             counts = np.stack([counted[0] - earlier for earlier in counted[1:]])
-            ringing = drift_alarm(counts, reference, limit, spans, held) >= limit
+            ringing = drift_alarm(counts, reference, limit, spans, earlier_looks) >= limit
             if ringing.any():
-                found[place, seed] = ringing.argmax() + 1
-    return found[0], found[1]
+                rows_until[index, seed] = ringing.argmax() + 1
+    return rows_until[0], rows_until[1]
 
 
 def hours_until_the_end(
     shares: Floats, psi: float, reference_rows: int, seeds: int, signals: int, days: int = 14
 ) -> tuple[int, Floats]:
-    """How many seeds ring in a fault of one day, and how many hours after it each of those rings last.
+    """How many seeds ring in a fault of one day, and for how many hours after it each of them rings.
 
-    The fault comes after as much quiet traffic as the longest window holds, and leaves it `days` later.
+    Before the fault runs as much quiet traffic as the longest window holds, and after it `days` of it.
     """
     limit = evidence.evidence_limit(signals)
     last = []
@@ -388,7 +392,7 @@ def hours_until_the_end(
 
 
 def _first(ringing: NDArray[np.bool_], passed: Floats) -> Floats:
-    """What had passed at the first look that rang, (seeds, looks) -> (seeds,); inf if none did."""
+    """The value of `passed` at the first look that rang, (seeds, looks) -> (seeds,); inf if none rang."""
     first = ringing.argmax(-1)
     return np.where(ringing.any(-1), np.take_along_axis(passed, first[:, None], -1)[:, 0], NEVER)
 
@@ -407,10 +411,10 @@ def outcome_chance(risk: Floats, ratio: float) -> Floats:
     return 1 / (1 + np.exp(-logit - low))
 
 
-def _label_sums(risk: Floats, edges: Floats, outcome: Floats, when: Ints, hours: int) -> list[Floats]:
+def _label_sums(risk: Floats, edges: Floats, outcome: Floats, hour: Ints, hours: int) -> list[Floats]:
     """Labels, positives and sums of risk by hour and score bin, (hours, bins) each."""
     bins = len(edges) + 1
-    cell = when * bins + np.searchsorted(edges, risk, side="right")
+    cell = hour * bins + np.searchsorted(edges, risk, side="right")
     size = hours * bins
     sums = (np.bincount(cell, weights, minlength=size) for weights in (None, outcome, risk))
     return [total.reshape(hours, bins).astype(float) for total in sums]
@@ -419,24 +423,24 @@ def _label_sums(risk: Floats, edges: Floats, outcome: Floats, when: Ints, hours:
 def calibration_alarm(labels: Floats, positives: Floats, risks: Floats, limit: float) -> Floats:
     """The rule's value: the most evidence of a window whose calibration error reaches its floor.
 
-    (windows, LABEL_HELD + looks, bins) each -> (looks,); a longer window is silent where a newer one said
+    (windows, LABEL_HELD + looks, bins) each -> (looks,); a longer window is silent where a newer one is
     mended.
     """
-    found = evidence.calibration_evidence(positives, labels, risks).larger
+    larger_evidence = evidence.calibration_evidence(positives, labels, risks).larger
     error = np.abs(positives - risks).sum(-1) / np.maximum(labels.sum(-1), 1)
-    alarm = found * (error >= evidence.CALIBRATION_FLOOR)
+    alarm = larger_evidence * (error >= evidence.CALIBRATION_FLOOR)
     result = alarm[:, LABEL_HELD:].copy()
     sums = np.stack([positives, labels, risks])
     for new, long in LABEL_NEWER:
         newer, longer = sums[:, new], sums[:, long]
-        said = evidence.calibration_mended_evidence(newer, longer - newer) >= evidence.MENDED_LOG10
-        result[long] *= ~silence(alarm[long], said, LABEL_WINDOWS[long], limit, LABEL_HELD)
+        is_mended = evidence.calibration_mended_evidence(newer, longer - newer) >= evidence.MENDED_LOG10
+        result[long] *= ~silence(alarm[long], is_mended, LABEL_WINDOWS[long], limit, LABEL_HELD)
     most: Floats = result.max(0)
     return most
 
 
 def calibration_looks(
-    risk: Floats, after: Floats, seed: int, hours: int, limit: float, faulty: int | None = None
+    risk: Floats, after: Floats, seed: int, hours: int, limit: float, faulty_hours: int | None = None
 ) -> tuple[Floats, Floats]:
     """Alarm value and labels so far at each of `hours` looks.
 
@@ -445,9 +449,9 @@ def calibration_looks(
     rng = np.random.default_rng([2, seed])
     warm_up = LABEL_WINDOWS[-1] + LABEL_HELD
     labels = rng.poisson(LABELS_AN_HOUR, warm_up + hours)
-    when = np.repeat(np.arange(len(labels)), labels)
+    hour = np.repeat(np.arange(len(labels)), labels)
     people = rng.integers(len(risk), size=labels.sum())
-    is_faulty = (when >= warm_up) & (when < warm_up + (hours if faulty is None else faulty))
+    is_faulty = (hour >= warm_up) & (hour < warm_up + (hours if faulty_hours is None else faulty_hours))
     chance = np.where(is_faulty, after[people], risk[people])
     outcome = (rng.random(len(people)) < chance).astype(float)
     # A token carries the risk in two bytes.
@@ -455,7 +459,7 @@ def calibration_looks(
     edges = np.quantile(risk, np.arange(1, 20) / 20)
     sums = (
         in_windows(hourly, LABEL_WINDOWS, LABEL_WINDOWS[-1])
-        for hourly in _label_sums(carried, edges, outcome, when, len(labels))
+        for hourly in _label_sums(carried, edges, outcome, hour, len(labels))
     )
     return calibration_alarm(*sums, limit), labels[warm_up:].cumsum()
 
@@ -473,11 +477,11 @@ def labels_until_alarm(risk: Floats, ratio: float, seeds: int, signals: int, day
     """Labels after the outcome has changed by observed / expected `ratio` until the alarm, for every seed."""
     limit = evidence.evidence_limit(signals)
     after = outcome_chance(risk, ratio)
-    found = []
+    labels = []
     for seed in range(seeds):
         value, passed = calibration_looks(risk, after, 1000 + seed, 24 * days, limit)
-        found.append(_first((value >= limit)[None], passed[None].astype(float))[0])
-    return np.array(found)
+        labels.append(_first((value >= limit)[None], passed[None].astype(float))[0])
+    return np.array(labels)
 
 
 def labels_until_the_end(
@@ -485,29 +489,31 @@ def labels_until_the_end(
 ) -> tuple[Floats, Floats]:
     """Labels from the end of a fault of so many days until the alarm is over, and how often it began.
 
-    As Grafana shows it: once it rings it goes on for a day after the last evidence (`keepFiringFor`), so that
-    a value around the limit is one alarm. Of the seeds that rang, (seeds that rang,) each.
+    As in Grafana, the alarm continues for a day after the last evidence (`keepFiringFor`), so that a value
+    around the limit is one alarm. Of the seeds that rang, (seeds that rang,) each.
     """
     limit, keep = evidence.evidence_limit(signals), LABELS_KEEP
     after, hours = outcome_chance(risk, ratio), 24 * days + LABEL_WINDOWS[-1] + 24
     ends, starts = [], []
     for seed in range(seeds):
         value, passed = calibration_looks(risk, after, 2000 + seed, hours, limit, 24 * days)
-        rings = np.concatenate([np.zeros(keep, dtype=bool), value >= limit])
-        shown = np.lib.stride_tricks.sliding_window_view(rings, keep + 1).any(-1)
-        if shown[: 24 * days].any():
-            last = np.flatnonzero(shown)[-1]
+        is_ringing = np.concatenate([np.zeros(keep, dtype=bool), value >= limit])
+        is_shown = np.lib.stride_tricks.sliding_window_view(is_ringing, keep + 1).any(-1)
+        if is_shown[: 24 * days].any():
+            last = np.flatnonzero(is_shown)[-1]
             ends.append(max(float(passed[last] - passed[24 * days - 1]), 0.0))
-            starts.append(float(episodes(shown[None])))
+            starts.append(float(episodes(is_shown[None])))
     return np.array(ends), np.array(starts)
 
 
 def summary(passed: Floats) -> dict[str, float | None]:
     """Median, 95th percentile and worst; None where it never rang."""
     ordered = np.sort(passed)
-    at = {"median": 0.5, "p95": 0.95, "worst": 1.0}
-    places = {name: ordered[max(int(np.ceil(share * len(ordered))) - 1, 0)] for name, share in at.items()}
-    return {name: None if np.isinf(value) else float(value) for name, value in places.items()}
+    shares = {"median": 0.5, "p95": 0.95, "worst": 1.0}
+    quantiles = {
+        name: ordered[max(int(np.ceil(share * len(ordered))) - 1, 0)] for name, share in shares.items()
+    }
+    return {name: None if np.isinf(value) else float(value) for name, value in quantiles.items()}
 
 
 def one_of_each_size(signals: Sequence[Signal]) -> list[Signal]:
@@ -564,7 +570,7 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
 
 
 def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
-    """Everything that the tables show."""
+    """The content of all tables."""
     signals, risk = system(schema_path)
     count = len(signals) + 1
     result: dict[str, Any] = {
@@ -581,7 +587,7 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
     for signal in one_of_each_size(signals):
         for rows in (LARGE, SMALL):
             for psi in SHIFTS:
-                found = rows_until_alarm(signal.shares, psi, rows, seeds, count)
+                rows_by_rule = rows_until_alarm(signal.shares, psi, rows, seeds, count)
                 detection.append(
                     {
                         "signal": signal.name,
@@ -589,7 +595,7 @@ def measure(schema_path: Path, half_years: int, seeds: int) -> dict[str, Any]:
                         "largest_share": round(float(signal.shares.max()), 3),
                         "reference_rows": rows,
                         "psi": psi,
-                        "rows": {name: summary(passed) for name, passed in found.items()},
+                        "rows": {name: summary(passed) for name, passed in rows_by_rule.items()},
                     }
                 )
     result["detection"] = detection
@@ -627,32 +633,34 @@ def _commit() -> str:
 
 
 def missed(result: Mapping[str, Any]) -> list[str]:
-    """Where a target is missed, in words."""
-    found = [
+    """The missed targets, in words."""
+    problems = [
         f"{by_rule['evidence']} false alarms with a reference of {rows} rows"
         for rows, by_rule in result["false_alarms"].items()
         if by_rule["evidence"] > 1
     ]
     if result["calibration"]["false_alarms"] > 1:
-        found.append(f"{result['calibration']['false_alarms']} false alarms of the calibration")
+        problems.append(f"{result['calibration']['false_alarms']} false alarms of the calibration")
     for case in result["detection"]:
         limits = dict(zip(("median", "p95"), TARGETS[case["psi"]], strict=True))
         rows = case["rows"]["evidence"]
         if case["reference_rows"] == LARGE and any((rows[at] or NEVER) > limits[at] for at in limits):
-            found.append(f"{case['signal']}, {case['bins']} bins, PSI {case['psi']}: {rows}, limits {limits}")
-    found += [
+            problems.append(
+                f"{case['signal']}, {case['bins']} bins, PSI {case['psi']}: {rows}, limits {limits}"
+            )
+    problems += [
         f"{case['signal']}, PSI {case['psi']}: {at} {lots[at]} rows in lots, {single[at]} one by one"
         for case in result["lots"]
         for single, lots in [(case["rows"]["one by one"], case["rows"]["in lots"])]
         for at in ("median", "p95")
         if single[at] is not None and (lots[at] or NEVER) > (1 + LOT_SHARE) * single[at] + LOT_ROWS
     ]
-    found += [
+    problems += [
         f"{case['signal']}, PSI {case['psi']}: ends {case['hours']} hours after the fault"
         for case in result["ends"]
         if case["rang"] and case["hours"]["p95"] > END_HOURS
     ]
-    return found
+    return problems
 
 
 def _cell(rows: Mapping[str, float | None]) -> str:
@@ -710,7 +718,7 @@ def tables(result: Mapping[str, Any]) -> str:
 
 
 def lots_and_ends(result: Mapping[str, Any]) -> list[str]:
-    """What counting by lots costs, and how long an alarm outlives a fault of a day, in Markdown."""
+    """The delay of counting in lots, and how long an alarm continues after a fault of a day, in Markdown."""
     lines = [
         "",
         (
@@ -732,7 +740,7 @@ def lots_and_ends(result: Mapping[str, Any]) -> list[str]:
 
 
 def dependence_table(dependence: Mapping[str, Any], rules: Sequence[str]) -> list[str]:
-    """Alarms a year where rows are not independent, in Markdown."""
+    """Alarms a year by kind of traffic without a shift, in Markdown."""
     years = dependence["half_years"] / 2
     return [
         "",
@@ -748,7 +756,7 @@ def dependence_table(dependence: Mapping[str, Any], rules: Sequence[str]) -> lis
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write, print; 1 if a target is missed."""
+    """Measure, write the result and print the tables; exit code 1 if a target is missed."""
     parser = argparse.ArgumentParser(
         description="Measure false alarms and detection of drift and miscalibration."
     )
