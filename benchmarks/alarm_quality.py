@@ -21,13 +21,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.reference import Reference
 from monitoring.sidecar.counting import LOT_ROWS
 from steps.measures import evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results") / "alarm_quality.json"
@@ -527,8 +531,16 @@ def one_of_each_size(signals: Sequence[Signal]) -> list[Signal]:
     return chosen
 
 
-def system(schema_path: Path) -> tuple[list[Signal], Floats]:
-    """Signals of the bundled cohort, binned by the sidecar's own code, and the risks of a model of it."""
+class Bundled(NamedTuple):
+    """A model of the bundled cohort: the sidecar's reference, all of its rows, and their risks."""
+
+    reference: Reference
+    everyone: pd.DataFrame
+    risks: Floats
+
+
+def bundled(schema_path: Path) -> Bundled:
+    """Prepare the bundled cohort, fit a logistic regression to it and write its reference."""
     import pandas as pd
 
     from steps.data import prepared as preparation
@@ -557,7 +569,12 @@ def system(schema_path: Path) -> tuple[list[Signal], Floats]:
     threshold = fitting.choose_threshold(y, risk, 0.80)
     reference = build_reference(model, train, validation, schema, threshold=threshold, info=info)
     everyone = pd.concat(prepared.tables.values())
-    risk = families.predict_risk(model, everyone[list(schema.feature_names)])
+    return Bundled(reference, everyone, families.predict_risk(model, everyone[list(schema.feature_names)]))
+
+
+def system(schema_path: Path) -> tuple[list[Signal], Floats]:
+    """Signals of the bundled cohort, binned by the sidecar's own code, and the risks of a model of it."""
+    reference, everyone, risk = bundled(schema_path)
     signals = []
     for feature in reference.features:
         values = everyone[feature.name].to_numpy(dtype=object if feature.is_text else np.float64)

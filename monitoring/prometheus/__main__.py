@@ -17,21 +17,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monitoring.prometheus import by_group, drift, performance, service
-from monitoring.prometheus.promql import MODEL, Group, Rule, as_yaml, rule
+from monitoring.prometheus.promql import DAY_INTERVAL, MODEL, Group, Rule, as_yaml, count_of_day, rule
 
 RULES = Path(__file__).with_name("rules.yml")
 
 
 def groups() -> list[Group]:
-    """All recording rules. Windows of days change slowly and cost most: they are counted less often."""
+    """All recording rules. Windows of days change slowly and cost most: they are counted less often.
+
+    The counts of a day are one group, so that labels and rows are counted at the same moment.
+    """
+    counted = [
+        *service.COUNTED.values(),
+        *drift.counted(),
+        *performance.counted(),
+        *by_group.COUNTED,
+    ]
     age = f"time() - max by ({MODEL}) (model_trained_timestamp_seconds)"
     return [
+        Group("days", [count_of_day(one) for one in counted], DAY_INTERVAL),
         Group("service_days", service.day_rules(), "4m"),
         Group("service", service.rules(), "1m"),
         Group("features_days", drift.feature_day_rules(), "4m"),
-        Group("features", drift.feature_rules(), "2m"),
+        Group("features", drift.feature_rules(), "4m"),
         Group("scores_days", performance.score_day_rules(), "4m"),
-        Group("scores", performance.score_rules(), "2m"),
+        Group("scores", performance.score_rules(), "4m"),
         Group("labels", performance.label_rules(), "4m"),
         Group("people", by_group.rules(), "4m"),
         Group("model", [rule("version:model_age:seconds", age)], "1m"),

@@ -30,6 +30,7 @@ LABELS, RISKS = (
         ("model_group_feedback_risk_sum", "group_predicted", "group, predicted"),
     )
 )
+COUNTED = (ROWS, LABELS, RISKS)
 
 
 def rules() -> list[Rule]:
@@ -45,7 +46,7 @@ def rules() -> list[Rule]:
     people = f"sum by ({group}) ({rows})"
     enough = f"and on ({group}) {effective} >= {FEWEST_EFFECTIVE}"
     return [
-        *(one for counted in (ROWS, LABELS, RISKS) for one in day_windows(counted, LABEL_WINDOWS)),
+        *(one for counted in COUNTED for one in day_windows(counted, LABEL_WINDOWS)),
         rule(
             "group_window:model_group_rows:flagged_ratio",
             f'sum by ({group}) ({rows}{{predicted="1"}}) / ({people} >= {FEWEST_EFFECTIVE})',

@@ -226,6 +226,11 @@ def feature_day_rules() -> list[Rule]:
     ]
 
 
+def counted() -> list[Counted]:
+    """What is counted of features."""
+    return [FEATURES.counted, *map(_fate, FATES)]
+
+
 def feature_rules() -> list[Rule]:
     """Drift of each feature, and the values that are in no bin."""
     fates, share = (
@@ -258,7 +263,5 @@ def feature_rules() -> list[Rule]:
 
 
 def _with_fate(name: str, counting: Sequence[Rule]) -> list[Rule]:
-    """The rules with the label `fate` on those by window."""
-    return [
-        Rule(one.record, one.expr, {"fate": name, **one.labels}) if one.labels else one for one in counting
-    ]
+    """The rules with the label `fate`."""
+    return [one._replace(labels={"fate": name, **one.labels}) for one in counting]

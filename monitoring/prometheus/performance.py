@@ -15,7 +15,9 @@ from collections.abc import Sequence
 
 from monitoring.prometheus import drift
 from monitoring.prometheus.promql import (
+    DAY_HOLDS,
     LN_10,
+    LOG_GAMMA_CONSTANT,
     MODEL,
     Counted,
     Rule,
@@ -73,10 +75,22 @@ LABELS, RISKS, SQUARES = (
     for name in ("model_feedback", "model_feedback_risk_sum", "model_feedback_squared_risk_sum")
 )
 
+DELAYS = Counted(
+    "",
+    "le:model_feedback_delay_seconds:increase1d",
+    "model_feedback_delay_seconds_bucket",
+    f"le, {MODEL}",
+)
+
 _BY_WINDOW, _BY_BIN = f"sum by (window, {MODEL})", f"sum by (bin, window, {MODEL})"
 _AT_WINDOW, _AT_BIN = f"on (window, {MODEL})", f"on (bin, window, {MODEL})"
 FLAGGED = "bin:model_scores:flagged"
 EFFECTIVE = "window:model_feedback:effective_labels"
+
+
+def counted() -> list[Counted]:
+    """What is counted of scores, predictions and labels."""
+    return [SCORES.counted, SUMS, *BY_CLASS.values(), LABELS, RISKS, SQUARES, DELAYS]
 
 
 def score_day_rules() -> list[Rule]:
@@ -168,8 +182,7 @@ def label_rules() -> list[Rule]:
         *(
             rule(
                 "quantile:model_feedback_delay_seconds:increase1d",
-                f"histogram_quantile({quantile}, sum by (le, {MODEL})"
-                " (increase(model_feedback_delay_seconds_bucket[1d])))",
+                f"histogram_quantile({quantile}, last_over_time({DELAYS.days}[{DAY_HOLDS}]))",
                 quantile=quantile,
             )
             for quantile in ("0.5", "0.9")
@@ -319,6 +332,9 @@ def calibration_rules() -> list[Rule]:
         f"clamp_min({CALIBRATION_CONCENTRATION} * {expected}\n/ {per_bin} ({rows} > 0), {SMALLEST_PRIOR})"
     )
 
+    concentration = CALIBRATION_CONCENTRATION
+    log_gamma_of_all = math.lgamma(concentration) + concentration + LOG_GAMMA_CONSTANT
+
     def with_all(series: str, by: str) -> str:
         pooled = f'label_replace(sum by ({by}) ({series}), "bin", "all", "", "")'
         return f"sum by (bin, {by}) ({series})\nor {pooled}"
@@ -364,7 +380,7 @@ def calibration_rules() -> list[Rule]:
                     f"- {observed} * ln({prior} / {CALIBRATION_CONCENTRATION})"
                 )
                 + f"\n- {block(log_gamma(f'({CALIBRATION_CONCENTRATION} + {rows})'))}\n"
-                + f"+ {math.lgamma(CALIBRATION_CONCENTRATION)}"
+                + f"+ {log_gamma_of_all}"
             )
             + f" / {LN_10}",
         ),

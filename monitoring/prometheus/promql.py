@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from textwrap import indent
 from typing import NamedTuple
 
+# How often the counts of a day are read from the counters: all samples of a day, of every replica. What reads
+# them looks back over two of those times, so that a restart leaves no gap.
+DAY_INTERVAL, DAY_HOLDS = "10m", "21m"
 # What every series about a model keeps.
 MODEL = "model_name, model_version"
 LN_10 = math.log(10)
+LOG_GAMMA_CONSTANT = 1 - math.log(2 * math.pi) / 2
 
 
 class Rule(NamedTuple):
@@ -23,7 +27,8 @@ class Rule(NamedTuple):
 class Group(NamedTuple):
     """Rules that are evaluated in this order, so that a later one sees an earlier one's fresh result.
 
-    interval: how often. At most 4m: an instant query looks back five minutes.
+    interval: how often. At most 4m, since an instant query looks back five minutes; counts of a day are read
+    by `last_over_time` alone.
     """
 
     name: str
@@ -56,13 +61,13 @@ def block(expr: str) -> str:
 
 
 def log_gamma(x: str) -> str:
-    """PromQL for ln Gamma(x), x > 0, within 1e-6: Stirling's series at x + 4, and back by four factors."""
-    z = f"({x} + 4)"
-    return (
-        f"({z} - 0.5) * ln({z}) - {z} + {math.log(2 * math.pi) / 2}\n"
-        f"+ 1 / (12 * {z}) - 1 / (360 * {z} ^ 3)\n"
-        f"- ln({x} * ({x} + 1) * ({x} + 2) * ({x} + 3))"
-    )
+    """PromQL for ln Gamma(x) + x + `LOG_GAMMA_CONSTANT`, x > 0, within 5e-4.
+
+    What is linear in x cancels in every ratio of these rules. Stirling's series at x + 1 with its tail as a
+    continued fraction (Stieltjes), and back by one factor: each mention of x is a join of all bins.
+    """
+    z = f"({x} + 1)"
+    return f"({x} + 0.5) * ln{z} - ln({x}) + 1 / (12 * {z} + 0.4 / {z})"
 
 
 def increase(counted: Counted, window: str) -> str:
@@ -71,17 +76,23 @@ def increase(counted: Counted, window: str) -> str:
     return f"{total}\nor {counted.absent}" if counted.absent else total
 
 
+def count_of_day(counted: Counted) -> Rule:
+    """The increase of the last day, from which all windows of days are made."""
+    return rule(counted.days, increase(counted, "1d"))
+
+
 def sum_of_days(counted: Counted, days: int) -> str:
     """Increase in the last `days` days, from what was recorded of each: raw samples would be millions.
 
     The increase of one day is read from the counters, so it holds what they counted while Prometheus was
     away; where Prometheus was away when a day ended, the last record within six hours before stands in.
     """
+    today = f"last_over_time({counted.days}[{DAY_HOLDS}])"
     earlier = [
         f'or label_replace(last_over_time({counted.days}[6h] offset {day}d), "day", "{day}", "", "")'
         for day in range(1, days)
     ]
-    return f"sum by ({counted.by}) {block(chr(10).join([counted.days, *earlier]))}"
+    return f"sum by ({counted.by}) {block(chr(10).join([today, *earlier]))}" if earlier else today
 
 
 def short_windows(counted: Counted, windows: Sequence[str]) -> list[Rule]:
@@ -90,17 +101,10 @@ def short_windows(counted: Counted, windows: Sequence[str]) -> list[Rule]:
 
 
 def day_windows(counted: Counted, windows: Sequence[str]) -> list[Rule]:
-    """The increase of a day, and those in windows of days such as `1d` and `14d`."""
+    """Increases in windows of days such as `1d` and `14d`."""
     return [
-        rule(counted.days, increase(counted, "1d")),
-        *(
-            rule(
-                counted.name,
-                counted.days if window == "1d" else sum_of_days(counted, int(window.removesuffix("d"))),
-                window=window,
-            )
-            for window in windows
-        ),
+        rule(counted.name, sum_of_days(counted, int(window.removesuffix("d"))), window=window)
+        for window in windows
     ]
 
 

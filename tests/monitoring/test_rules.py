@@ -90,7 +90,7 @@ class Scenario:
         self, promtool: str, folder: Path, groups: str, evaluation: str, without: Sequence[str] = ()
     ) -> None:
         """Compute the named groups of rules over the series, without some windows for speed, and compare."""
-        names = [name for group in groups.split() for name in (group, f"{group}_days")]
+        names = ["days", *(name for group in groups.split() for name in (group, f"{group}_days"))]
         chosen = [
             one._replace(rules=[rule for rule in one.rules if rule.labels.get("window") not in without])
             for one in generate.groups()
@@ -141,11 +141,12 @@ def test_generator_and_numpy_use_the_same_constants():
             assert getattr(ours, name) == getattr(theirs, name), name
 
 
-def test_log_gamma_in_promql_is_exact_to_a_millionth():
-    expression = promql.log_gamma("x").replace("^", "**").replace("\n", " ").replace("ln(", "log(")
+def test_log_gamma_in_promql_is_right_but_for_what_cancels():
+    expression = promql.log_gamma("x").replace("ln(", "log(")
     for x in (1e-9, 0.01, 0.5, 1.0, 2.5, 30.0, 1e3, 1.5e5, 1e7):
         found = eval(expression, {"log": np.log, "x": x})
-        assert found == pytest.approx(float(special.gammaln(x)), abs=1e-6, rel=1e-13)
+        exact = float(special.gammaln(x)) + x + promql.LOG_GAMMA_CONSTANT
+        assert found == pytest.approx(exact, abs=5e-4, rel=1e-13)
 
 
 def test_a_backfill_level_reads_only_levels_below_it():
