@@ -169,7 +169,7 @@ def _bands(realised: Realised) -> str:
             "low": band.observed.low,
             "high": band.observed.high,
             "strong": band.risk is not None and not _covers(band.observed.low, band.observed.high, band.risk),
-            "note": "fewer than 10 people or outcomes",
+            "note": "not shown",
         }
         for band in realised.by_bin
         if band.labels != 0

@@ -54,7 +54,7 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
         + [1e-9]
     )
     x0 = left + bars + gap
-    axes = _LevelAxes(left, bars if rated else 330, most, x0, rates, top, 4.5 if both else 6.0)
+    axes = _LevelAxes(left, bars if rated else 300, most, x0, rates, top, 4.5 if both else 6.0)
     parts = []
     for tick in ticks(top) if rated else ():
         x = x0 + rates * tick / top
@@ -100,7 +100,7 @@ def _level(level: Mapping[str, Any], y: float, place: int, axes: _LevelAxes) -> 
     """One level of one data set, the first (`place` 0) or the second, at height `y`."""
     left, half = axes.shares_from, axes.half_height
     if level["hidden"]:
-        return [_text(left + 2, y + 4, "fewer than 10", MUTED, "start", 9.5)]
+        return [_text(left + 2, y + 4, "not shown", MUTED, "start", 9.5)]
     share = level["share"] or 0.0
     title = f"{level['label']}: {percent(share)}" + (f", {level['rows']:,} rows" if level["rows"] else "")
     parts = [
