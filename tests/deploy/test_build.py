@@ -14,8 +14,11 @@ from monitoring.deploy import build, check_images
 from monitoring.deploy.docker import docker
 from steps.data import release_facts
 from steps.data.errors import UserError
+from steps.models import saved
+from steps.models.served_model import Terms
 from steps.ops import release
 from tests.conftest import require
+from tests.made_up import glass_box, reasons
 
 pytestmark = pytest.mark.real
 
@@ -77,6 +80,22 @@ def test_it_runs_as_people_run_it(
     for container in started:
         docker("stop", container)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+
+
+def test_reasons_of_ten_thousand_rows_are_those_of_the_document(
+    built: Path, model_image: str, started: list[str], champion: Any
+) -> None:
+    """Missing, never seen, out of range: the container's reasons are what `terms.json` says, within 1e-9."""
+    model = saved.load(built / "model")
+    assert isinstance(model, Terms)
+    frame = glass_box.people(champion.schema, 10_000, seed=4)
+    started.append(docker("run", "--detach", "--publish", "127.0.0.1::8080", model_image))
+    url = check_images.address(started[0], 8080)
+    check_images.seconds_to_answer(started[0], url, check_images.Limits().start_seconds)
+    for first in range(0, len(frame), 500):
+        rows = frame.iloc[first : first + 500]
+        answer = json.loads(check_images.ask(f"{url}/invocations", reasons.body(rows, 3).encode()))
+        reasons.assert_same(answer["predictions"], model.answers(rows, 3))
 
 
 def test_it_answers_without_any_network(built: Path, model_image: str, started: list[str]) -> None:
