@@ -14,6 +14,7 @@ import numpy as np
 
 from steps.chain.context import FITTED_BY, Result
 from steps.chain.fingerprint import digest
+from steps.chain.keep_model import FITTED_FILE
 from steps.data import documents, prepared, split
 from steps.data.files import TARGET_COLUMN, WEIGHT_COLUMN
 from steps.data.profile import Profile
@@ -69,8 +70,8 @@ def work(step: Context[Evaluate]) -> Result:
     step.log_text("model_card.md", report.render_card(measured))
     if isinstance(model, Terms):
         about = measured.model
-        page = model_terms.render(model, step.schema, name=about.name or "", synthetic=about.synthetic)
-        for file, text in zip(TERMS_FILES, (page, model_terms.table(model)), strict=True):
+        pages = model_terms.pages(model, step.schema, name=about.name or "", synthetic=about.synthetic)
+        for file, text in zip(TERMS_FILES, pages, strict=True):
             step.log_text(file, text)
     step.log_text("figures/calibration.svg", plots.calibration(measured))
     step.log_text("figures/decision_curve.svg", plots.decision_curve(measured))
@@ -89,7 +90,7 @@ def work(step: Context[Evaluate]) -> Result:
 
 def _model_facts(step: Context[Evaluate], fitted: StepRun, reference: Mapping[str, Any]) -> ModelFacts:
     """The facts of the fitted model, from its reference and its run."""
-    about, fitted_document = reference["model"], step.fetch_json(fitted.run_id, "fitted.json")
+    about, fitted_document = reference["model"], step.fetch_json(fitted.run_id, FITTED_FILE)
     trials = step.client.get_run(fitted.run_id).data.metrics.get("trials")
     search = None if trials is None else f"{trials:.0f} trials, ended by {fitted.tags['stopped_by']}"
     return ModelFacts(

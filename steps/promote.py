@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from steps.chain import approval, attempts, champion, prevalence, recalibrate, rollback, tracking, verdict
 from steps.chain.attempts import Attempt
 from steps.chain.context import BESIDE, FITTED_BY, VERDICT, Result, StepRun
+from steps.chain.keep_model import FITTED_FILE
 from steps.chain.verdict import Approval, Reason, Requirement, Verdict
 from steps.data import prepared
 from steps.data.errors import UserError
@@ -33,8 +34,10 @@ from steps.measures.comparison import Change, compare
 from steps.measures.evaluation_document import Evaluation
 from steps.measures.promotion import Finding, Judgement
 from steps.measures.scored_rows import scored_rows
-from steps.models import candidate, families, saved
+from steps.models import candidate, families, saved, terms
+from steps.models.served_model import Terms
 from steps.reports import evaluation as report
+from steps.reports import model_terms
 from steps.reports import promotion as table
 
 if TYPE_CHECKING:
@@ -153,13 +156,15 @@ def _recalibrate(step: Context[Promote], data: StepRun) -> Result:
 
 
 def _measure(step: Context[Promote], recalibrated: Recalibrated, fitted: StepRun, data: StepRun) -> None:
-    """Write `evaluation.json` of a recalibrated model, from the rows that judge it."""
+    """Write the figures of a recalibrated model on the rows that judge it, and the terms of a glass box."""
+    model, kind = recalibrated.model, data.tags["data_kind"]
     features = recalibrated.judge[list(step.schema.feature_names)]
     outcome, risk = (
         recalibrated.judge[TARGET_COLUMN].to_numpy(),
-        families.predict_risk(recalibrated.model, features),
+        families.predict_risk(model, features),
     )
-    kind = data.tags["data_kind"]
+    has_settings = tracking.has_artifacts(step.client, step.run_id, (FITTED_FILE,))
+    settings = step.fetch_json(step.run_id, FITTED_FILE)["hyperparameters"] if has_settings else {}
     positives = int(outcome.sum())
     measured = evaluation.evaluate(
         scored_rows(outcome, risk, recalibrated.judge),
@@ -173,17 +178,24 @@ def _measure(step: Context[Promote], recalibrated: Recalibrated, fitted: StepRun
                 role="recalibrated",
                 run_id=step.run_id,
                 digest=fitted.result_digest,
-                recall_target=step.values.recall,
                 calibration=fitted.tags["recalibration"],
+                hyperparameters=settings,
+                preference=fitted.tags.get("preference"),
                 synthetic=fitted.tags["synthetic"] == "true",
             ),
             evaluation_document.DataFacts(
                 len(outcome), positives, positives / max(1, len(outcome)), kind, data.result_digest
             ),
+            terms=terms.sizes(model) if isinstance(model, Terms) else (),
         ),
-        predict=lambda frame: families.predict_risk(recalibrated.model, frame),
+        predict=lambda frame: families.predict_risk(model, frame),
     )
     step.log_json("evaluation.json", evaluation_document.to_json(measured))
+    if isinstance(model, Terms):
+        about = measured.model
+        pages = model_terms.pages(model, step.schema, name=about.name or "", synthetic=about.synthetic)
+        for file, text in zip(TERMS_FILES, pages, strict=True):
+            step.log_text(file, text)
 
 
 def _case(step: Context[Promote], data: StepRun, share: Finding | None) -> Case:
@@ -431,7 +443,7 @@ def _describe(step: Context[Promote], attempt: Attempt) -> None:
     )
     step.log_text("model_card.md", report.render_card(measured, requirements=findings, history=history))
     evaluated = str(attempt.evaluate_run_id)
-    if tracking.has_artifacts(step.client, evaluated, TERMS_FILES):  # the report links them
+    if evaluated != step.run_id and tracking.has_artifacts(step.client, evaluated, TERMS_FILES):  # linked
         for name in TERMS_FILES:
             step.log_text(name, step.fetch(evaluated, name).read_text(encoding="utf-8"))
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from monitoring import reference as references
+from steps.chain import tracking
 from steps.chain.context import Result, StepRun
 from steps.chain.fingerprint import digest
 from steps.data import documents
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from steps.models.fitting import Fitted, Parts
     from steps.models.recalibration import Recalibrated
 
+# Hyperparameters and calibration of a fit.
+FITTED_FILE = "fitted.json"
 # Tags of a run about its model, which packing it again does not change.
 _KEPT_TAGS = (
     *("synthetic", "data_kind", "family", "calibration", "behaviour_digest"),
@@ -71,7 +74,7 @@ def package(step: Context[Fit], fitted: Fitted, parts: Parts) -> Result:
     behaviour = digest([reference.model.digest, fitted.threshold, data.result_digest])
     model_digest = _upload(step, fitted.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", references.document(reference))
-    step.log_json("fitted.json", {"hyperparameters": fitted.params, "calibration": fitted.calibration})
+    step.log_json(FITTED_FILE, {"hyperparameters": fitted.params, "calibration": fitted.calibration})
     validated = {f"validation_{name}": value for name, value in reference.validation.items()}
     step.log_metrics({**validated, "threshold": fitted.threshold, "fit_seconds": fitted.fit_seconds})
     step.log_datasets(
@@ -148,6 +151,8 @@ def package_recalibrated(
     behaviour = digest([reference.model.digest, recalibrated.threshold, data.result_digest])
     model_digest = _upload(step, recalibrated.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", references.document(reference))
+    if tracking.has_artifacts(step.client, run_id, (FITTED_FILE,)):
+        step.log_json(FITTED_FILE, step.fetch_json(run_id, FITTED_FILE))
     kept_tags = {name: tags[name] for name in _KEPT_TAGS if name in tags}
     kept_tags |= {
         "behaviour_digest": behaviour,

@@ -157,6 +157,8 @@ def _paired_lines(change: Change | None) -> list[str]:
 
 def _threshold_rule(model: ModelFacts) -> str:
     """How the threshold was chosen, in a sentence."""
+    if model.role == "recalibrated":
+        return "That threshold is the earlier one, moved as the risks were: the same people are flagged."
     if model.threshold_odds is not None:
         odds = number(model.threshold_odds, 1)
         return f"That threshold follows from the decision that one person found is worth {odds} false alarms."

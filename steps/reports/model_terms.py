@@ -71,6 +71,11 @@ def render(terms: Terms, schema: Schema, *, name: str, synthetic: bool) -> str:
     )
 
 
+def pages(terms: Terms, schema: Schema, *, name: str, synthetic: bool) -> tuple[str, str]:
+    """Page and table, as they stand beside a report (`steps.data.release_facts.TERMS_FILES`)."""
+    return render(terms, schema, name=name, synthetic=synthetic), table(terms)
+
+
 def table(terms: Terms) -> str:
     """Every entry of every term as CSV: levels, log odds (calibrated), spread, factor on the odds, people."""
     text = io.StringIO()

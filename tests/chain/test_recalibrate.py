@@ -43,6 +43,11 @@ def test_a_changed_intercept_is_mended_and_its_record_says_so(
     assert measured["model"]["role"] == "recalibrated"
     reference = json.loads(store.artifact(told.candidate_run_id, "reference.json"))
     assert reference["validation"]["observed_expected"] == pytest.approx(1, abs=0.05)
+    card = store.artifact(told.promote_run_id, "model_card.md")
+    assert "moved as the risks were" in card
+    assert "calibration: intercept" in card
+    settings = [store.artifact(run_id, "fitted.json") for run_id in (fitted.run_id, told.candidate_run_id)]
+    assert settings[0] == settings[1]
     again = store.promote(data, fitted, recalibrate="true")
     assert (again.verdict, again.champion) == ("unchanged", "2")
     assert "already" in store.lines[-1]
