@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,6 @@ def ours(
 
 def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Risk of the test rows by LightGBM with Optuna's TPE, within the same wall time."""
-    import lightgbm
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -83,32 +83,18 @@ def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.flo
         part: _coded(pd.read_parquet(folder / f"{part}.parquet"), schema)
         for part in ("train", "validation", "test")
     }
-    train, validation = tables["train"], tables["validation"]
 
     def objective(trial: optuna.Trial) -> float:
-        model = lightgbm.LGBMClassifier(
-            n_estimators=2000,
-            learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
-            num_leaves=trial.suggest_int("num_leaves", 4, 128, log=True),
-            min_child_samples=trial.suggest_int("min_child_samples", 5, 300, log=True),
-            reg_lambda=trial.suggest_float("reg_lambda", 1e-3, 100, log=True),
-            reg_alpha=trial.suggest_float("reg_alpha", 1e-3, 10, log=True),
-            colsample_bytree=trial.suggest_float("colsample_bytree", 0.2, 1),
-            subsample=trial.suggest_float("subsample", 0.4, 1),
-            subsample_freq=1,
-            n_jobs=CORES,
-            random_state=0,
-            verbose=-1,
-        )
-        stop = lightgbm.early_stopping(50, verbose=False)
-        model.fit(
-            train[names],
-            train[TARGET_COLUMN],
-            eval_X=validation[names],
-            eval_y=validation[TARGET_COLUMN],
-            eval_metric="binary_logloss",
-            callbacks=[stop],
-        )
+        chosen = {
+            "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
+            "num_leaves": trial.suggest_int("num_leaves", 4, 128, log=True),
+            "min_child_samples": trial.suggest_int("min_child_samples", 5, 300, log=True),
+            "reg_lambda": trial.suggest_float("reg_lambda", 1e-3, 100, log=True),
+            "reg_alpha": trial.suggest_float("reg_alpha", 1e-3, 10, log=True),
+            "colsample_bytree": trial.suggest_float("colsample_bytree", 0.2, 1),
+            "subsample": trial.suggest_float("subsample", 0.4, 1),
+        }
+        model = _booster(tables, names, chosen)
         loss = float(model.best_score_["valid_0"]["binary_logloss"])
         if not best or loss < best[0]:
             best[:] = [loss, model]
@@ -121,6 +107,34 @@ def theirs(folder: Path, schema: Schema, seconds: float) -> tuple[NDArray[np.flo
     risk = np.asarray(best[1].predict_proba(tables["test"][names])[:, 1])
     spent = time.monotonic() - started
     return risk, {"seconds": spent, "trials": len(study.trials), "best": study.best_params}
+
+
+def fit_lightgbm(
+    tables: Mapping[str, pd.DataFrame], schema: Schema, found: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Risk of the test rows by LightGBM with hyperparameters that Optuna found; tables as prepared."""
+    names = list(schema.feature_names)
+    coded = {part: _coded(table, schema) for part, table in tables.items()}
+    return np.asarray(_booster(coded, names, found).predict_proba(coded["test"][names])[:, 1])
+
+
+def _booster(tables: Mapping[str, pd.DataFrame], names: list[str], chosen: Mapping[str, Any]) -> Any:
+    """A booster that stops early by its log loss on the validation rows."""
+    import lightgbm
+
+    train, validation = tables["train"], tables["validation"]
+    model = lightgbm.LGBMClassifier(
+        n_estimators=2000, **chosen, subsample_freq=1, n_jobs=CORES, random_state=0, verbose=-1
+    )
+    model.fit(
+        train[names],
+        train[TARGET_COLUMN],
+        eval_X=validation[names],
+        eval_y=validation[TARGET_COLUMN],
+        eval_metric="binary_logloss",
+        callbacks=[lightgbm.early_stopping(50, verbose=False)],
+    )
+    return model
 
 
 def _coded(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
