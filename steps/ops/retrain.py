@@ -62,6 +62,15 @@ def occasion(environment: Mapping[str, str]) -> Occasion:
     return Occasion("alert" if environment.get("RETRAIN_SOURCE") else "person", reason)
 
 
+def alert_asks_to_recalibrate(started: Occasion) -> bool:
+    """Whether an alert asks for a recalibration and for no training.
+
+    The reason holds the summaries of the alerts, each behind its act: `retrain: ...; recalibrate: ...; `.
+    """
+    acts = {part.partition(":")[0].strip() for part in started.reason.split(";")}
+    return started.event == "alert" and "recalibrate" in acts and "retrain" not in acts
+
+
 def why_train(started: Occasion, digest: str, last: str | None) -> str | None:
     """The reason to train, or None: without new rows a schedule or an alert would train the same model again.
 
@@ -137,7 +146,7 @@ def retrain(
         if report is not None and report.verdict == "mend":
             summary.set(trained="false", verdict="mend", promoted="false")
             return 0
-        if report is not None and report.verdict == "recalibrate":
+        if alert_asks_to_recalibrate(started) or (report is not None and report.verdict == "recalibrate"):
             _, decision = _entry("promote", {**parameter_texts, "recalibrate": "true"}, project)
             summary.add(job_summary.recalibrated(decision is not None and decision.verdict == "promoted"))
             if decision is not None and decision.verdict == "promoted":

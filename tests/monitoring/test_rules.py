@@ -342,7 +342,7 @@ def test_two_models_of_the_same_version_are_kept_apart(promtool, tmp_path):
     scenario.run(promtool, tmp_path, "features", "1m", without=["6h", "12h", "1d", "3d", "14d"])
 
 
-def _score_table(rows: int, seed: int, slope: float = 1.0, bins: int = 20) -> dict[str, np.ndarray]:
+def score_table(rows: int, seed: int, slope: float = 1.0, bins: int = 20) -> dict[str, np.ndarray]:
     """Rows of a model by score bin: counts, sums of risk and of its square, each by outcome, (bins, 2)."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(-1.5, 1.3, rows)
@@ -376,7 +376,7 @@ def _feed(scenario: Scenario, scored: Mapping[str, Any], share: Any, samples: in
 def test_late_labels_of_a_selection_are_weighted_as_numpy_does(promtool, tmp_path, bins):
     """Nine of ten labels for those whom the model flags, one of four for the others; any number of bins."""
     scenario = Scenario(step=60)
-    table = _score_table(6000, 3, bins=bins)
+    table = score_table(6000, 3, bins=bins)
     days, flagged = 8, bins - 6
     share = np.where(np.arange(bins) >= flagged, 0.9, 0.25)
     _feed(scenario, table, share, 24 * days, 24 * 7)
@@ -471,7 +471,7 @@ def test_a_group_of_whom_no_unflagged_person_is_labelled_has_no_figure(promtool,
 def test_calibration_from_late_labels_is_judged_as_numpy_does(promtool, tmp_path):
     """Bin by bin and pooled; labels of versions that nobody tells apart are left out."""
     scenario = Scenario(step=60)
-    table = _score_table(4000, 3, slope=0.6)
+    table = score_table(4000, 3, slope=0.6)
     days = 8
     _feed(scenario, table, np.ones(20), 24 * days, 24 * 7)
     at = f"{24 * days}h"
@@ -494,7 +494,7 @@ def test_calibration_from_late_labels_is_judged_as_numpy_does(promtool, tmp_path
 def test_two_labels_say_nothing(promtool, tmp_path):
     """One positive below one negative is a ROC AUC of 0 without a standard error: there is no figure."""
     scenario = Scenario(step=30)
-    table = _score_table(2000, 3)
+    table = score_table(2000, 3)
     share = np.zeros(20)
     _feed(scenario, table, share, 96, 96)
     for index, outcome in ((3, "1"), (10, "0")):
@@ -518,7 +518,7 @@ def test_two_labels_say_nothing(promtool, tmp_path):
 def test_a_populated_bin_without_labels_silences_the_figures(promtool, tmp_path):
     """Nobody knows of those people."""
     scenario = Scenario(step=60)
-    table = _score_table(6000, 3)
+    table = score_table(6000, 3)
     share = np.ones(20)
     share[4] = 0
     _feed(scenario, table, share, 48, 24)
@@ -584,7 +584,7 @@ def test_a_broken_scale_that_was_mended_ends_within_26_hours(promtool, tmp_path)
 def test_a_calibration_that_was_mended_ends_after_600_labels(promtool, tmp_path):
     """200 labels a day; for 14 days outcomes come 1.6 times as often as the risks say, then as they say."""
     scenario = Scenario(step=120)
-    table = _score_table(20_000, 3)
+    table = score_table(20_000, 3)
     shares = table["rows"].sum(1) / table["rows"].sum()
     mean_risk = table["risks"].sum(1) / table["rows"].sum(1)
     bad_days, good_days = 14, 5
@@ -648,7 +648,7 @@ def test_without_labels_there_is_no_performance_and_no_calibration_alarm(promtoo
 @pytest.mark.real
 def test_score_drift_and_expected_performance(promtool, tmp_path):
     scenario = Scenario(step=1)
-    table, reference = _score_table(3000, 5), _score_table(6000, 6)["rows"].sum(1)
+    table, reference = score_table(3000, 5), score_table(6000, 6)["rows"].sum(1)
     counts, sums = table["rows"].sum(1), table["risks"].sum(1)
     threshold_bin = 13
     spread = sums - table["squares"].sum(1)

@@ -425,25 +425,34 @@ def test_broken_data_are_compared_and_never_trained_on(restored: Checkout) -> No
     assert "Nothing is trained" in runner.summary
 
 
+RETRAIN_ALERT = "retrain: the model ranks people worse than it may; "
+RECALIBRATE_ALERT = "recalibrate: outcomes do not follow the risks; "
+
+
 @pytest.mark.parametrize(
-    ("drifted", "recalibrated", "entries"),
+    ("alert", "drifted", "recalibrated", "entries"),
     [
-        ("watch", None, ["drift", "main"]),
-        ("retrain", None, ["drift", "main"]),
-        ("mend", None, ["drift"]),
-        ("recalibrate", "promoted", ["drift", "promote"]),
-        ("recalibrate", "undecided", ["drift", "promote", "main"]),
+        ("", "watch", None, ["drift", "main"]),
+        ("", "retrain", None, ["drift", "main"]),
+        ("", "mend", None, ["drift"]),
+        ("", "recalibrate", "promoted", ["drift", "promote"]),
+        ("", "recalibrate", "undecided", ["drift", "promote", "main"]),
+        (RETRAIN_ALERT, "watch", None, ["drift", "main"]),
+        (RECALIBRATE_ALERT, "watch", "promoted", ["drift", "promote"]),
+        (RECALIBRATE_ALERT, "mend", None, ["drift"]),
+        (RECALIBRATE_ALERT + RETRAIN_ALERT, "watch", None, ["drift", "main"]),
     ],
 )
-def test_new_labelled_data_lead_to_the_act_that_drift_names(
+def test_new_labelled_data_lead_to_the_act_that_the_alert_or_drift_names(
+    alert: str,
     drifted: str,
     recalibrated: str | None,
     entries: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Broken data train nothing; a recalibration that is promoted is enough, one that is not is trained
-    after. Entry points are stood in for by the verdicts that they leave."""
+    """Broken data train nothing, whoever asks; a recalibration that is promoted is enough, one that is not
+    is trained after. Entry points are stood in for by the verdicts that they leave."""
     started: list[str] = []
 
     def run_entry(entry: str, given: dict[str, str], project: Path) -> int:
@@ -464,7 +473,11 @@ def test_new_labelled_data_lead_to_the_act_that_drift_names(
     monkeypatch.setattr(retrain.tracking, "connect", lambda: None)
     shutil.copy(Path(pipeline.PROJECT) / "MLProject", tmp_path)
     out = summary.Out(str(tmp_path / "summary.md"), str(tmp_path / "outputs"))
-    assert retrain.retrain({}, {"GITHUB_EVENT_NAME": "schedule"}, out, tmp_path) == 0
+    by_alert = {"RETRAIN_SOURCE": "http://grafana/", "RETRAIN_REASON": alert}
+    event = (
+        {"GITHUB_EVENT_NAME": "workflow_dispatch", **by_alert} if alert else {"GITHUB_EVENT_NAME": "schedule"}
+    )
+    assert retrain.retrain({}, event, out, tmp_path) == 0
     assert started == entries
     text = (tmp_path / "summary.md").read_text()
     assert f"## Drift of the new data: {drifted}" in text
