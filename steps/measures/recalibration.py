@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steps.measures.logistic import sigmoid
+from steps.measures import logistic
 from steps.measures.metrics import logit
 
 Floats = NDArray[np.float64]
 
-_MOST_STEPS = 50
-_SMALLEST_STEP = 1e-10
+_ONE_RISK = 1e-6  # log odds that differ by less are one risk, which has no slope
 
 
 @dataclass(frozen=True)
@@ -48,19 +47,13 @@ def fit(y: ArrayLike, risk: ArrayLike, weights: ArrayLike | None = None) -> Reca
     """
     outcomes, log_odds = np.asarray(y, dtype=np.float64), logit(risk)
     w = np.ones(len(log_odds)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(log_odds) < 2 or np.ptp(log_odds) < _ONE_RISK:
+        return UNDEFINED
     design = np.column_stack([np.ones(len(log_odds)), log_odds])
-    terms = np.array([0.0, 1.0])
-    for _ in range(_MOST_STEPS):
-        risks = sigmoid(design @ terms)
-        information = (design * (w * risks * (1 - risks))[:, None]).T @ design
-        if not np.linalg.cond(information) < 1e12:
-            return UNDEFINED
-        step = np.clip(np.linalg.solve(information, design.T @ (w * (outcomes - risks))), -2.0, 2.0)
-        terms = terms + step
-        if np.abs(step).max() < _SMALLEST_STEP:
-            scores = design * (w * (outcomes - risks))[:, None]
-            inverse = np.linalg.inv(information)
-            covariance = inverse @ (scores.T @ scores) @ inverse
-            stderr = np.sqrt(np.diag(covariance))
-            return Recalibration(float(terms[0]), float(terms[1]), float(stderr[0]), float(stderr[1]))
-    return UNDEFINED
+    fitted = logistic.fit(design, outcomes, w)
+    if fitted is None:
+        return UNDEFINED
+    scores = design * (w * (outcomes - logistic.sigmoid(fitted.log_odds(design))))[:, None]
+    stderr = np.sqrt(np.diag(fitted.covariance @ (scores.T @ scores) @ fitted.covariance))
+    intercept, slope = fitted.coefficients
+    return Recalibration(float(intercept), float(slope), float(stderr[0]), float(stderr[1]))
