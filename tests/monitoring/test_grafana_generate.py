@@ -114,6 +114,26 @@ def test_a_version_is_shown_beside_the_one_that_is_served() -> None:
     assert {"ROC AUC realised by late labels", "Brier score", "Observed against expected"} <= beside
 
 
+def test_replicas_can_be_chosen_and_compared() -> None:
+    """Panels of the sidecar's own metrics show the chosen ones; a row has a line for each."""
+    exprs = [t["expr"] for panel in BOARDS["service"]["panels"] for t in panel.get("targets", [])]
+    assert sum('instance=~"$instance"' in expr for expr in exprs) >= 15
+    assert sum("by (instance" in expr for expr in exprs) == 3
+
+
+def test_the_first_minutes_of_a_version_ruin_no_scale() -> None:
+    """ROC AUC goes from 0.5 to 1, evidence is logarithmic, figures of few rows or labels are left out."""
+    panels = {panel["title"]: panel for uid in READ for panel in BOARDS[uid]["panels"]}
+    for title in ("ROC AUC expected without labels", "ROC AUC realised by late labels"):
+        defaults = panels[title]["fieldConfig"]["defaults"]
+        assert (defaults["min"], defaults["max"]) == (0.5, 1)
+    for title in ("Evidence against the model", "Evidence of drift by feature", "Evidence in the window"):
+        custom = panels[title]["fieldConfig"]["defaults"]["custom"]
+        assert custom["scaleDistribution"]["type"] == "symlog"
+    for title, least in {"PSI by feature": 300, "PSI of the risks": 300, "Calibration error": 100}.items():
+        assert f">= {least}" in panels[title]["targets"][0]["expr"]
+
+
 def test_a_small_group_of_people_is_not_shown() -> None:
     """Rows and labels of fewer than ten are called few; figures come from rules that ask for more."""
     panel = next(p for p in BOARDS["people"]["panels"] if p["title"] == "Flagged, found and missed by group")
