@@ -77,6 +77,7 @@ class Browser:
         tab.on("requestfinished", lambda request: under_way.discard(request))
         tab.on("requestfailed", lambda request: under_way.discard(request))
         try:
+            tab.set_default_timeout(LOAD_SECONDS * 1000)
             tab.goto(page.url)
             _wait(tab, page.url, under_way)
             height = page.height
