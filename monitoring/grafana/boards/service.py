@@ -333,14 +333,19 @@ def _host() -> list[Panel]:
             "Share of the host's processors that work.",
             [query('1 - avg(rate(node_cpu_seconds_total{mode="idle"}[5m]))', "processors")],
             size=Size(6, 8),
-            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 0.95)),
+            scale=Scale(unit="percentunit", maximum=1, nothing="not watched", steps=above(0.8, 0.95)),
         ),
         graph(
             "Memory in use",
             "Share of the host's memory that is neither free nor can be freed at once.",
             [query(f"1 - {queries.FREE_MEMORY}", "memory")],
             size=Size(6, 8),
-            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE)),
+            scale=Scale(
+                unit="percentunit",
+                maximum=1,
+                nothing="not watched",
+                steps=above(0.8, 1 - thresholds.FREE_MEMORY_SHARE),
+            ),
         ),
         graph(
             "Disk in use",
@@ -349,7 +354,12 @@ def _host() -> list[Panel]:
                 query(f"1 - {queries.FREE_DISK}", "{{mountpoint}}"),
             ],
             size=Size(6, 8),
-            scale=Scale(unit="percentunit", maximum=1, steps=above(0.8, 1 - thresholds.FREE_DISK_SHARE)),
+            scale=Scale(
+                unit="percentunit",
+                maximum=1,
+                nothing="not watched",
+                steps=above(0.8, 1 - thresholds.FREE_DISK_SHARE),
+            ),
         ),
         graph(
             "Restarts in an hour",
@@ -434,7 +444,7 @@ def _watching() -> list[Panel]:
             "Messages of alerts that were not delivered in an hour, by channel.",
             [query(queries.MESSAGES_FAIL, "{{integration}}")],
             size=Size(9, 7),
-            scale=Scale(steps=above(None, 1), at_least=2, decimals=0),
+            scale=Scale(nothing="none", steps=above(None, 1), at_least=2, decimals=0),
         ),
         graph(
             "What the sidecar could not observe",
