@@ -196,7 +196,7 @@ class Groups:
         """A 32-bit checksum of feature, names and members."""
         return zlib.crc32(json.dumps(_groups_document(self), sort_keys=True).encode())
 
-    def place(self, value: Level | None) -> int:
+    def index_of(self, value: Level | None) -> int:
         """Index of the value's group, from 1; 0 for a value that is not in a bin or not in any group."""
         if value is None or self.feature.bin_value(value) < 0:
             return 0

@@ -1,7 +1,7 @@
-"""Writes what Grafana is provisioned with: the dashboards and the alert rules.
+"""Writes the files that Grafana is provisioned with: dashboards and alert rules.
 
 python -m monitoring.grafana           writes dashboards/*.json and provisioning/alerting/rules.yaml
-python -m monitoring.grafana --check   exits 1 if a file is not what would be written
+python -m monitoring.grafana --check   exits 1 if a file is stale
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_panel(boards: Sequence[Panel], uid: str, title: str) -> Panel:
 
 
 def panel_id(boards: Sequence[Panel], uid: str, title: str) -> int:
-    """Number of that panel."""
+    """Id of the panel of this title on the dashboard of this uid."""
     return int(find_panel(boards, uid, title)["id"])
 
 
@@ -44,7 +44,7 @@ def files() -> dict[Path, str]:
     def runbook_url(title: str) -> str:
         return f"/d/{runbook.UID}?viewPanel=panel-{panel_id(boards, runbook.UID, title)}"
 
-    for alert in alerts.ALERTS:  # each panel leads to what to do about its alerts
+    for alert in alerts.ALERTS:  # each panel links to the runbook of its alerts
         links = find_panel(boards, *alert.panel).setdefault("links", [])
         links.append(link(f"Runbook: {alert.title}", runbook_url(alert.title)))
     rules = alerts.rule_file(lambda uid, title: panel_id(boards, uid, title), runbook_url)

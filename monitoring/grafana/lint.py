@@ -1,9 +1,9 @@
-"""What Grafana would not say, or would say too late, about the files that it is provisioned with.
+"""Checks the files that Grafana is provisioned with, for faults that Grafana hides or reports too late.
 
-Grafana drops keys that it does not know, expands `$NAME` in some places and not in others, and stops at the
-first error of an alerting file. `check` reads the files as it does and lists every problem.
+Grafana drops unknown keys, expands `$NAME` in some places and not in others, and stops at the first error of
+an alerting file. `check` reads the files like Grafana and lists every problem.
 
-    python -m tests.monitoring.lint
+    python -m monitoring.grafana.lint
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ _BUILT_IN = {"__rate_interval", "__interval", "__range", "__from", "__to"}
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Everything that Grafana is provisioned with, as read, and the variables it is started with."""
+    """The files that Grafana is provisioned with, parsed, and its environment variables."""
 
     provisioning: Mapping[str, dict[str, Any]]
     dashboards: Mapping[str, dict[str, Any]]
@@ -126,16 +126,16 @@ def read(folder: Path = FOLDER, compose: Path = COMPOSE) -> Files:
 
 
 def interpolate(text: str, environment: Mapping[str, str]) -> str:
-    """What Grafana makes of a value: `$NAME`, `${NAME}` from the environment (unset: nothing), `$$` a `$`."""
+    """Expand `$NAME` and `${NAME}` from the environment (empty if unset) and `$$` to `$`, like Grafana."""
     expanded = (
-        _VARIABLE.sub(lambda found: environment.get(found[1].strip("{}"), ""), part)
+        _VARIABLE.sub(lambda match: environment.get(match[1].strip("{}"), ""), part)
         for part in text.split("$$")
     )
     return "$".join(expanded)
 
 
 def check(files: Files) -> list[str]:
-    """Every problem, one sentence each, with the file and the place."""
+    """Every problem as a sentence, with the file and the place in it."""
     return [
         *_keys(files),
         *_variables(files),
@@ -219,7 +219,7 @@ def _interpolated(files: Files) -> Iterator[tuple[str, str]]:
 
 
 def _literal(files: Files) -> Iterator[tuple[str, str]]:
-    """(where, text) of every value that Grafana takes as it is."""
+    """(where, text) of every value that Grafana does not expand."""
     for where, rule in files.rules():
         for part in (rule.get("annotations"), [query.get("model") for query in rule.get("data") or []]):
             for text in _texts(part):
@@ -247,10 +247,10 @@ def _variables(files: Files) -> Iterator[str]:
             yield f"{where}: nothing is expanded here, so $$ stays $$: write a single $ in {text!r}"
 
 
-def _repeated(what: str, names: list[Any]) -> Iterator[str]:
+def _repeated(kind: str, names: list[Any]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
-            yield f"{what} {name!r} is used {count} times"
+            yield f"{kind} {name!r} is used {count} times"
 
 
 def _duplicates(files: Files) -> Iterator[str]:
@@ -380,20 +380,20 @@ def _dashboards(files: Files) -> Iterator[str]:
 
 
 def _overlaps(name: str, panels: list[dict[str, Any]]) -> Iterator[str]:
-    taken: dict[tuple[int, int], str] = {}
+    title_of_cell: dict[tuple[int, int], str] = {}
     for panel in panels:
-        place, title = panel["gridPos"], panel.get("title", "")
-        if place["x"] < 0 or place["w"] < 1 or place["x"] + place["w"] > 24:
+        position, title = panel["gridPos"], panel.get("title", "")
+        if position["x"] < 0 or position["w"] < 1 or position["x"] + position["w"] > 24:
             yield f"{name}: panel {title!r} leaves the grid of 24 columns"
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
-        others = {taken[cell] for cell in cells if cell in taken}
-        if others:
-            yield f"{name}: panel {title!r} overlaps {', '.join(sorted(others))}"
-        taken.update(dict.fromkeys(cells, title))
+        overlapped = {title_of_cell[cell] for cell in cells if cell in title_of_cell}
+        if overlapped:
+            yield f"{name}: panel {title!r} overlaps {', '.join(sorted(overlapped))}"
+        title_of_cell.update(dict.fromkeys(cells, title))
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Grafana's classic dashboard JSON (schema version 42) from short descriptions.
 
-Every function returns plain dictionaries. A panel is described by its title, what it means, its queries and
-its unit; where it stands and which number it has follows from its place in the list.
+Every function returns plain dictionaries. A panel is described by its title, its meaning, its queries and its
+unit; its position and its id follow from its index in the list.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Scale:
-    """How a figure is written and drawn: unit, digits after the point, colours by value, ends of its axis.
+    """Format and axis of a figure: unit, decimals, colours by value, ends of the axis.
 
-    The axis reaches `at_least` so far up, so that nothing but zeros does not look like a scale. `nothing`
-    stands where there is no answer.
+    The axis extends at least to `at_least`, so that it has a sensible scale if all values are 0. `nothing` is
+    the text without an answer.
     """
 
     unit: str = "none"
@@ -47,14 +47,14 @@ class Scale:
 
     @property
     def given(self) -> Panel:
-        """What Grafana calls them, where they are given."""
+        """The given options under Grafana's names."""
         pairs = {"min": self.minimum, "max": self.maximum, "decimals": self.decimals}
         return {key: value for key, value in pairs.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Look:
-    """How lines are drawn: on top of each other or not; how opaque what lies below them is, in percent."""
+    """Style of lines: stacked or not, and the opacity of the area below them in percent."""
 
     stacked: bool = False
     fill: int = 8
@@ -73,7 +73,7 @@ def above(warn: float | None, alarm: float | None = None) -> tuple[Step, ...]:
 
 
 def query(expr: str, legend: str = "", *, instant: bool = False, form: str = "time_series") -> Panel:
-    """One Prometheus query; its letter is set by the panel that holds it."""
+    """A Prometheus query; its panel sets its letter."""
     return {
         "datasource": PROMETHEUS,
         "editorMode": "code",
@@ -155,7 +155,7 @@ def verdict(
     nothing: str = "no data",
     width: int = 4,
 ) -> Panel:
-    """A coloured field with one word: what the figure of `expr` means now."""
+    """A coloured field with a word for the present value of `expr`."""
     return _panel(
         "stat",
         title,
@@ -228,7 +228,7 @@ def graph(
 ) -> Panel:
     """Lines over time; the thresholds of the scale are drawn as dashed lines.
 
-    A legend at the "right", or "below", is a table of the last values, the largest first; else names alone.
+    A legend at the "right" or "below" is a table of the last values, the largest first; else only names.
     """
     custom: Panel = {
         "drawStyle": "line",
@@ -269,9 +269,9 @@ def graph(
 
 
 def style(name: str, **properties: Any) -> Panel:
-    """How the series of a name (with a leading slash: of a pattern) looks, e.g. color="red", dash=True."""
+    """Style of the series of a name (with a leading slash: of a pattern), e.g. color="red", dash=True."""
     matcher = {"id": "byRegexp" if name.startswith("/") else "byName", "options": name}
-    known: dict[str, Callable[[Any], tuple[str, Any]]] = {
+    overrides: dict[str, Callable[[Any], tuple[str, Any]]] = {
         "color": lambda value: ("color", {"mode": "fixed", "fixedColor": value}),
         "dash": lambda _: ("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
         "width": lambda value: ("custom.lineWidth", value),
@@ -294,7 +294,7 @@ def style(name: str, **properties: Any) -> Panel:
         "nothing": lambda value: ("noValue", value),
         "links": lambda value: ("links", value),
     }
-    pairs = [known[key](value) for key, value in properties.items()]
+    pairs = [overrides[key](value) for key, value in properties.items()]
     return {"matcher": matcher, "properties": [{"id": key, "value": value} for key, value in pairs]}
 
 
@@ -336,7 +336,7 @@ def bars(
     scale: Scale = _SCALE,
     size: Size = _HIGH,
 ) -> Panel:
-    """One horizontal bar for each series, now."""
+    """A horizontal bar for the present value of each series."""
     return _panel(
         "bargauge",
         title,
@@ -363,8 +363,8 @@ def bars(
 
 @dataclass(frozen=True)
 class Words:
-    """What the values of a label are called: `expr` has a series for each, with the labels `label` (in words)
-    and, if it is not the value itself, `order`."""
+    """Words for the values of a label: `expr` has a series for each value, with the labels `label` (in words)
+    and `order`, which sorts them if the value itself does not."""
 
     expr: str
     label: str
@@ -382,8 +382,8 @@ def chart(
     size: Size = _CHART,
     overrides: list[Panel] | None = None,
 ) -> Panel:
-    """Grouped bars, now: a group a value of the label `by`, a bar for each of `columns` (name: query)."""
-    shown = words.label if words else by
+    """Grouped bars of present values: a group per value of the label `by`, a bar per column (name: query)."""
+    x_label = words.label if words else by
     panel = _panel(
         "barchart",
         title,
@@ -393,13 +393,13 @@ def chart(
         scale=scale,
         defaults={
             "min": 0,
-            "noValue": "",  # or it would be written under the bars whose label has no room
+            "noValue": "",  # else it would appear under bars whose label has no room
             "color": {"mode": "palette-classic"},
             "custom": {"fillOpacity": 80, "lineWidth": 0, "axisPlacement": "auto"},
         },
         options={
             "orientation": "auto",
-            "xField": shown,
+            "xField": x_label,
             "xTickLabelRotation": -30 if words else 0,
             "xTickLabelSpacing": 0,
             "xTickLabelMaxLength": 18,
@@ -412,7 +412,7 @@ def chart(
         },
     )
     panel["transformations"] = _joined(list(columns), by, words=words)
-    return _overridden(panel, [style(shown, unit="string"), *(overrides or [])])
+    return _overridden(panel, [style(x_label, unit="string"), *(overrides or [])])
 
 
 def reliability(
@@ -424,8 +424,8 @@ def reliability(
     *,
     size: Size = _CHART,
 ) -> Panel:
-    """Points, now: one a value of the label `by`, its mean risk and its share of outcomes; on the line
-    risks are right."""
+    """Present points: for each value of the label `by` its mean risk and its share of outcomes; right risks
+    are on the line."""
     names = ["risk", "right risks", "came true"]
     panel = _panel(
         "xychart",
@@ -459,7 +459,7 @@ def reliability(
             "tooltip": {"mode": "single", "sort": "none"},
         },
     )
-    panel["pluginVersion"] = "12.4.0"  # without one, Grafana takes the options for those of before 11.1
+    panel["pluginVersion"] = "12.4.0"  # without it, Grafana reads the options like those before 11.1
     panel["transformations"] = _joined(names, by)
     diagonal = style("right risks", color=GREY, show="lines", dash=True, width=2)
     return _overridden(panel, [diagonal, style("came true", color=ORANGE)])
@@ -476,14 +476,14 @@ def table(
     sort: str | None = None,
     overrides: list[Panel] | None = None,
 ) -> Panel:
-    """One line for each value of the label `by`, one column for each of `columns` (name: query), now."""
+    """A table of present values: a line per value of the label `by`, a column per query (name: query)."""
     panel = _panel(
         "table",
         title,
         description,
         _table_queries(columns, words),
         size=size,
-        # Grafana's own least width, 150, would push the last of seven columns out of the panel.
+        # Grafana's default minimum width, 150, would push the last of seven columns out of the panel.
         defaults={
             "custom": {
                 "align": "auto",
@@ -511,11 +511,11 @@ def labels_table(
     size: Size = _HIGH,
     overrides: list[Panel] | None = None,
 ) -> Panel:
-    """One line for each series of a query, now. `columns`: heading, and the label, or "Value", below it."""
-    by, *others = columns.values()
-    panel = table(title, description, {"": expr}, by, size=size, overrides=overrides)
+    """A line for each present series of a query. `columns`: headings, and the label or "Value" of each."""
+    first_label, *other_labels = columns.values()
+    panel = table(title, description, {"": expr}, first_label, size=size, overrides=overrides)
     headings = {label: heading for heading, label in columns.items()}
-    panel["transformations"] = _tidied([by, *others], headings, order=by)
+    panel["transformations"] = _tidied([first_label, *other_labels], headings, order=first_label)
     return panel
 
 
@@ -525,28 +525,28 @@ def _table_queries(columns: dict[str, str], words: Words | None) -> list[Panel]:
 
 
 def _joined(names: list[str], by: str, words: Words | None = None) -> list[Panel]:
-    """Join the answers of all queries by a label, in its order or its words' order; name their values."""
+    """Transformations that join the answers of all queries by a label, sort them and name their values."""
     first = 1 if words else 0
     letters = [chr(ord("A") + first + index) for index in range(len(names))]
     # With one query Grafana calls its column "Value", with several "Value #A", "Value #B", ...
     is_single = len(names) + first == 1
     values = ["Value"] if is_single else [f"Value #{letter}" for letter in letters]
     join = {"id": "joinByField", "options": {"byField": by, "mode": "outer"}}
-    kept = [words.label if words else by, *values]
+    columns = [words.label if words else by, *values]
     order = (words.order or by) if words else by
-    return [*([] if is_single else [join]), *_tidied(kept, dict(zip(values, names, strict=True)), order)]
+    return [*([] if is_single else [join]), *_tidied(columns, dict(zip(values, names, strict=True)), order)]
 
 
-def _tidied(kept: list[str], headings: dict[str, str], order: str) -> list[Panel]:
-    """Lines in the order of a column; the columns `kept`, in their order, under their headings."""
+def _tidied(columns: list[str], headings: dict[str, str], order: str) -> list[Panel]:
+    """Lines in the order of a column; these columns, in order, under their headings."""
     return [
         {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": order}]}},
-        {"id": "filterFieldsByName", "options": {"include": {"names": kept}}},
+        {"id": "filterFieldsByName", "options": {"include": {"names": columns}}},
         {
             "id": "organize",
             "options": {
                 "excludeByName": {},
-                "indexByName": {name: place for place, name in enumerate(kept)},
+                "indexByName": {name: index for index, name in enumerate(columns)},
                 "renameByName": headings,
             },
         },
@@ -595,7 +595,7 @@ def text(title: str, content: str, *, width: int = GRID_COLUMNS, height: int = 4
 
 
 def choice(name: str, label: str, values: str, *, default: str | None = None, many: bool = False) -> Panel:
-    """A variable whose values a query such as `label_values(m, l)` gives."""
+    """A variable with the values of a query such as `label_values(m, l)`."""
     current = (
         {"text": ["All"], "value": ["$__all"]} if many else {"text": default or "", "value": default or ""}
     )
@@ -614,16 +614,16 @@ def choice(name: str, label: str, values: str, *, default: str | None = None, ma
     }
 
 
-def found(name: str, label: str, expr: str, value: str, *, default: str) -> Panel:
-    """A variable whose values are those of the label `value` in the answer to a query, in its order."""
-    asked = f"query_result({expr})"
+def from_answer(name: str, label: str, expr: str, value: str, *, default: str) -> Panel:
+    """A variable with the values of the label `value` in the answer to a query, in the answer's order."""
+    definition = f"query_result({expr})"
     return {
         "type": "query",
         "name": name,
         "label": label,
         "datasource": PROMETHEUS,
-        "definition": asked,
-        "query": {"query": asked, "refId": name},
+        "definition": definition,
+        "query": {"query": definition, "refId": name},
         "regex": f'/{value}="([^"]+)"/',
         "refresh": 2,
         "sort": 0,
@@ -703,7 +703,7 @@ def dashboard(
         "hide": True,
         "iconColor": "rgba(0, 211, 255, 1)",
     }
-    others = {
+    other_dashboards = {
         "type": "dashboards",
         "title": "Model monitoring",
         "tags": ["model-monitoring"],
@@ -727,7 +727,7 @@ def dashboard(
         "fiscalYearStartMonth": 0,
         "time": {"from": since, "to": "now"},
         "refresh": refresh,
-        "links": [others],
+        "links": [other_dashboards],
         "annotations": {"list": [alerts, *(annotations or [])]},
         "templating": {"list": variables or []},
         "panels": _placed(panels),

@@ -1,4 +1,4 @@
-"""Rate, errors, latency and error budget of /invocations, and whether the model answers at all."""
+"""Rate, errors, latency and error budget of /invocations, and whether the model answers."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MODEL_DOWN = "job:sidecar_upstream_down:ratio"
 
 def day_rules() -> list[Rule]:
     """Requests in windows of days."""
-    return [one for counted in COUNTED.values() for one in day_windows(counted, DAYS)]
+    return [day_rule for counted in COUNTED.values() for day_rule in day_windows(counted, DAYS)]
 
 
 def rules() -> list[Rule]:
-    """Rates, shares and alarms; those of windows of days read what `day_rules` recorded."""
+    """Rates, shares and alarms; those of windows of days read the series of `day_rules`."""
     requests, errors, timed, fast = (COUNTED[part].name for part in ("requests", "errors", "timed", "fast"))
     bad, burn = "slo_window:sidecar_requests_bad:ratio", "slo_window:sidecar_error_budget:burn_rate"
     silent = f"time() - sidecar_upstream_contact_timestamp_seconds > bool {SILENT_SECONDS}"
@@ -62,7 +62,7 @@ def rules() -> list[Rule]:
         ),
         # The share of sidecars whose model has given no answer for a minute.
         rule(MODEL_DOWN, f"avg({silent})"),
-        *(one for counted in COUNTED.values() for one in short_windows(counted, SHORT)),
+        *(short for counted in COUNTED.values() for short in short_windows(counted, SHORT)),
         # 0 without requests.
         rule(bad, f"{errors} / ({requests} > 0) or 0 * {requests}", slo="availability"),
         rule(bad, f"1 - {fast} / ({timed} > 0) or 0 * {timed}", slo="latency"),
@@ -70,7 +70,7 @@ def rules() -> list[Rule]:
             rule(burn, f'{bad}{{slo="{slo}"}} / {1 - objective:.4g}', slo=slo)
             for slo, objective in OBJECTIVES.items()
         ),
-        # What is left of the budget of 30 days: 1 is all of it, below 0 it is overspent.
+        # The remaining budget of 30 days: 1 is all of it, below 0 it is overspent.
         rule("slo:sidecar_error_budget:remaining_ratio", f'1 - sum by (slo) ({burn}{{window="30d"}})'),
         *(_burn_alarm(burn, requests, *alarm) for alarm in BURN_ALARMS),
     ]
@@ -79,7 +79,7 @@ def rules() -> list[Rule]:
 def _burn_alarm(burn: str, requests: str, severity: str, long: str, short: str, factor: float) -> Rule:
     """From 1 on both windows of a pair burn too fast.
 
-    0 while the model is down and until that has left the short window: an alarm of its own says so.
+    0 while the model is down and until that has left the short window, since another alarm reports it.
     """
     return rule(
         "severity_slo_windows:sidecar_error_budget:burn_alarm",

@@ -19,14 +19,14 @@ from monitoring.sidecar import budget, settings
 from monitoring.sidecar.assembly import assemble
 
 SWITCH_SECONDS = 0.0005
-# Open files beside the connections of callers and of calls: the metrics port's, modules, the log.
+# Open files besides connections: the metrics port, modules, the log.
 OTHER_FILES = 100
 
 log = logging.getLogger("model-exporter")
 
 
 def main() -> int:
-    """Run the sidecar; the exit code."""
+    """Run the sidecar; returns the exit code."""
     argparse.ArgumentParser(
         prog="python -m monitoring.sidecar",
         description="The sidecar of a served model. Its settings are environment variables:",
@@ -35,7 +35,7 @@ def main() -> int:
     ).parse_args()
     try:
         chosen = settings.read(os.environ)
-        known = reference.load(chosen.reference) if chosen.reference else None
+        model_reference = reference.load(chosen.reference) if chosen.reference else None
         page = Path(chosen.page).read_bytes() if chosen.page else None
     except (settings.SettingsError, reference.ReferenceError) as error:
         print(error, file=sys.stderr)
@@ -49,7 +49,7 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_SECONDS)  # the event loop must not wait 5 ms for a thread that counts
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
-        sidecar = assemble(chosen, known, page)
+        sidecar = assemble(chosen, model_reference, page)
     except OSError as error:
         print(f"cannot listen on the traffic or the metrics port: {error.strerror}", file=sys.stderr)
         return 2
@@ -63,14 +63,14 @@ def main() -> int:
 
 
 def allow_files(count: int) -> None:
-    """Let this process have so many files open: without one for a connection to the container, clients that
-    only connect would keep everybody else from an answer."""
+    """Raise this process's limit of open files. Otherwise clients that only connect could use up all files,
+    and the sidecar could not connect to the container for anyone else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < count:
-        log.warning("the system allows %d open files, not %d: lower MODEL_EXPORTER_CONNECTIONS", most, count)
+    limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < count:
+        log.warning("the system allows %d open files, not %d: lower MODEL_EXPORTER_CONNECTIONS", limit, count)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An answer to a request: the container's, or one of the sidecar's own refusals, which echo no input."""
+"""An answer to a request: the container's, or a refusal by the sidecar, which repeats no input."""
 
 import json
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from monitoring.sidecar.http1 import Fields
 class Answer(NamedTuple):
     """Status code, reason phrase, end-to-end fields without Content-Length, body.
 
-    `refused` is the reason of an answer of the sidecar's own making, one of REFUSALS, else empty.
+    `refused` is the reason of a refusal by the sidecar, one of REASONS, else empty.
     """
 
     status: int
@@ -20,7 +20,7 @@ class Answer(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Status and message of a refusal, and under which reason it is counted."""
+    """Status and message of a refusal, and the reason under which it is counted."""
 
     status: int
     phrase: str
@@ -71,5 +71,5 @@ def refusal(reason: str, message: str | None = None, **details: object) -> Answe
 
 
 def document(status: int, phrase: str, content: object) -> Answer:
-    """A JSON answer of the sidecar's own that is no refusal."""
+    """A JSON answer by the sidecar that is not a refusal."""
     return Answer(status, phrase, JSON_FIELDS, json.dumps(content).encode())

@@ -1,4 +1,4 @@
-"""The parts of the sidecar put together, so that they start and stop in one order."""
+"""Build the sidecar from its parts, and start and stop them in order."""
 
 import asyncio
 import contextlib
@@ -24,9 +24,9 @@ from monitoring.sidecar.settings import Settings
 
 DAY = 86_400
 UNKNOWN_VERSION = "unknown"
-# Threads for what takes long: large bodies and labels.
+# Threads for slow work: large bodies and labels.
 POOL_THREADS = 3
-# How long the metrics port waits for the event loop to say whether the container answers.
+# How long the metrics port waits for the event loop to report whether the container answers.
 READY_SECONDS = 5.0
 
 
@@ -61,7 +61,7 @@ class Sidecar(NamedTuple):
 
 
 def assemble(settings: Settings, reference: Reference | None, page: bytes | None = None) -> Sidecar:
-    """The parts for these settings; both ports are bound, nothing runs yet. `page` is shown at /.
+    """Build the parts for these settings and bind both ports; nothing runs yet. `page` is shown at /.
 
     Raises OSError if a port cannot be bound.
     """

@@ -1,9 +1,10 @@
-"""Gathers requests that are alike in everything but their rows, so that they travel as one call.
+"""Send requests that differ only in their rows as one call.
 
-At most `calls` calls are under way; what arrives meanwhile waits and leaves together. A closed loop of
-clients would so fall into groups that take turns and never meet. Therefore the next call waits, for a few
-milliseconds, for as many requests as the last one had and left behind. Where they do not come, the next call
-does not wait, then the next two, then four: random arrivals lose nothing that matters, a lone client nothing.
+At most `calls` calls are under way; requests that arrive meanwhile wait and leave together. Clients that each
+wait for their answer would then form groups that take turns and never join. Therefore the next call waits,
+for a few milliseconds, for as many requests as the last call had and left behind. If they do not arrive, the
+next call does not wait, then the next two, then four: random arrivals lose almost no time, a single client
+none.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ MOST_SKIPPED = 64
 
 
 class Member(Protocol):
-    """A request that may travel with others of the same `key`; `started` by the loop's clock."""
+    """A request that may be sent with others of the same `key`; `started` is on the loop's clock."""
 
     key: Hashable
     row_count: int
@@ -58,12 +59,12 @@ class Batcher(Generic[M]):
 
     @property
     def oldest_start(self) -> float | None:
-        """When the member came that has waited for longest; None if none waits. From any thread."""
+        """Start of the member that has waited longest; None if none waits. Callable from any thread."""
         oldest = [member for queue in list(self._waiting.values()) for member in islice(queue, 1)]
         return min((member.started for member in oldest), default=None)
 
     def _consider(self) -> None:
-        """Let calls leave that may."""
+        """Start the calls that may leave now."""
         while self.length and self._free:
             if self._expected > self.length and not self._is_full():
                 return
@@ -101,7 +102,7 @@ class Batcher(Generic[M]):
                 self._timer = asyncio.get_running_loop().call_later(self._wait, self._wait_over)
 
     def _release(self, members: int) -> None:
-        """The container has answered a call of so many members."""
+        """Note that the container has answered a call of `members` members."""
         self._free += 1
         self._left_behind = self.length > 0
         expected = min(members + self.length, self._most_requests)
@@ -113,7 +114,7 @@ class Batcher(Generic[M]):
         self._consider()
 
     def _wait_over(self) -> None:
-        """Fewer came than were expected."""
+        """End the wait: fewer members arrived than expected."""
         self._stop_waiting()
         self._vain = self._skip = min(MOST_SKIPPED, max(1, 2 * self._vain))
         if self.length and self._free:

@@ -1,7 +1,7 @@
-"""What the sidecar may hold in memory: bytes are reserved before they are used, and refused beyond the limit.
+"""The memory limit of the sidecar: bytes are reserved before they are used, and refused beyond the limit.
 
-Everything that callers can make it hold has a place in the sum of `most_bytes`, which is printed at the start
-and explained in docs/serving.md.
+`most_bytes` sums everything that callers can make it hold. The sum is logged at the start and explained in
+docs/serving.md.
 """
 
 import threading
@@ -21,21 +21,21 @@ CONNECTION_BYTES = 114_688
 SYSTEM_BYTES = 65_536
 # A body, and the copy of it that waits in a socket's buffer.
 COPIES = 2
-# What a label that was counted takes, so that it does not count twice.
+# Memory of a counted label, which is remembered so that it does not count twice.
 LABEL_BYTES = 130
 # A parsed body may take this many times `body_bytes`; one at a time is parsed.
 PARSED_FACTOR = 16
 SMALL_BODY = 65_536
-# What is kept for small bodies when large ones have taken the rest.
+# Share of the budget that is reserved for small bodies.
 SPARE_SHARE = 0.25
 
 
 class OverBudgetError(Exception):
-    """There is no room for these bytes now."""
+    """The budget has no room for these bytes now."""
 
 
 class Budget:
-    """A number of bytes that many may reserve from. Thread-safe."""
+    """A shared number of bytes to reserve from. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -43,10 +43,10 @@ class Budget:
         self.reserved = 0
 
     def reserve(self, count: int, *, large: bool = False) -> None:
-        """Take bytes; what is `large` leaves a quarter of them to small requests. Raises OverBudgetError."""
-        most = self._most * (1 - SPARE_SHARE) if large else self._most
+        """Take bytes; `large` requests leave a quarter to small requests. Raises OverBudgetError."""
+        limit = self._most * (1 - SPARE_SHARE) if large else self._most
         with self._lock:
-            if self.reserved + count > most:
+            if self.reserved + count > limit:
                 raise OverBudgetError
             self.reserved += count
 
@@ -59,7 +59,7 @@ class Budget:
 class Reservation:
     """The bytes of one request, from its head to the end of its answer; a context manager.
 
-    What is `small`, such as small requests that travel together, may take of what is kept for small ones.
+    A `small` one, such as that of small requests in one call, may use the share that is kept for small bodies.
     """
 
     def __init__(self, budget: Budget, *, small: bool = False) -> None:
@@ -85,14 +85,14 @@ class Reservation:
 
 
 class Bound(NamedTuple):
-    """One part of the sum."""
+    """A part of the sum."""
 
-    what: str
+    name: str
     most: int
 
 
 def bounds(settings: Settings) -> list[Bound]:
-    """The parts of the memory that the sidecar can come to hold, in bytes."""
+    """The parts of the largest memory of the sidecar, in bytes."""
     return [
         Bound("process, libraries, metrics", BASE_BYTES),
         Bound(f"{settings.connections} connections", settings.connections * CONNECTION_BYTES),
@@ -110,5 +110,5 @@ def most_bytes(settings: Settings) -> int:
 
 def describe(settings: Settings) -> str:
     """The sum in words, in megabytes."""
-    parts = " + ".join(f"{bound.most / MEGABYTE:.0f} ({bound.what})" for bound in bounds(settings))
+    parts = " + ".join(f"{bound.most / MEGABYTE:.0f} ({bound.name})" for bound in bounds(settings))
     return f"memory: at most {most_bytes(settings) / MEGABYTE:.0f} MB = {parts}"

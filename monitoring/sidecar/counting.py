@@ -1,8 +1,8 @@
-"""Counts what was answered, on a thread of its own: rows by feature bin and predicted risks by score bin.
+"""Count answered rows by feature bin and predicted risks by score bin, on a separate thread.
 
-An answer is put on a queue, bounded in answers and in bytes, and the caller goes on; a full queue loses
-counts, which is itself counted, never time. Values live in this queue until they are counted, and nowhere
-else. Counts reach the metrics in lots of several rows (`lots`).
+An answer is put on a queue that is bounded in answers and in bytes, without waiting. A full queue loses
+counts, and the losses are counted. Values are kept only in this queue, until they are counted. Counts reach
+the metrics in lots of several rows (`lots`).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Seen(NamedTuple):
-    """One answered call. What was already parsed on the way is handed over; the bodies stand for the rest."""
+    """An answered call: the parts that were parsed on the way, and the bodies of the other parts."""
 
     content_type: str
     body: bytes
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About the bytes that this keeps in memory."""
+        """Approximate size in memory, in bytes."""
         cells = sum(len(table.rows) * len(table.columns) for table in self.tables)
         predictions = BYTES_A_PREDICTION * len(self.predictions or ())
         return len(self.body) + len(self.answer) + BYTES_A_CELL * cells + predictions
@@ -83,16 +83,16 @@ class Observer:
         """Start counting."""
         self._thread.start()
 
-    def put(self, seen: Seen) -> None:
-        """Queue an answer to be counted; never blocks, never raises."""
+    def put(self, answer: Seen) -> None:
+        """Queue an answer to be counted, without blocking or raising."""
         try:
             if len(self._queue) >= self._limit:
                 raise OverBudgetError
-            self._budget.reserve(seen.size, large=True)
+            self._budget.reserve(answer.size, large=True)
         except OverBudgetError:
             self._metrics.observation_failures["queue_full"].inc()
             return
-        self._queue.append(seen)
+        self._queue.append(answer)
 
     def stop(self) -> None:
         """Count what is queued and end the thread; the rows of an unfilled lot are dropped."""
@@ -104,28 +104,28 @@ class Observer:
             log.info("%d rows of an unfilled lot are not counted", self._lot.rows)
 
     def drain(self) -> None:
-        """Count everything that is queued now. Small tables with the same columns are counted together."""
+        """Count all queued answers. Small tables with the same columns are counted together."""
         with self._draining:
             while self._queue:
                 tables: list[payloads.Table] = []
                 flags: list[bool | None] = []
                 rows = counted_bytes = 0
                 while self._queue and rows < MOST_ROWS_AT_ONCE:
-                    seen = self._queue.popleft()
-                    counted_bytes += seen.size
+                    answer = self._queue.popleft()
+                    counted_bytes += answer.size
                     flagged: Sequence[bool | None] = ()
-                    with self._failing("count"), payloads.one_at_a_time(seen.answer):
-                        flagged = self._count_predictions(seen)
-                    if not seen.tables or not seen.answered:
-                        with self._failing("count"), payloads.one_at_a_time(seen.body):
-                            self._count_body(seen, flagged)
+                    with self._failing("count"), payloads.one_at_a_time(answer.answer):
+                        flagged = self._count_predictions(answer)
+                    if not answer.tables or not answer.answered:
+                        with self._failing("count"), payloads.one_at_a_time(answer.body):
+                            self._count_body(answer, flagged)
                         continue
-                    for table in seen.tables:
+                    for table in answer.tables:
                         if tables and (table.form, table.columns) != (tables[0].form, tables[0].columns):
                             self._count_tables(tables, flags)
                             tables, flags = [], []
                         tables.append(table)
-                    row_count = sum(len(table.rows) for table in seen.tables)
+                    row_count = sum(len(table.rows) for table in answer.tables)
                     rows += row_count
                     flags += flagged if len(flagged) == row_count else [None] * row_count
                 if tables:
@@ -144,7 +144,7 @@ class Observer:
 
     @contextlib.contextmanager
     def _failing(self, part: str) -> Any:
-        """Count and log a failure by its type alone: its message could hold a value."""
+        """Count and log a failure by its type only: its message could contain a value."""
         try:
             yield
         except Exception as error:
@@ -160,17 +160,17 @@ class Observer:
             self._count_columns(columns, True, len(tables))
             self._count_groups(columns, flagged)
 
-    def _count_body(self, seen: Seen, flagged: Sequence[bool | None]) -> None:
-        """Count a body of any format; of one that got no predictions only which columns it had."""
+    def _count_body(self, answer: Seen, flagged: Sequence[bool | None]) -> None:
+        """Count a body of any format; without predictions, only its columns are counted."""
         columns = (
-            payloads.table_columns(seen.tables[0], self._names)
-            if seen.tables
-            else payloads.columns(seen.content_type, seen.body, self._names, self._parsed_bytes)
+            payloads.table_columns(answer.tables[0], self._names)
+            if answer.tables
+            else payloads.columns(answer.content_type, answer.body, self._names, self._parsed_bytes)
         )
         if columns is not None:
-            self._count_columns(columns, seen.answered, 1)
+            self._count_columns(columns, answer.answered, 1)
             self._count_groups(columns, flagged)
-        elif seen.answered:
+        elif answer.answered:
             self._metrics.observation_failures["body"].inc()
 
     def _count_columns(self, columns: payloads.Columns, answered: bool, requests: int) -> None:
@@ -189,69 +189,73 @@ class Observer:
             self._metrics.extra_columns.inc(columns.others * requests)
 
     def _count_groups(self, columns: payloads.Columns, flagged: Sequence[bool | None]) -> None:
-        """Count rows by group and class, each group in a lot of its own; where rows and predictions are not
-        equally many, nobody knows whose they are."""
+        """Count rows by group and class, each group in its own lot. Nothing is counted where the numbers of
+        rows and of predictions differ."""
         column = columns.values.get(self._groups.feature.name, ()) if self._groups else ()
         if self._groups is None or len(column) != len(flagged):
             return
         for value, is_flagged in zip(column, flagged, strict=True):
-            place = values.group(self._groups, value)
-            if place and is_flagged is not None:
-                lot = self._group_lots[place - 1]
+            index = values.group(self._groups, value)
+            if index and is_flagged is not None:
+                lot = self._group_lots[index - 1]
                 lot.rows += 1
-                lot.count(self._metrics.group_rows[place - 1][is_flagged], 1)
+                lot.count(self._metrics.group_rows[index - 1][is_flagged], 1)
 
-    def _count_predictions(self, seen: Seen) -> Sequence[bool | None]:
-        """Count the predictions of an answer; whether each row was flagged, None for one without a risk."""
-        if not seen.answered:
+    def _count_predictions(self, answer: Seen) -> Sequence[bool | None]:
+        """Count the predictions of an answer; returns whether each row was flagged, None without a risk."""
+        if not answer.answered:
             return ()
-        if seen.predictions is not None:
-            found: list[Any] | None = [prediction.value for prediction in seen.predictions]
+        if answer.predictions is not None:
+            predictions: list[Any] | None = [prediction.value for prediction in answer.predictions]
         else:
-            found = payloads.predicted_values(seen.answer, self._parsed_bytes)
-        if found is None:
+            predictions = payloads.predicted_values(answer.answer, self._parsed_bytes)
+        if predictions is None:
             self._metrics.observation_failures["answer"].inc()
             return ()
-        self._metrics.rows.inc(len(found))
-        self._lot.rows += len(found)
+        self._metrics.rows.inc(len(predictions))
+        self._lot.rows += len(predictions)
         if self._reference is None:
             return ()
         score = self._reference.score
         flagged: list[bool | None] = []
         unscored = 0
         totals: dict[int, tuple[int, float, float]] = {}
-        for value in found:
+        for value in predictions:
             risk = payloads.risk(value)
             if risk is None:
                 unscored += 1
                 flagged.append(None)
                 continue
-            place = score.bin_value(risk)
-            flagged.append(place >= score.threshold_bin)
-            count, total, squares = totals.get(place, (0, 0.0, 0.0))
-            totals[place] = (count + 1, total + risk, squares + risk * risk)
+            score_bin = score.bin_value(risk)
+            flagged.append(score_bin >= score.threshold_bin)
+            count, total, squares = totals.get(score_bin, (0, 0.0, 0.0))
+            totals[score_bin] = (count + 1, total + risk, squares + risk * risk)
         if unscored:
             self._lot.count(self._metrics.unscored_rows, unscored)
-        for place, (count, total, squares) in totals.items():
-            predicted = "1" if place >= score.threshold_bin else "0"
-            self._lot.count(self._metrics.scores[place], count)
-            self._lot.sum(self._metrics.score_sums[place], total)
+        for score_bin, (count, total, squares) in totals.items():
+            predicted = "1" if score_bin >= score.threshold_bin else "0"
+            self._lot.count(self._metrics.scores[score_bin], count)
+            self._lot.sum(self._metrics.score_sums[score_bin], total)
             self._lot.count(self._metrics.predictions[predicted], count)
             self._lot.sum(self._metrics.prediction_risk_sums[predicted], total)
             self._lot.sum(self._metrics.prediction_variance_sums[predicted], max(0.0, total - squares))
         return flagged
 
     def _count_values(self, feature: Feature, counters: FeatureCounters, column: Sequence[Any]) -> None:
-        """Count values of one feature; few are looked up one by one, many binned as an array."""
-        fates = {MISSING: counters.missing, OUT_OF_RANGE: counters.out_of_range, UNKNOWN: counters.unknown}
+        """Count values of a feature: few values one by one, many as an array."""
+        other_counters = {
+            MISSING: counters.missing,
+            OUT_OF_RANGE: counters.out_of_range,
+            UNKNOWN: counters.unknown,
+        }
         array = values.array(feature, column) if len(column) > FEW_ROWS else None
         if array is None:
             for value in column:
-                place = values.fate(feature, value)
-                self._lot.count(counters.bins[place] if place >= 0 else fates[place], 1)
+                index = values.fate(feature, value)
+                self._lot.count(counters.bins[index] if index >= 0 else other_counters[index], 1)
             return
         counts = feature.count(array)
-        added = (*counts.bins.tolist(), *counts[1:])
-        for counter, count in zip((*counters.bins, *fates.values()), added, strict=True):
+        increments = (*counts.bins.tolist(), *counts[1:])
+        for counter, count in zip((*counters.bins, *other_counters.values()), increments, strict=True):
             if count:
                 self._lot.count(counter, count)

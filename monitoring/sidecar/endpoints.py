@@ -1,4 +1,4 @@
-"""What is served where on the traffic port."""
+"""The paths of the traffic port."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from monitoring.sidecar.server import Request, Route
 from monitoring.sidecar.settings import Settings
 
 READ_ONLY = ("GET", "HEAD")
-# One person's page says in its head what it may load; no other page may frame it, and nobody keeps it.
+# The page's own head limits what it may load; no other page may frame it, and no cache keeps it.
 PAGE_FIELDS: Fields = (
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", "frame-ancestors 'none'"),
@@ -46,10 +46,10 @@ def traffic_routes(
         "/version": Route("version", READ_ONLY, asks("/version"), bearers),
     }
     if page is not None:
-        shown = Answer(200, "OK", PAGE_FIELDS, page)
+        answer = Answer(200, "OK", PAGE_FIELDS, page)
 
         async def show(_: Request) -> Answer:
-            return shown
+            return answer
 
         routes["/"] = Route("page", READ_ONLY, show)
     if labels is None:
@@ -66,10 +66,10 @@ def traffic_routes(
 
 def _take_labels(body: bytes, settings: Settings, metrics: Metrics, labels: Feedback) -> Answer:
     try:
-        found = feedback.parse(body, settings.feedback_labels)
+        reported = feedback.parse(body, settings.feedback_labels)
     except feedback.MalformedError as error:
         metrics.feedback_refused["malformed"].inc()
         return refusal("malformed", f"Labels could not be read: {error}.")
-    result = labels.take(found)
+    result = labels.take(reported)
     status, phrase = (200, "OK") if result.accepted else (422, "Unprocessable Content")
     return document(status, phrase, feedback.reply(result))

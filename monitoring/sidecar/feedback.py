@@ -1,7 +1,8 @@
-"""Late labels: counts outcomes that callers report for rows that this model, or an older one, predicted.
+"""Late labels: count the outcomes that callers report for predictions of this model or an older version.
 
-They reach the metrics in lots, like rows (`lots`), one lot for each version. By group they wait once more,
-for as many labels of the same group; a token whose groups are not those of the reference has none.
+Labels reach the metrics in lots, like rows (`lots`), one lot for each version. The counts by group wait
+again, for as many labels of the same group. Labels of a token with other groups than the reference's have no
+group.
 """
 
 import json
@@ -22,8 +23,7 @@ MOST_HELD = 10_000
 
 
 class Label(NamedTuple):
-    """One reported outcome, of the right types; nothing about it is verified yet. `row` may be None for an
-    answer of one row."""
+    """A reported outcome of the right types, not verified yet. `row` may be None for an answer of one row."""
 
     token: str
     row: int | None
@@ -31,17 +31,17 @@ class Label(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of the labels of one request; refused ones by place in the list and reason."""
+    """Result of the labels of a request; `refused` has index and reason of each refused label."""
 
     accepted: int
     refused: tuple[tuple[int, str], ...]
 
 
 class Counted(NamedTuple):
-    """What one accepted label adds: place of its score bin, outcome, predicted risk, seconds since then,
-    place of the group from 1 (0 for none), whether the row was flagged."""
+    """An accepted label: index of the score bin, outcome, predicted risk, seconds since the prediction, index
+    of the group from 1 (0 for none), whether the row was flagged."""
 
-    place: int
+    score_bin: int
     outcome: int
     risk: float
     delay: float
@@ -50,14 +50,14 @@ class Counted(NamedTuple):
 
 
 class MalformedError(ValueError):
-    """The body is no label and no list of labels."""
+    """The body is neither a label nor a list of labels."""
 
 
 Identity = tuple[bytes, int]
 
 
 class VersionLot:
-    """Labels of one version that wait for others. `is_read` says whether its series have been read at 0."""
+    """Labels of a version that wait for others. `is_read`: its series have been scraped at 0."""
 
     def __init__(self, lot_rows: int, *, is_read: bool) -> None:
         self.is_read = is_read
@@ -68,21 +68,21 @@ class VersionLot:
 
     @property
     def waiting_by_group(self) -> int:
-        """Labels that were added to the metrics and wait for others of their group."""
+        """Labels that are in the metrics, but still wait for others of their group."""
         return sum(lot.rows for lot in self._group_lots.values())
 
     @property
     def is_full(self) -> bool:
-        """Whether the labels go to the metrics now; new series wait to be read, but not for ever."""
+        """Whether to add the labels to the metrics now; new series wait to be scraped, up to a limit."""
         return len(self.labels) >= (self._lot_rows if self.is_read else MOST_HELD)
 
     def empty(self, counters: FeedbackCounters) -> None:
         """Add the labels to the metrics."""
         for label in self.labels.values():
-            place, outcome, risk = label.place, label.outcome, label.risk
-            self._lot.count(counters.labels[place][outcome], 1)
-            self._lot.sum(counters.risk_sums[place][outcome], risk)
-            self._lot.sum(counters.squared_risk_sums[place][outcome], risk * risk)
+            score_bin, outcome, risk = label.score_bin, label.outcome, label.risk
+            self._lot.count(counters.labels[score_bin][outcome], 1)
+            self._lot.sum(counters.risk_sums[score_bin][outcome], risk)
+            self._lot.sum(counters.squared_risk_sums[score_bin][outcome], risk * risk)
             counters.delay.observe(round(label.delay))
             if label.group:
                 self._hold_by_group(label, counters.groups[label.group - 1])
@@ -102,10 +102,10 @@ class Feedback:
     """Verifies labels and counts them under the version that predicted.
 
     Each label counts once within this process, which remembers at least the latest half of `memory` labels; a
-    later label for the same row takes the place of one that still waits in its lot. Older versions get series
-    of their own, up to `versions` of them; the rest count as `other`. Series that are new must be read at 0
-    before they count, or Prometheus would never see the increase: `unseen` and `seen` are called before and
-    after they are read, and labels wait in between.
+    later label for the same row replaces one that still waits in its lot. Up to `versions` older versions get
+    their own series; the others count as `other`. New series must be scraped at 0 before they count, or
+    Prometheus would not see the increase: `unseen` and `seen` are called before and after a scrape, and
+    labels wait in between.
     """
 
     def __init__(
@@ -134,15 +134,15 @@ class Feedback:
         self._lots = {version: VersionLot(lot_rows, is_read=True) for version in metrics.feedback}
 
     def take(self, labels: Iterable[Label | None]) -> Result:
-        """Count labels; None stands for one that was malformed. Every refusal is counted by its reason."""
+        """Count labels; None is a malformed label. Every refusal is counted by its reason."""
         accepted, refused = 0, []
-        for place, label in enumerate(labels):
+        for index, label in enumerate(labels):
             reason = "malformed" if label is None else self._refusal(label)
             if reason is None:
                 accepted += 1
             else:
                 self._metrics.feedback_refused[reason].inc()
-                refused.append((place, reason))
+                refused.append((index, reason))
         return Result(accepted, tuple(refused))
 
     def _refusal(self, label: Label) -> str | None:
@@ -172,7 +172,7 @@ class Feedback:
                 issued.groups_key == self._metrics.groups_key and predicted.group <= self._metrics.group_count
             )
             lot.labels[identity] = Counted(
-                place=min(predicted.bin, self._metrics.score_bins - 1),
+                score_bin=min(predicted.bin, self._metrics.score_bins - 1),
                 outcome=label.outcome,
                 risk=predicted.risk,
                 delay=max(0.0, now - issued.issued_at),
@@ -184,12 +184,12 @@ class Feedback:
         return None
 
     def unseen(self) -> tuple[str, ...]:
-        """Versions whose series nobody has read yet."""
+        """Versions whose series have not been scraped yet."""
         with self._lock:
             return tuple(version for version, lot in self._lots.items() if not lot.is_read)
 
     def seen(self, versions: Iterable[str]) -> None:
-        """Count the labels that waited for the series of these versions to be read."""
+        """Count the labels that waited for a scrape of the series of these versions."""
         with self._lock:
             for version in versions:
                 self._lots[version].is_read = True
@@ -205,7 +205,7 @@ class Feedback:
             )
 
     def _is_repeated(self, identity: Identity) -> bool:
-        """Whether a label was counted before; remembers it. Two sets, of which the older one is dropped."""
+        """Whether a label was counted before; remembers it in two sets, of which the older is dropped."""
         packed = identity[0] + identity[1].to_bytes(4, "big")
         if packed in self._counted or packed in self._counted_before:
             return True
@@ -215,16 +215,16 @@ class Feedback:
         return False
 
     def _version(self, version: str) -> str:
-        """The version that a label counts under; its series are made if there is room for them."""
-        known = self._metrics.feedback
-        if version not in known and len(known) < self._versions + 2:
-            known[version] = self._metrics.feedback_version(version)
+        """The version under which a label counts; its series are created if there is room."""
+        counters = self._metrics.feedback
+        if version not in counters and len(counters) < self._versions + 2:
+            counters[version] = self._metrics.feedback_version(version)
             self._lots[version] = VersionLot(self._lot_rows, is_read=False)
-        return version if version in known else OTHER_VERSION
+        return version if version in counters else OTHER_VERSION
 
 
-def parse(body: bytes, most: int) -> list[Label | None]:
-    """The labels of a request: one object or a list of at most `most`; None for each that is malformed.
+def parse(body: bytes, limit: int) -> list[Label | None]:
+    """The labels of a request: one object or a list of at most `limit`; None for each malformed label.
 
     A label is `{"token": text, "row": whole number from 0, "outcome": 0 or 1}`, the outcome also as pandas
     and JSON write it: 1.0, "1", "1.0", true; `row` may be left out for an answer of one row. Raises
@@ -235,14 +235,14 @@ def parse(body: bytes, most: int) -> list[Label | None]:
     except (ValueError, RecursionError):
         raise MalformedError("the body is not JSON") from None
     labels = document if isinstance(document, list) else [document]
-    if not labels or len(labels) > most:
-        raise MalformedError(f"send from 1 to {most} labels in a request")
+    if not labels or len(labels) > limit:
+        raise MalformedError(f"send from 1 to {limit} labels in a request")
     return [_label(label) for label in labels]
 
 
 def reply(result: Result) -> dict[str, object]:
-    """The JSON answer: how many were accepted, and the places and reasons of those that were not."""
-    named = [{"place": place, "reason": reason} for place, reason in result.refused[:PLACES_NAMED]]
+    """The JSON answer: the number of accepted labels, and the places and reasons of refused labels."""
+    named = [{"place": index, "reason": reason} for index, reason in result.refused[:PLACES_NAMED]]
     return {"accepted": result.accepted, "refused": len(result.refused), "reasons": named}
 
 

@@ -1,9 +1,9 @@
-"""Signed feedback tokens: what was predicted, carried by the caller instead of a database.
+"""Signed feedback tokens: callers carry the predictions, so that the sidecar needs no database.
 
-A token is `base64url(payload + mac)`: format, time of the prediction, eight random bytes, which groups the
-places stand for, model name and version, then for each row one byte of score bin, one of group and two of
-risk (in 65535ths). It is signed (HMAC-SHA256, 128 bits), not secret: it says no more than the question and
-the answer that it came with. Tokens of format 1 have no groups: their rows are in none.
+A token is `base64url(payload + mac)`: format, time of the prediction, eight random bytes, a checksum of the
+groups, model name and version, then for each row one byte of score bin, one of group and two of risk (in
+65535ths). It is signed (HMAC-SHA256, 128 bits), not secret: it contains no more than the request and the
+answer. Tokens of format 1 have no groups.
 """
 
 import base64
@@ -24,7 +24,7 @@ HEAD_1 = struct.Struct(">BI8sBB")
 ROW = np.dtype([("bin", "u1"), ("group", "u1"), ("risk", ">u2")])
 ROW_1 = np.dtype([("bin", "u1"), ("risk", ">u2")])
 LAYOUTS = {1: (HEAD_1, ROW_1), FORMAT: (HEAD, ROW)}
-# In the byte of the group: its place, and whether the row was flagged.
+# The byte of the group holds its index, and this bit if the row was flagged.
 FLAGGED = 128
 MAC_BYTES = 16
 LONGEST_NAME = 255
@@ -41,8 +41,8 @@ class TokenError(ValueError):
 
 
 class Row(NamedTuple):
-    """What a token says of one row: score bin from 0 to 255, risk from 0 to 1, place of the group from 1 to
-    127 (0 for none), whether the row was flagged."""
+    """A row of a token: score bin from 0 to 255, risk from 0 to 1, index of the group from 1 to 127 (0 for
+    none), whether the row was flagged."""
 
     bin: int
     risk: float
@@ -52,8 +52,8 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Issued:
-    """What a genuine token says. `identity` tells any two tokens apart; `groups_key` says which groups the
-    places in the rows stand for, 0 for none; `packed` has one record a row."""
+    """The content of a genuine token. `identity` is unique; `groups_key` is the checksum of the groups that
+    the rows refer to, 0 for none; `packed` has one record per row."""
 
     identity: bytes
     issued_at: int
@@ -65,9 +65,9 @@ class Issued:
         """Number of rows."""
         return len(self.packed)
 
-    def row(self, place: int) -> Row:
-        """One of the rows, counted from 0."""
-        packed = self.packed[place]
+    def row(self, index: int) -> Row:
+        """The row at this index, from 0."""
+        packed = self.packed[index]
         group = int(packed["group"]) if "group" in (self.packed.dtype.names or ()) else 0
         return Row(int(packed["bin"]), int(packed["risk"]) / RISK_STEPS, group % FLAGGED, group >= FLAGGED)
 

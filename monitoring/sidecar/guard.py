@@ -1,4 +1,4 @@
-"""Rules that rows must keep to be forwarded when the guard rejects; it names columns and rules, no values."""
+"""Rules that rows must follow if the guard rejects; messages name columns and rules, never values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,22 +20,21 @@ class Violation(NamedTuple):
 
 
 def violations(reference: Reference, columns: Mapping[str, Sequence[Any]]) -> list[Violation]:
-    """Every broken rule, by column in the reference's order. Missing values break one
-    where the column requires an answer; elsewhere the model takes them. Columns that the reference does not
-    know break none: the server ignores them."""
-    found: list[Violation] = []
+    """Every broken rule, by column in the reference's order. A missing value breaks a rule only where the
+    column requires an answer. Other columns break no rule: the server ignores them."""
+    broken_rules: list[Violation] = []
     for feature in reference.features:
         column = columns.get(feature.name)
         if column is None:
-            found.append(Violation(feature.name, ABSENT, 0))
+            broken_rules.append(Violation(feature.name, ABSENT, 0))
             continue
         broken: dict[str, int] = {}
         for value in column:
             rule = _rule(feature, value)
             if rule is not None:
                 broken[rule] = broken.get(rule, 0) + 1
-        found.extend(Violation(feature.name, rule, rows) for rule, rows in broken.items())
-    return found
+        broken_rules.extend(Violation(feature.name, rule, rows) for rule, rows in broken.items())
+    return broken_rules
 
 
 def _rule(feature: Feature, value: Any) -> str | None:
@@ -49,7 +48,7 @@ def _rule(feature: Feature, value: Any) -> str | None:
         return NOT_A_NUMBER
 
 
-def _broken_by(feature: Feature, fate: int) -> str | None:
-    if fate == MISSING:
+def _broken_by(feature: Feature, bin_index: int) -> str | None:
+    if bin_index == MISSING:
         return NO_ANSWER if feature.required else None
-    return RULES.get(fate)
+    return RULES.get(bin_index)

@@ -1,7 +1,7 @@
-"""HTTP/1.1 messages, read strictly (RFC 9112): what two readers could understand differently is refused.
+"""HTTP/1.1 messages, parsed strictly (RFC 9112): ambiguous messages are refused.
 
-Requests of callers and answers of the container are read by the same rules, so that neither side can make
-the sidecar take the end of one message for the beginning of another.
+Requests of callers and answers of the container follow the same rules, so that neither side can make the
+sidecar take the end of one message for the start of another (request smuggling).
 """
 
 import re
@@ -40,8 +40,8 @@ class MalformedError(ValueError):
 
 
 class RequestHead(NamedTuple):
-    """What comes before a request's body. `length` is None for a chunked body; `waits`: the body comes after
-    a 100 (Continue)."""
+    """The head of a request. `length` is None for a chunked body; `waits`: the client sends the body after a
+    100 (Continue)."""
 
     method: str
     path: str
@@ -54,7 +54,7 @@ class RequestHead(NamedTuple):
 
 
 class AnswerHead(NamedTuple):
-    """What comes before an answer's body. `length` is None without a length, which a chunked body has not."""
+    """The head of an answer. `length` is None for a chunked body and for a body without a length."""
 
     status: int
     phrase: str
@@ -101,7 +101,7 @@ def answer_head(received: bytes) -> AnswerHead:
 
 
 def chunk_size(line: bytes) -> int:
-    """The size that a chunk's first line gives. Raises MalformedError."""
+    """The size in a chunk's first line. Raises MalformedError."""
     size = CHUNK_SIZE.fullmatch(line)
     if size is None:
         raise MalformedError
@@ -109,9 +109,9 @@ def chunk_size(line: bytes) -> int:
 
 
 def end_to_end(fields: Fields, values: dict[str, str]) -> list[tuple[str, str]]:
-    """The fields that concern more than one connection, without the length, which is written anew.
+    """The end-to-end fields, without the length, which is written again.
 
-    Names with an underscore are dropped: servers take `Content_Length` and `Content-Length` for one name.
+    Names with an underscore are dropped: some servers treat `Content_Length` like `Content-Length`.
     """
     dropped: frozenset[str] = HOP_BY_HOP
     if "connection" in values:
@@ -124,12 +124,12 @@ def end_to_end(fields: Fields, values: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def listed(value: str) -> set[str]:
-    """The members of a list in a field, in small letters."""
+    """The members of a list in a field, in lower case."""
     return {member.strip().lower() for member in value.split(",")}
 
 
 def _fields(lines: Sequence[bytes]) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """Fields in their order, and values by name in small letters, those of one name joined by commas."""
+    """Fields in order, and values by lower-case name; values of the same name are joined by commas."""
     fields: list[tuple[str, str]] = []
     values: dict[str, str] = {}
     for line in lines:
@@ -162,5 +162,5 @@ def _length(values: dict[str, str]) -> int | None:
 
 
 def _keeps_alive(values: dict[str, str], old: bool) -> bool:
-    wishes = listed(values["connection"]) if "connection" in values else ()
-    return "keep-alive" in wishes if old else "close" not in wishes
+    options = listed(values["connection"]) if "connection" in values else ()
+    return "keep-alive" in options if old else "close" not in options

@@ -1,19 +1,19 @@
-"""Counts that reach the metrics in lots, so that two scrapes around one request do not give its row back.
+"""Counts that reach the metrics in lots, so that two scrapes around a request do not disclose its row.
 
 At low traffic the difference of two scrapes is one person: the bin of each answer and the exact risk. So the
-increments of at least `size` rows are held back and added together, and sums leave rounded. What a lot does
-not hide is said in docs/security.md: an answer that all of its rows share, and a caller who fills a lot but
-for one row.
+increments of at least `size` rows are held back and added together, and sums are rounded. docs/security.md
+describes what a lot does not hide: an answer that all of its rows share, and the last row of a lot from a
+caller who sent all its other rows.
 """
 
 from prometheus_client import Counter
 
-# Digits after the point of sums of risks; what rounding takes off is added to a later lot.
+# Decimals of sums of risks; the remainder of the rounding is added to a later lot.
 SUM_DIGITS = 2
 
 
 class Lot:
-    """Increments of counters that wait for one another. For one thread at a time."""
+    """Increments of counters that are added together. For one thread at a time."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -26,11 +26,11 @@ class Lot:
         self._counts[counter] = self._counts.get(counter, 0.0) + amount
 
     def sum(self, counter: Counter, amount: float) -> None:
-        """Hold an increment of a sum back, which leaves rounded; the rest stays for later lots."""
+        """Hold an increment of a sum back; it is added rounded, and the remainder stays for later lots."""
         self._sums[counter] = self._sums.get(counter, 0.0) + amount
 
     def offer(self) -> bool:
-        """Add everything to the metrics if that is of enough rows; whether it was."""
+        """Add everything to the metrics if there are enough rows; returns whether there were."""
         if self.rows < self._size:
             return False
         for counter, amount in self._counts.items():

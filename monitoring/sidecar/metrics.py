@@ -1,9 +1,9 @@
-"""Every metric of the sidecar: names, labels, meaning; nothing else registers one.
+"""Every metric of the sidecar: names, labels, meaning; no other module registers metrics.
 
 Raw counts, never ratios: PSI, evidence, ROC AUC and calibration are recording rules over them. Every child
-is created at 0, from the reference alone, so no request can add a series. `sidecar_` families say what the
-sidecar does, `model_` families what it says of the model; the latter carry `model_name` and `model_version`.
-What is not known yet has no series. `bin` is a feature's bin as the reference names it, or the zero-padded
+is created at 0, from the reference alone, so no request can add a series. `sidecar_` families are about the
+sidecar, `model_` families about the model; the latter have the labels `model_name` and `model_version`. An
+unknown figure has no series. `bin` is a feature's bin as the reference names it, or the zero-padded
 number of a score bin ("00", "01", ...).
 """
 
@@ -43,7 +43,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 HOUR, DAY = 3600, 86400
 DELAY_BUCKETS = (HOUR, 6 * HOUR, DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 90 * DAY, 180 * DAY, 365 * DAY)
 
-# Every family and what it means, in the order of the page.
+# Every family and its meaning, in the order of the page.
 MEANINGS = {
     "sidecar_requests_total": "Requests answered, by endpoint and status class.",
     "sidecar_requests_refused_total": "Answers of the sidecar's own making, by reason.",
@@ -119,7 +119,7 @@ MEANINGS = {
 
 
 class FeatureCounters(NamedTuple):
-    """Children of one feature: one counter for each bin, and the three fates that are no bin."""
+    """Children of a feature: a counter for each bin, and for missing, out of range and unknown values."""
 
     bins: tuple[Counter, ...]
     missing: Counter
@@ -128,14 +128,14 @@ class FeatureCounters(NamedTuple):
 
 
 class GroupLabelCounters(NamedTuple):
-    """Children of one group and model version: labels [flagged][outcome], sums of their risks [flagged]."""
+    """Children of a group and model version: labels [flagged][outcome], sums of their risks [flagged]."""
 
     labels: tuple[tuple[Counter, ...], ...]
     risk_sums: tuple[Counter, ...]
 
 
 class FeedbackCounters(NamedTuple):
-    """Children of one model version, each indexed [score bin][outcome]."""
+    """Children of a model version, each indexed [score bin][outcome]."""
 
     labels: tuple[tuple[Counter, ...], ...]
     risk_sums: tuple[tuple[Counter, ...], ...]
@@ -153,7 +153,7 @@ class Metrics:
     """The families, on the registry given, with every child that the reference allows.
 
     `name` and `version` are the registered model's, the values of the labels `model_name` and `model_version`
-    but for labels that arrive late for an older version. Without a reference the feature, score and reference
+    except for late labels of an older version. Without a reference the feature, score and reference
     families exist and stay empty.
     """
 
@@ -185,12 +185,12 @@ class Metrics:
         return Histogram(name, MEANINGS[name], labels, buckets=buckets, registry=self.registry)
 
     def _by(self, name: str, label: str, values: Sequence[str]) -> Mapping[str, Counter]:
-        """A counter with one child for each value of one label."""
+        """A counter with a child for each value of a label."""
         family = self._counter(name, label)
         return {value: family.labels(value) for value in values}
 
     def _by_model(self, name: str, label: str, values: Sequence[str]) -> Mapping[str, Counter]:
-        """The same for a family that depends on the model."""
+        """A counter about the model with a child for each value of a label."""
         family = self._counter(name, label, *MODEL_LABELS)
         return {value: family.labels(value, *self._served) for value in values}
 
@@ -242,13 +242,16 @@ class Metrics:
                 unknown.labels(feature.name, *self._served),
             )
             bins = zip(feature.bins, feature.counts, feature.words, strict=True)
-            for place, (label, count, words) in enumerate(bins):
+            for index, (label, count, label_text) in enumerate(bins):
                 rows.labels(feature.name, label, *self._served).set(count)
-                level.labels(feature.name, label, f"{place:03d}", words, *self._served).set(1)
+                level.labels(feature.name, label, f"{index:03d}", label_text, *self._served).set(1)
             missing_rows.labels(feature.name, *self._served).set(feature.missing)
         extra = self._counter("model_extra_columns_total", *MODEL_LABELS)
-        lacking = self._counter("model_missing_columns_total", *MODEL_LABELS)
-        self.extra_columns, self.missing_columns = extra.labels(*self._served), lacking.labels(*self._served)
+        missing_columns = self._counter("model_missing_columns_total", *MODEL_LABELS)
+        self.extra_columns, self.missing_columns = (
+            extra.labels(*self._served),
+            missing_columns.labels(*self._served),
+        )
 
     def _scores(self, reference: Reference | None) -> None:
         bins = [score_bin_label(index) for index in range(self.score_bins)]
@@ -262,13 +265,13 @@ class Metrics:
         self.unscored_rows = self._counter("model_unscored_rows_total", *MODEL_LABELS).labels(*self._served)
         rows = self._gauge("model_score_reference_rows", "bin", *MODEL_LABELS)
         edges = self._gauge("model_score_bin_lower_edge", "bin", *MODEL_LABELS)
-        words = self._gauge("model_score_bin_info", "bin", "risk", *MODEL_LABELS)
+        texts = self._gauge("model_score_bin_info", "bin", "risk", *MODEL_LABELS)
         if reference is not None:
             score = reference.score
             for label, count, edge, risks in zip(bins, score.counts, score.edges, score.words, strict=False):
                 rows.labels(label, *self._served).set(count)
                 edges.labels(label, *self._served).set(edge)
-                words.labels(label, risks, *self._served).set(1)
+                texts.labels(label, risks, *self._served).set(1)
         by_group = self._counter("model_group_rows_total", "group", "predicted", *MODEL_LABELS)
         self.group_rows = tuple(
             tuple(by_group.labels(group, predicted, *self._served) for predicted in OUTCOMES)
@@ -292,7 +295,8 @@ class Metrics:
         families = (self._labels, self._label_risks, self._label_squares)
         labels, risks, squares = [
             tuple(
-                tuple(family.labels(place, each, self.name, version) for each in OUTCOMES) for place in bins
+                tuple(family.labels(score_bin, outcome, self.name, version) for outcome in OUTCOMES)
+                for score_bin in bins
             )
             for family in families
         ]
@@ -312,7 +316,7 @@ class Metrics:
         return len(self._groups)
 
     def set_golden_rows_match(self, matches: bool | None) -> None:
-        """Export whether the container answers as the reference's model; None is not known: no series."""
+        """Export whether the container answers like the reference's model; None (unknown) has no series."""
         if matches is None:
             self._golden_rows_match.clear()
         else:

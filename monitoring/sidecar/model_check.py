@@ -1,8 +1,8 @@
-"""Whether the container is there, and whether it serves the model that the reference describes.
+"""Whether the container answers, and whether it serves the model of the reference.
 
-The container is asked for the golden rows at the start, every five minutes, and again after each silence: it
-may come back as another model. One that has given no answer for 15 s is pinged, so that a model that is down
-can be told from one that nobody asks.
+The container is asked for the golden rows at the start, every five minutes, and after each silence, since it
+may have restarted with another model. It is pinged after 15 s without an answer, to distinguish a model that
+is down from one without requests.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 def rows_match(golden: Golden, answer: bytes) -> bool:
-    """Whether an answer's risks are those of the golden rows, to within 1e-6."""
-    found = payloads.predicted_values(answer, MOST_BYTES)
-    if found is None or len(found) != len(golden.scores):
+    """Whether an answer's risks equal those of the golden rows within 1e-6."""
+    predictions = payloads.predicted_values(answer, MOST_BYTES)
+    if predictions is None or len(predictions) != len(golden.scores):
         return False
-    risks = [payloads.risk(value) for value in found]
+    risks = [payloads.risk(value) for value in predictions]
     return all(
         risk is not None and abs(risk - score) <= TOLERANCE
         for risk, score in zip(risks, golden.scores, strict=True)
@@ -39,7 +39,7 @@ def rows_match(golden: Golden, answer: bytes) -> bool:
 
 
 async def check(golden: Golden, upstream: Upstream, metrics: Metrics) -> bool:
-    """Ask for the golden rows once and export the result; False if the container gave no answer."""
+    """Ask for the golden rows and export the result; False if the container gives no answer."""
     body = json.dumps({"dataframe_split": {"columns": golden.columns, "data": golden.rows}}).encode()
     headers = (("Content-Type", "application/json"),)
     try:
@@ -64,11 +64,11 @@ async def answers_ping(upstream: Upstream) -> bool:
 
 
 def _unbounded(_: int) -> None:
-    """The answers to the sidecar's own few questions need no reservation."""
+    """Reserve nothing: the answers to the sidecar's own requests are few."""
 
 
 async def watch(reference: Reference | None, upstream: Upstream, metrics: Metrics) -> None:
-    """Keep asking, until cancelled."""
+    """Check the container again and again, until cancelled."""
     golden = reference.golden if reference is not None and reference.golden.rows else None
     check_at = time.monotonic()
     while True:

@@ -1,9 +1,9 @@
 """The model's container, over pooled keep-alive connections.
 
-A client of its own rather than a library's, since a proxy needs what libraries hide: an answer whose framing
-is not plain is refused, nothing that nobody asked for is ever taken for an answer, and only a request that
-got not one byte on a reused connection is sent again (so looks a connection that the container closed in
-between). Time and size of an answer are limited, however it drips.
+It is not a library's client, since a proxy needs control that libraries do not give. An answer with ambiguous
+framing is refused, and bytes without a request are never taken for an answer. A request is sent again only if
+a reused connection gave no byte: the container probably closed it in between. Time and size of an answer are
+limited, even if it arrives slowly.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class UpstreamError(Exception):
 class Upstream:
     """A pool of connections to one container, for one event loop.
 
-    `answered_at` is the time (seconds since 1970) of the last answer, before the first that of the start.
+    `answered_at` is the time (seconds since 1970) of the last answer; before the first answer, of the start.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Upstream:
             self._idle.pop().transport.abort()
 
     async def _wire(self) -> tuple[Wire, bool]:
-        """A connection that nothing was received on since its last answer, and whether it is new."""
+        """A connection without unexpected bytes since its last answer, and whether it is new."""
         while self._idle:
             wire = self._idle.pop()
             if wire.is_quiet:
@@ -124,7 +124,7 @@ class Upstream:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     async def _answer(self, wire: Wire, grow: Callable[[int], None]) -> tuple[Answer, bool]:
-        """Read an answer; whether the connection may be used again."""
+        """Read an answer; returns it, and whether the connection may be used again."""
         for _ in range(MOST_INTERIM):
             head = http1.answer_head(await wire.until(b"\r\n\r\n"))
             if head.status == 101:

@@ -1,7 +1,7 @@
-"""The metrics port: a Flask application on waitress, apart from what callers reach.
+"""The metrics port: a Flask application on waitress, which callers cannot reach.
 
-/metrics in the format that the scraper asks for; /live, whether the sidecar works; /ready, whether a request
-would be answered by the container.
+/metrics in the scraper's format; /live, whether the sidecar works; /ready, whether the container would answer
+a request.
 """
 
 import logging
@@ -57,7 +57,7 @@ def _state(name: str, holds: bool) -> tuple[Response, int]:
 
 
 class OperationsServer:
-    """Serves an application on a bound socket, on threads of its own, from `start` to `stop`."""
+    """Serves an application on a bound socket, on its own threads, from `start` to `stop`."""
 
     def __init__(self, app: Flask, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]

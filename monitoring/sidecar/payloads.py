@@ -1,8 +1,8 @@
-"""Request and answer bodies: reading rows, joining the rows of several requests, taking answers apart.
+"""Request and answer bodies: read rows, join the rows of several requests, split answers.
 
-A joined request must be answered as each of its parts alone would have been, byte for byte. The server reads
-a column's type from all of its values at once, so parts are joined only if no column could be read otherwise
-for having other rows beside it; `kinds` decides that. An answer is cut out of the text, never written anew.
+Each part of a joined request must get the same answer, byte for byte, as if it were sent alone. The server
+derives a column's type from all of its values, so parts are joined only if other rows cannot change a type;
+`Kinds` decides that. The answer to a part is cut out of the text, not serialised again.
 """
 
 import csv
@@ -23,18 +23,18 @@ FORMATS = {SPLIT, RECORDS, "instances", "inputs"}
 JSON_TYPE, CSV_TYPE = "application/json", "text/csv"
 ANSWER_START, ANSWER_END = '{"predictions": [', "]}"
 KNOWN_KINDS = 1024
-# What pandas' read_csv, by which the server reads CSV, takes for a missing value.
+# The missing values of pandas' read_csv, with which the server reads CSV.
 NOTHING = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
 NOTHING |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 DEEPEST = 100
 TOO_DEEP = "The JSON document is nested too deeply."
 TOO_WIDE = "A row of the CSV body has more values than the header has names."
-# Whole numbers beyond 2**53, which the server refuses alone and rounds beside a number with a point. The
-# first pattern is quick, and finds long fractions too.
+# Whole numbers beyond 2**53: the server refuses them in a column of whole numbers and rounds them beside a
+# fraction. The first pattern is fast, but matches long fractions too.
 _MANY_DIGITS = re.compile(rb"\d{16}")
 _LONG_NUMBER = re.compile(rb"(?<![\d.])\d{16}")
 _GREAT_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
-# What a byte of a JSON document adds to the number of open brackets.
+# Change of the number of open brackets by each byte of a JSON document.
 STEPS = np.zeros(256, np.int8)
 STEPS[[ord("["), ord("{")]], STEPS[[ord("]"), ord("}")]] = 1, -1
 _parsing = threading.Lock()
@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Values of the columns that were asked for, None where a row lacks one; how many others there are."""
+    """Values of the requested columns, None where a row lacks one, and the number of other columns."""
 
     values: dict[str, list[Any]]
     others: int
@@ -65,12 +65,12 @@ class Prediction(NamedTuple):
 
 
 def media_type(content_type: str) -> str:
-    """The media type without parameters, as the server reads it."""
+    """The media type without parameters, like the server parses it."""
     return content_type.partition(";")[0].strip()
 
 
 def parsed_bytes(content_type: str, body: bytes) -> int:
-    """About the most bytes that a body takes when it is parsed; objects of CPython 3.11, measured."""
+    """Approximate maximum of the bytes of a parsed body; measured with objects of CPython 3.11."""
     text = len(body) * (1 if body.isascii() else 4)
     commas = body.count(b",")
     if media_type(content_type) == CSV_TYPE:
@@ -80,10 +80,10 @@ def parsed_bytes(content_type: str, body: bytes) -> int:
 
 
 def fault(content_type: str, body: bytes) -> str | None:
-    """What nobody means and the server would answer with an error of its own, or wrongly: None if nothing.
+    """The fault of a body that the server would answer wrongly or with an internal error; None without one.
 
-    A document nested a thousand deep; a CSV row longer than its header, by which the server reads all columns
-    one to the left.
+    A document with very deep nesting; a CSV row longer than the header, which makes the server shift all
+    columns by one.
     """
     kind = media_type(content_type)
     if kind == JSON_TYPE:
@@ -95,12 +95,12 @@ def fault(content_type: str, body: bytes) -> str | None:
 
 
 def one_at_a_time(body: bytes) -> AbstractContextManager[object]:
-    """Hold this until what was parsed of a body is gone: of a large body that is many times its size."""
+    """A lock to hold while a parsed body is in use: a large body takes many times its size."""
     return _parsing if len(body) > SMALL_BODY else nullcontext()
 
 
 def _depth(body: bytes) -> int:
-    """Greatest number of brackets that are open at once, counted piece by piece."""
+    """Greatest number of open brackets, counted piece by piece."""
     if body.count(b"[") + body.count(b"{") <= DEEPEST:
         return 0
     deepest = depth = 0
@@ -122,7 +122,9 @@ def _is_ragged(body: bytes) -> bool:
 
 def table(body: bytes) -> Table | None:
     """The rows of a body whose only key is a data frame with the same columns in every row; else None."""
-    document = None if b"\0" in body else _document(body)  # UTF-16 hides what is looked for in the bytes
+    document = (
+        None if b"\0" in body else _document(body)
+    )  # UTF-16 would hide the patterns that are searched in the bytes
     if document is None or len(document) != 1:
         return None
     ((form, part),) = document.items()
@@ -147,25 +149,29 @@ def table(body: bytes) -> Table | None:
 class Kinds:
     """Decides which tables may be joined, from the types of their values.
 
-    `text` says for each column of the reference whether it is text. In a number column numbers and nulls mix
-    freely; a text column must hold nothing but strings, for a null there reads `'None'` alone and NaN beside
-    strings. A column that the reference does not know must be all strings, all whole or all other numbers.
+    `text` says for each column of the reference whether it is text. A number column may mix numbers and
+    nulls. A text column must hold only strings: a lone null becomes `'None'` there, but NaN beside strings. A
+    column that the reference does not know must hold only strings, only whole numbers or only other numbers.
     """
 
     def __init__(self, text: Mapping[str, bool]) -> None:
         self._text = text
         self._known: dict[tuple[tuple[str, ...], tuple[type, ...]], tuple[str, ...] | None] = {}
 
-    def of(self, found: Table) -> tuple[str, ...] | None:
-        """One letter a column, equal for tables that may be joined; None if this one must travel alone."""
+    def of(self, rows_table: Table) -> tuple[str, ...] | None:
+        """One letter per column, equal for tables that may be joined; None if a table must be sent alone."""
         kinds: tuple[str, ...] | None = None
-        is_known = all(map(self._text.__contains__, found.columns))  # strangers' names are not kept
-        for row in found.rows:
-            types = tuple(map(type, row if found.form == SPLIT else row.values()))
-            own = self._remembered(found.columns, types) if is_known else self._row(found.columns, types)
-            if own is None or (kinds is not None and own != kinds):
+        is_known = all(map(self._text.__contains__, rows_table.columns))  # unknown names are not remembered
+        for row in rows_table.rows:
+            types = tuple(map(type, row if rows_table.form == SPLIT else row.values()))
+            row_kinds = (
+                self._remembered(rows_table.columns, types)
+                if is_known
+                else self._row(rows_table.columns, types)
+            )
+            if row_kinds is None or (kinds is not None and row_kinds != kinds):
                 return None
-            kinds = own
+            kinds = row_kinds
         return kinds
 
     def _remembered(self, columns: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...] | None:
@@ -175,8 +181,8 @@ class Kinds:
         except KeyError:
             if len(self._known) >= KNOWN_KINDS:
                 self._known.clear()
-            own = self._known[key] = self._row(columns, types)
-            return own
+            row_kinds = self._known[key] = self._row(columns, types)
+            return row_kinds
 
     def _row(self, columns: Iterable[str], types: Iterable[type]) -> tuple[str, ...] | None:
         letters = []
@@ -194,7 +200,7 @@ class Kinds:
 
 
 def may_change_beside_others(body: bytes) -> bool:
-    """Whether a number in the body may be read otherwise, or spoil the others, when rows stand beside it."""
+    """Whether a number in the body may be parsed differently, or change other values, in a joined request."""
     if b"NaN" in body or b"Infinity" in body or _GREAT_EXPONENT.search(body):
         return True
     return _MANY_DIGITS.search(body) is not None and _LONG_NUMBER.search(body) is not None
@@ -216,29 +222,29 @@ def predictions(body: bytes) -> list[Prediction] | None:
         return None
     if not (text.startswith(ANSWER_START) and text.endswith(ANSWER_END)):
         return None
-    place, end = len(ANSWER_START), len(text) - len(ANSWER_END)
-    found: list[Prediction] = []
-    while place < end:
+    start, end = len(ANSWER_START), len(text) - len(ANSWER_END)
+    parts: list[Prediction] = []
+    while start < end:
         try:
-            value, stop = _decode(text, place)
+            value, stop = _decode(text, start)
         except (ValueError, RecursionError):
             return None
-        found.append(Prediction(text[place:stop], value))
+        parts.append(Prediction(text[start:stop], value))
         if stop == end:
-            return found
+            return parts
         if text[stop : stop + 2] != ", ":
             return None
-        place = stop + 2
+        start = stop + 2
     return None
 
 
 def answer(parts: Sequence[Prediction]) -> bytes:
-    """The body that the server would have answered for these rows alone."""
+    """The body of the server's answer for these rows alone."""
     return (ANSWER_START + ", ".join([part.text for part in parts]) + ANSWER_END).encode()
 
 
 def risk(value: Any) -> float | None:
-    """The predicted risk, from [P(0), P(1)], an object with `risk` or a lone probability; None if it is no
+    """The predicted risk, from [P(0), P(1)], an object with `risk` or a lone probability; None if it is not a
     number from 0 to 1."""
     if type(value) is list and len(value) == 2:
         value = value[1]
@@ -249,24 +255,26 @@ def risk(value: Any) -> float | None:
     return float(value)
 
 
-def columns(content_type: str, body: bytes, names: Sequence[str], most: int) -> Columns | None:
+def columns(content_type: str, body: bytes, names: Sequence[str], limit: int) -> Columns | None:
     """The columns `names` in a body of any format that the server takes, None where a row lacks a value.
 
-    `names` are the reference's columns, in its order, which is also that of bodies that name none. Nothing is
-    built for other columns, of which a body may hold any number. Returns None for what cannot be read here:
-    Parquet, other types, malformed bodies, and those that would take more than `most` bytes. Hold
+    `names` are the reference's columns, in its order; bodies without names have the same order. Other columns
+    are only counted, since a body may have any number. Returns None for bodies that cannot be read here:
+    Parquet, other types, malformed bodies, and bodies that would take more than `limit` bytes. Hold
     `one_at_a_time`.
     """
-    if media_type(content_type) not in (JSON_TYPE, CSV_TYPE) or parsed_bytes(content_type, body) > most:
+    if media_type(content_type) not in (JSON_TYPE, CSV_TYPE) or parsed_bytes(content_type, body) > limit:
         return None
     return _columns(media_type(content_type), body, names)
 
 
-def predicted_values(answer: bytes, most: int) -> list[Any] | None:
-    """The predictions in an answer of any size; None if it has another shape, or takes more than `most` bytes
-    when it is parsed. Hold `one_at_a_time`."""
-    found = (_document(answer) or {}).get("predictions") if parsed_bytes(JSON_TYPE, answer) <= most else None
-    return found if isinstance(found, list) else None
+def predicted_values(answer: bytes, limit: int) -> list[Any] | None:
+    """The predictions in an answer of any size; None if it has another shape, or would take more than `limit`
+    bytes when parsed. Hold `one_at_a_time`."""
+    values = (
+        (_document(answer) or {}).get("predictions") if parsed_bytes(JSON_TYPE, answer) <= limit else None
+    )
+    return values if isinstance(values, list) else None
 
 
 def _columns(kind: str, body: bytes, names: Sequence[str]) -> Columns | None:
@@ -292,20 +300,20 @@ def _columns(kind: str, body: bytes, names: Sequence[str]) -> Columns | None:
     return None
 
 
-def table_columns(found: Table, names: Sequence[str]) -> Columns:
+def table_columns(rows_table: Table, names: Sequence[str]) -> Columns:
     """The columns `names` of a table."""
-    if found.form == SPLIT:
-        places = {name: place for place, name in enumerate(found.columns)}
-        return _placed(found.rows, places, names)
-    known = [name for name in names if name in found.rows[0]]
-    values = {name: [row[name] for row in found.rows] for name in known}
-    return Columns(values, len(found.columns) - len(known))
+    if rows_table.form == SPLIT:
+        indices = {name: index for index, name in enumerate(rows_table.columns)}
+        return _columns_at(rows_table.rows, indices, names)
+    present = [name for name in names if name in rows_table.rows[0]]
+    values = {name: [row[name] for row in rows_table.rows] for name in present}
+    return Columns(values, len(rows_table.columns) - len(present))
 
 
 def _record_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Columns:
     every = {name for row in rows for name in row}
-    known = [name for name in names if name in every]
-    return Columns({name: [row.get(name) for row in rows] for name in known}, len(every) - len(known))
+    present = [name for name in names if name in every]
+    return Columns({name: [row.get(name) for row in rows] for name in present}, len(every) - len(present))
 
 
 def _document(body: bytes) -> dict[str, Any] | None:
@@ -316,28 +324,28 @@ def _document(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _placed(rows: Sequence[Sequence[Any]], places: Mapping[str, int], names: Sequence[str]) -> Columns:
-    known = {name: places[name] for name in names if name in places}
-    values = {name: [row[place] for row in rows] for name, place in known.items()}
-    return Columns(values, len(places) - len(known))
+def _columns_at(rows: Sequence[Sequence[Any]], indices: Mapping[str, int], names: Sequence[str]) -> Columns:
+    present = {name: indices[name] for name in names if name in indices}
+    values = {name: [row[index] for row in rows] for name, index in present.items()}
+    return Columns(values, len(indices) - len(present))
 
 
 def _list_columns(named: Sequence[Any], rows: Sequence[Any], names: Sequence[str]) -> Columns | None:
     if any(not isinstance(row, list) or len(row) != len(named) for row in rows):
         return None
-    return _placed(rows, {str(name): place for place, name in enumerate(named)}, names)
+    return _columns_at(rows, {str(name): index for index, name in enumerate(named)}, names)
 
 
 def _dict_columns(part: Mapping[str, Any], names: Sequence[str]) -> Columns | None:
     if len({len(value) if isinstance(value, list) else 1 for value in part.values()}) != 1:
         return None
-    known = [name for name in names if name in part]
-    values = {name: part[name] if isinstance(part[name], list) else [part[name]] for name in known}
-    return Columns(values, len(part) - len(known))
+    present = [name for name in names if name in part]
+    values = {name: part[name] if isinstance(part[name], list) else [part[name]] for name in present}
+    return Columns(values, len(part) - len(present))
 
 
 def _csv_columns(body: bytes, names: Sequence[str]) -> Columns | None:
-    """As pandas reads them: a byte order mark is no part of a name, a short row lacks its last values."""
+    """Parse like pandas: a byte order mark is not part of a name, a short row lacks its last values."""
     try:
         rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error):
@@ -345,7 +353,7 @@ def _csv_columns(body: bytes, names: Sequence[str]) -> Columns | None:
     if len(rows) < 2 or any(len(row) > len(rows[0]) for row in rows):
         return None
     width = len(rows[0])
-    whole = [
+    padded = [
         [None if cell in NOTHING else cell for cell in row] + [None] * (width - len(row)) for row in rows[1:]
     ]
-    return _placed(whole, {name: place for place, name in enumerate(rows[0])}, names)
+    return _columns_at(padded, {name: index for index, name in enumerate(rows[0])}, names)

@@ -1,7 +1,7 @@
-"""Requests on their way to the model's container and back; everything here runs on one event loop.
+"""Forward requests to the model's container and answer them; all of it runs on one event loop.
 
-A request that is taken is answered exactly once, by the container or by a refusal. Counting follows the
-answer, on another thread.
+A request is answered exactly once, by the container or with a refusal. It is counted after the answer, on
+another thread.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ TOKEN_HEADER = "Model-Feedback-Token"  # noqa: S105 - the name of a header
 DATA_HEADER = "Model-Data"
 VIA = ("Via", "1.1 sidecar")
 BYTES_A_PREDICTION = 200
-# A larger table is not parsed on the way: it travels alone.
+# A larger table is not parsed on the way; it is sent alone.
 TABLE_BYTES = 262_144
 SUSPENDED_SECONDS = 60.0
 MOST_SUSPENDED = 100
@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A request that waits for the container. `key` is what has to be equal to travel with others; None is a
-    request that travels alone. `table` holds the rows of a small body that is a plain table, of `size` bytes
-    at most."""
+    """A request that waits for the container. Requests with the same `key` may be sent as one call; a request
+    with None is sent alone. `table` holds the rows of a small body that is a plain table, of at most `size`
+    bytes."""
 
     request: Request
     target: str
@@ -54,13 +54,13 @@ class Member:
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def settle(self, answer: Answer) -> None:
-        """Answer the request, unless its caller was answered otherwise."""
+        """Answer the request, unless it has been answered."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
 
 class Proxy:
-    """The way to the container, with its queues."""
+    """The queues in front of the container, and the calls from them."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Proxy:
         return answer
 
     async def ask(self, path: str, request: Request) -> Answer:
-        """Answer a GET, or a HEAD, by what the container says at a path."""
+        """Answer a GET or a HEAD with the container's answer at a path."""
         return await self._answer(Member(request, path, False))
 
     async def _answer(self, member: Member) -> Answer:
@@ -135,8 +135,8 @@ class Proxy:
         return time.monotonic() - min(starts) if starts else 0.0
 
     async def _read(self, member: Member) -> Answer | None:
-        """Read the rows of a body as far as they can be read, and find whether they may travel with others;
-        the refusal of what nobody means, and, where the guard rejects, of what it does not let pass."""
+        """Read the rows of a body if possible, and decide whether they may be sent with others. Returns the
+        refusal of a faulty body, or of rows that the guard rejects."""
         request = member.request
         content_type = request.head.values.get("content-type", "")
         if "content-type" not in request.head.values:
@@ -159,7 +159,7 @@ class Proxy:
         return self._guarded(payloads.table_columns(member.table, self._names)) if rejects else None
 
     def _examine(self, content_type: str, body: bytes, rejects: bool) -> Answer | None:
-        """The refusal of a body that is no plain small table, or None. May run on a thread of the pool."""
+        """The refusal of a body that is not a small plain table, or None. May run on a thread of the pool."""
         try:
             fault = payloads.fault(content_type, body)
             if fault is not None:
@@ -167,8 +167,8 @@ class Proxy:
             if not rejects:
                 return None
             with payloads.one_at_a_time(body):
-                most = PARSED_FACTOR * self._settings.body_bytes
-                return self._guarded(payloads.columns(content_type, body, self._names, most))
+                limit = PARSED_FACTOR * self._settings.body_bytes
+                return self._guarded(payloads.columns(content_type, body, self._names, limit))
         except Exception as error:
             self._fail("body", error)
             return refusal("guard", guard.UNREADABLE) if rejects else None
@@ -181,7 +181,7 @@ class Proxy:
         return refusal("guard", violations=[item._asdict() for item in broken]) if broken else None
 
     def _key(self, member: Member, table: payloads.Table, content_type: str) -> Hashable:
-        """What must be equal for requests to travel together, or None for one that travels alone."""
+        """The key of requests that may be sent as one call, or None for a request that is sent alone."""
         head, settings = member.request.head, self._settings
         if (
             settings.batch_requests == 1
@@ -201,14 +201,14 @@ class Proxy:
         return None if is_suspended else key
 
     def _suspend(self, key: Hashable) -> None:
-        """Batch no requests of this form for a while: their answers do not hold one prediction a row."""
+        """Batch no requests of this form for a while: their answers do not have one prediction per row."""
         self._suspended.pop(hash(key), None)
         self._suspended[hash(key)] = time.monotonic() + SUSPENDED_SECONDS
         if len(self._suspended) > MOST_SUSPENDED:
             del self._suspended[next(iter(self._suspended))]
 
     def _answering(self, send: Send[Member]) -> Send[Member]:
-        """`send`, with its own failures answered: a bug here must not leave a caller without an answer."""
+        """Wrap `send` so that its failures are answered: a bug must not leave a caller without an answer."""
 
         async def answering(members: Sequence[Member], reason: str, release: Callable[[], None]) -> None:
             try:
@@ -240,22 +240,23 @@ class Proxy:
                 await self._again(members, failed)
 
     async def _again(self, members: Sequence[Member], failed: str) -> None:
-        """Send members of a batch that failed again: in halves, one call at a time, so that one bad row costs
-        few calls; after a timeout each alone, for a row may stall the model and the others do not wait."""
+        """Send the members of a failed batch again: in halves, one call at a time, so that a bad row takes
+        few calls. After a timeout each is sent alone, so that no other waits for a row that stalls the
+        model."""
         if failed == "timeout":
             for member in members:
                 self._singles.put(member)
             return
         middle = len(members) // 2
-        for half in (members[:middle], members[middle:]):
-            half = self._in_time(half)
-            if len(half) == 1:
-                await self._send_alone(half[0], "after_failure")
-            elif half and (failed := await self._send_joined(half, "after_failure", lambda: None)):
-                await self._again(half, failed)
+        for part in (members[:middle], members[middle:]):
+            part = self._in_time(part)
+            if len(part) == 1:
+                await self._send_alone(part[0], "after_failure")
+            elif part and (failed := await self._send_joined(part, "after_failure", lambda: None)):
+                await self._again(part, failed)
 
     async def _send_joined(self, members: Sequence[Member], reason: str, release: Callable[[], None]) -> str:
-        """Send members as one call and answer them; what failed, if they are not answered."""
+        """Send members as one call and answer them; returns the failure if they are not answered."""
         tables = [member.table for member in members if member.table is not None]
         first = members[0].request.head
         fields = [
@@ -264,23 +265,23 @@ class Proxy:
             if field[0].lower() in ("content-type", *self._settings.batch_headers)
         ]
         expected = sum(member.row_count for member in members)
-        with Reservation(self._budget, small=True) as held:
+        with Reservation(self._budget, small=True) as reservation:
             try:
-                held.grow(sum(member.size for member in members))  # the joined body is no larger
+                reservation.grow(sum(member.size for member in members))  # the joined body is not larger
                 answer = await self._call(
                     "POST",
                     "/invocations",
                     (*fields, VIA),
                     payloads.join(tables),
-                    held.grow,
+                    reservation.grow,
                     reason,
                     len(members),
                 )
                 release()
-                found = None
+                predictions = None
                 if answer.status == 200:
-                    held.grow(payloads.parsed_bytes(payloads.JSON_TYPE, answer.body))
-                    found = payloads.predictions(answer.body)
+                    reservation.grow(payloads.parsed_bytes(payloads.JSON_TYPE, answer.body))
+                    predictions = payloads.predictions(answer.body)
             except OverBudgetError:
                 return "overload"
             except UpstreamError as error:
@@ -289,29 +290,35 @@ class Proxy:
                 for member in members:
                     member.settle(refusal("upstream"))
                 return ""
-        if found is None or len(found) != expected:
+        if predictions is None or len(predictions) != expected:
             if answer.status == 200:
                 self._suspend(members[0].key)
             return "unsplittable"
-        self._observer.put(Seen(first.values["content-type"], b"", True, b"", tables, found))
+        self._observer.put(Seen(first.values["content-type"], b"", True, b"", tables, predictions))
         start = 0
         for member in members:
-            own = found[start : start + member.row_count]
+            own_predictions = predictions[start : start + member.row_count]
             start += member.row_count
-            part = Answer(200, answer.phrase, answer.fields, payloads.answer(own))
-            member.settle(self._with_token(member, part, own))
+            own_answer = Answer(200, answer.phrase, answer.fields, payloads.answer(own_predictions))
+            member.settle(self._with_token(member, own_answer, own_predictions))
         return ""
 
     async def _send_alone(self, member: Member, reason: str) -> None:
-        """Send a member as it came, and answer it."""
-        head, held = member.request.head, member.request.held
+        """Send a member unchanged, and answer it."""
+        head, reservation = member.request.head, member.request.held
         fields = http1.end_to_end(head.fields, head.values)
         if self._settings.bearer_token:
             fields = [field for field in fields if field[0].lower() != "authorization"]
         method, body = ("POST", member.request.body) if member.predicts else ("GET", b"")
         try:
             answer = await self._call(
-                method, member.target, (*fields, VIA), body, held.grow, reason, 1 if member.predicts else 0
+                method,
+                member.target,
+                (*fields, VIA),
+                body,
+                reservation.grow,
+                reason,
+                1 if member.predicts else 0,
             )
         except OverBudgetError:
             member.settle(refusal("overload"))
@@ -323,32 +330,32 @@ class Proxy:
             member.settle(answer._replace(fields=(*answer.fields, VIA)))
             return
         answered = 200 <= answer.status < 300
-        found = None
+        predictions = None
         if answered and len(answer.body) <= BYTES_A_PREDICTION * self._settings.feedback_token_rows:
-            found = payloads.predictions(answer.body)
+            predictions = payloads.predictions(answer.body)
         table = member.table
         self._observer.put(
             Seen(
                 head.values.get("content-type", ""),
                 body if table is None else b"",
                 answered,
-                answer.body if found is None else b"",
+                answer.body if predictions is None else b"",
                 () if table is None else (table,),
-                found,
+                predictions,
             )
         )
         member.settle(
-            self._with_token(member, answer, found)
+            self._with_token(member, answer, predictions)
             if answered
             else answer._replace(fields=(*answer.fields, VIA))
         )
 
     def _in_time(self, members: Sequence[Member]) -> list[Member]:
-        """The members whose time for an answer has not gone by in the queue; the callers of the others are
-        told, the container is spared. Members of a batch that failed have twice that time in all."""
-        now, most = time.monotonic(), self._settings.timeout_seconds
+        """The members whose time limit has not passed in the queue. The others get a timeout, without a call
+        of the container. Members of a failed batch have twice the time in all."""
+        now, limit = time.monotonic(), self._settings.timeout_seconds
         for member in members:
-            if now - member.started > most * (2 if member.retried else 1):
+            if now - member.started > limit * (2 if member.retried else 1):
                 member.settle(refusal("timeout"))
         return [member for member in members if not member.answer.done()]
 
@@ -375,51 +382,53 @@ class Proxy:
         finally:
             self._metrics.upstream_duration.observe(time.monotonic() - started)
 
-    def _group_places(self, member: Member, size: int) -> Sequence[int]:
-        """Places of the groups of a request's rows, 0 for none; all 0 if the rows cannot be read here."""
+    def _group_indices(self, member: Member, size: int) -> Sequence[int]:
+        """Indices of the groups of a request's rows, 0 for none; all 0 if the rows cannot be read here."""
         groups = self._reference.groups if self._reference else None
-        nobody = [0] * size
+        no_groups = [0] * size
         if groups is None:
-            return nobody
+            return no_groups
         name, request = groups.feature.name, member.request
         if member.table is not None:
-            found: payloads.Columns | None = payloads.table_columns(member.table, (name,))
+            columns: payloads.Columns | None = payloads.table_columns(member.table, (name,))
         elif len(request.body) <= SMALL_BODY:
             content_type = request.head.values.get("content-type", "")
-            found = payloads.columns(content_type, request.body, self._names, self._settings.body_bytes)
+            columns = payloads.columns(content_type, request.body, self._names, self._settings.body_bytes)
         else:
-            found = None
-        column = found.values.get(name, ()) if found else ()
-        return [values.group(groups, value) for value in column] if len(column) == size else nobody
+            columns = None
+        column = columns.values.get(name, ()) if columns else ()
+        return [values.group(groups, value) for value in column] if len(column) == size else no_groups
 
     def _with_token(
-        self, member: Member, answer: Answer, found: Sequence[payloads.Prediction] | None
+        self, member: Member, answer: Answer, predictions: Sequence[payloads.Prediction] | None
     ) -> Answer:
-        """The answer, marked if the model is of made-up people; with a feedback token if keys are set, its
-        rows are few and each has a risk."""
+        """The answer, marked if the model was trained on made-up people; with a feedback token if keys are
+        set, its rows are few and each has a risk."""
         keys, reference = self._settings.feedback_keys, self._reference
         answer = answer._replace(fields=(*answer.fields, *self._marks))
         if not keys or reference is None:
             return answer
-        most = self._settings.feedback_token_rows
-        if len(found) > most if found else len(answer.body) > BYTES_A_PREDICTION * most:
+        row_limit = self._settings.feedback_token_rows
+        if len(predictions) > row_limit if predictions else len(answer.body) > BYTES_A_PREDICTION * row_limit:
             self._metrics.tokens_omitted["too_many_rows"].inc()
             return answer
-        risks = [risk for risk in (payloads.risk(item.value) for item in found or ()) if risk is not None]
-        if not found or len(risks) != len(found):
+        risks = [
+            risk for risk in (payloads.risk(item.value) for item in predictions or ()) if risk is not None
+        ]
+        if not predictions or len(risks) != len(predictions):
             self._metrics.tokens_omitted["no_risk"].inc()
             return answer
         score = reference.score
         try:
-            places = [score.bin_value(risk) for risk in risks]
-            groups = self._group_places(member, len(risks))
+            score_bins = [score.bin_value(risk) for risk in risks]
+            groups = self._group_indices(member, len(risks))
             token = feedback_tokens.issue(
                 keys,
                 reference.model.name,
                 self._metrics.version,
                 [
-                    feedback_tokens.Row(place, risk, group, place >= score.threshold_bin)
-                    for place, risk, group in zip(places, risks, groups, strict=True)
+                    feedback_tokens.Row(score_bin, risk, group, score_bin >= score.threshold_bin)
+                    for score_bin, risk, group in zip(score_bins, risks, groups, strict=True)
                 ],
                 groups_key=self._metrics.groups_key,
                 now=time.time(),
@@ -432,6 +441,6 @@ class Proxy:
         return answer._replace(fields=(*answer.fields, (TOKEN_HEADER, token)))
 
     def _fail(self, part: str, error: Exception) -> None:
-        """Count and log a failure of the sidecar's own by its type alone: a message could hold a value."""
+        """Count and log a failure of the sidecar by its type only: a message could contain a value."""
         self._metrics.observation_failures[part].inc()
         log.warning("could not read or sign (%s): %s", part, type(error).__name__)

@@ -1,4 +1,4 @@
-"""Values as a request brings them, read as the model's server reads them, and their fates."""
+"""Values of a request, parsed as the model's server parses them, and their bins."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from monitoring.reference import UNKNOWN, Feature, Groups
 
 
 def number(value: Any) -> float:
-    """A value of a number column as the model gets it, NaN for null; raises ValueError if it is none."""
+    """A value of a number column as the model gets it, NaN for null. Raises ValueError for other values."""
     if value is None:
         return math.nan
     if isinstance(value, float | int | str):
@@ -23,7 +23,7 @@ def number(value: Any) -> float:
 
 
 def fate(feature: Feature, value: Any) -> int:
-    """Bin or other fate of a value; one that cannot be read as the feature's type is an unknown level."""
+    """Bin or other class of a value; a value of the wrong type is an unknown level."""
     if feature.is_text:
         return feature.bin_value(value if value is None else str(value))
     try:
@@ -33,7 +33,7 @@ def fate(feature: Feature, value: Any) -> int:
 
 
 def array(feature: Feature, column: Sequence[Any]) -> npt.NDArray[Any] | None:
-    """A column as `Feature.bin` takes it, or None if some value cannot be read as the feature's type."""
+    """A column for `Feature.bin`, or None if some value has the wrong type."""
     if feature.is_text:
         texts = [value if value is None else str(value) for value in column]
         return np.array(texts, dtype=object)
@@ -45,10 +45,10 @@ def array(feature: Feature, column: Sequence[Any]) -> npt.NDArray[Any] | None:
 
 
 def group(groups: Groups, value: Any) -> int:
-    """Place of a value's group, from 1; 0 if it has none or cannot be read as the feature's type."""
+    """Index of a value's group, from 1; 0 for a value without a group or of the wrong type."""
     if groups.feature.is_text:
-        return groups.place(value if value is None else str(value))
+        return groups.index_of(value if value is None else str(value))
     try:
-        return groups.place(number(value))
+        return groups.index_of(number(value))
     except ValueError:
         return 0

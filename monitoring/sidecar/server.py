@@ -1,11 +1,11 @@
-"""The listener of a port: an HTTP/1.1 server on one event loop, for any number of callers that mean harm.
+"""The listener of a port: an HTTP/1.1 server on one event loop, safe against hostile callers.
 
-* A head is read strictly (`http1`), and a path that is not in the table is refused before its body is read.
-* Head and body have to be there within a time, however they drip, and so has an answer to be read.
-* One address has at most half of the connections; where there are too many, the one that has been between
-  requests, or in the middle of one, for longest makes room.
+* A head is parsed strictly (`http1`), and an unknown path is refused before its body is read.
+* Head and body must arrive within a time limit, and an answer must be read within one.
+* An address has at most half of the connections. If there are too many connections, the one that has waited
+  longest for a complete request is closed.
 * Bytes are reserved (`budget`) before they are read.
-* Every request whose head was read before a stop is answered, up to the end of a grace period.
+* Every request whose head was read before a stop is answered, until the end of a grace period.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire,
 
 SWEEP_SECONDS = 0.25
 HEARTBEAT_SECONDS = 10.0
-# Time for a head and a small body to arrive, or for an answer to be read; a large one gets more.
+# Time for a head and a small body to arrive, or for an answer to be read; large bodies get more.
 MOVE_SECONDS = 10.0
 SLOWEST_BYTES_A_SECOND = 262_144
 LINGER_SECONDS = 1.0
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Request(NamedTuple):
-    """A request that was read in full. `held` are the bytes that were reserved for it."""
+    """A complete request. `held` is the reservation of its bytes."""
 
     head: http1.RequestHead
     body: bytes
@@ -47,8 +47,8 @@ class Request(NamedTuple):
 
 
 class Route(NamedTuple):
-    """What is done at one path. `name` stands for it in the metrics; `bearers` are the tokens of which a
-    caller must show one, if there are any; `predicts` says that answers count as predictions."""
+    """A path of the server. `name` is its name in the metrics; a caller must present one of the tokens
+    `bearers`, if there are any."""
 
     name: str
     methods: tuple[str, ...]
@@ -57,7 +57,7 @@ class Route(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What callers may take: connections, requests at a time, bytes of one body, seconds after a stop."""
+    """Limits for callers: connections, concurrent requests, bytes of a body, seconds after a stop."""
 
     connections: int
     requests: int
@@ -69,7 +69,7 @@ Count = Callable[[str, Answer], None]
 
 
 class Connection(Wire):
-    """A caller's connection, which serves one request after the other."""
+    """A caller's connection, which serves requests in turn."""
 
     def __init__(self, server: "Server") -> None:
         super().__init__(server.scratch)
@@ -80,7 +80,7 @@ class Connection(Wire):
         self.address = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve it, if there is room for it."""
+        """Serve the connection, if there is room for it."""
         super().connection_made(transport)
         self.address = subscriber((transport.get_extra_info("peername") or ("",))[0])
         if self._server.admit(self):
@@ -89,7 +89,7 @@ class Connection(Wire):
             self.transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget it."""
+        """Forget the connection."""
         super().connection_lost(error)
         self._server.forget(self)
 
@@ -105,22 +105,22 @@ class Connection(Wire):
             self.transport.close()
 
     async def _exchange(self) -> bool:
-        """Serve one request; whether another may follow."""
-        name, head, answer, whole = "other", None, None, False
+        """Serve a request; returns whether another may follow."""
+        name, head, answer, is_complete = "other", None, None, False
         self.quiet_since, self.late_at, self.is_busy = time.monotonic(), float("inf"), False
-        with Reservation(self._server.budget) as held:
+        with Reservation(self._server.budget) as reservation:
             try:
                 head = await self._head()
                 route = self._server.routes.get(head.path)
                 name = route.name if route else "other"
                 answer = self._server.refuses(head, route)
                 if answer is None and route is not None:
-                    request = Request(head, await self._body(head, held), held)
-                    whole = True
+                    request = Request(head, await self._body(head, reservation), reservation)
+                    is_complete = True
                     self.late_at, self.is_busy = float("inf"), True
                     answer = await self._handle(route, request)
                     del request
-                whole = whole or head.length == 0
+                is_complete = is_complete or head.length == 0
             except http1.MalformedError:
                 answer = refusal("malformed")
             except TooLargeError:
@@ -133,57 +133,57 @@ class Connection(Wire):
                 answer = refusal("stopping")
             assert answer is not None
             self._server.count(name, answer)
-            keeps = bool(head and head.keeps_alive and whole and not self._server.closes_connections)
+            keeps = bool(head and head.keeps_alive and is_complete and not self._server.closes_connections)
             self._write(head, answer, keeps)
             self.is_busy, self.late_at = True, time.monotonic() + allowed_seconds(len(answer.body))
             is_large = len(answer.body) > SMALL_BODY
             del answer
             if is_large:
                 await self.flushed()
-        await self.flushed()  # a small answer that nobody reads is the connection's own matter
-        if not keeps and not whole and not self.has_ended:
+        await self.flushed()  # a small unread answer is within the connection's own memory
+        if not keeps and not is_complete and not self.has_ended:
             self.late_at = time.monotonic() + LINGER_SECONDS
             self.discard()
         return keeps
 
     async def _head(self) -> http1.RequestHead:
-        """Read a request's head; what comes first starts the time that it may take."""
+        """Read a request's head; its time limit starts with its first byte."""
         if not self.has_begun:
             await self.more()
         self.late_at = time.monotonic() + MOVE_SECONDS
         received = await self.until(b"\r\n\r\n")
         return http1.request_head(received.removeprefix(b"\r\n"))
 
-    async def _body(self, head: http1.RequestHead, held: Reservation) -> bytes:
-        """Read a request's body. A small one is reserved when it is there: before that it is part of what a
-        connection may hold. Of a large one each piece is reserved, and gets time, when it is due. Otherwise
-        clients that send nothing would take the room of all."""
-        most, total = self._server.limits.body_bytes, 0
+    async def _body(self, head: http1.RequestHead, reservation: Reservation) -> bytes:
+        """Read a request's body. A small body is reserved when it has arrived: before, it is within the
+        memory of a connection. Each piece of a large body is reserved, and gets time, just before it is read.
+        Otherwise clients that send nothing could use up the budget."""
+        limit, total = self._server.limits.body_bytes, 0
 
         def grow(count: int) -> None:
             nonlocal total
             is_first = total <= SMALL_BODY
             total += count
             if total > SMALL_BODY:
-                held.grow(total if is_first else count)
+                reservation.grow(total if is_first else count)
                 self.late_at += count / SLOWEST_BYTES_A_SECOND
 
         if head.length == 0:
             return b""
-        if head.length is not None and head.length > most:
+        if head.length is not None and head.length > limit:
             raise TooLargeError
         if head.waits and not self.has_begun:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is None:
-            body = await self.chunks(most, grow)
+            body = await self.chunks(limit, grow)
         else:
             body = await self.pieces(head.length, grow)
         if len(body) <= SMALL_BODY:
-            held.grow(len(body))
+            reservation.grow(len(body))
         return body
 
     async def _handle(self, route: Route, request: Request) -> Answer:
-        """The route's answer; a failure of ours is an answer too."""
+        """The route's answer; a failure of the sidecar becomes an answer too."""
         try:
             return await route.handle(request)
         except OverBudgetError:
@@ -193,7 +193,7 @@ class Connection(Wire):
             return refusal("internal")
 
     def _write(self, head: http1.RequestHead | None, answer: Answer, keeps: bool) -> None:
-        """Write an answer in one piece."""
+        """Write an answer as one message."""
         if self.is_lost:
             return
         wire_head = _answer_head(answer.status, answer.phrase, tuple(answer.fields), int(time.time()), keeps)
@@ -203,7 +203,7 @@ class Connection(Wire):
         self.write((wire_head + "\r\n").encode("latin-1"), answer.body if has_body else b"")
 
     def sweep(self, now: float) -> None:
-        """Give up what has taken too long."""
+        """Give up an exchange that has taken too long."""
         if now < self.late_at:
             return
         if self.is_busy or self.discards:
@@ -213,22 +213,22 @@ class Connection(Wire):
             self.interrupt(TimeoutError())
 
     def give_way(self) -> None:
-        """Close at once: others need the place."""
+        """Close at once, to make room for others."""
         self.transport.abort()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing of a request has come that is not answered."""
+        """Whether no part of an unanswered request has arrived."""
         return not self.is_busy and not self.has_begun and self.late_at == float("inf")
 
     def abandon(self) -> None:
-        """Answer what is being read or waits for the container with a refusal: the grace period is over."""
+        """Refuse the present request: the grace period is over."""
         if not self.is_idle and not self.discards:
             self._task.cancel()
 
 
 class Server:
-    """The listener of one port. `run` returns after `stop`, when everything that was read is answered."""
+    """The listener of a port. `run` returns after `stop`, when every request that was read is answered."""
 
     def __init__(
         self,
@@ -256,22 +256,22 @@ class Server:
 
     @property
     def connections(self) -> int:
-        """Connections of callers now."""
+        """Number of connections of callers."""
         return len(self._connections)
 
     @property
     def closes_connections(self) -> bool:
-        """Whether an answer ends its connection: not before the port is closed, or the client would come back
-        to a listener that is about to close."""
+        """Whether an answer ends its connection. It does not before the port is closed, or the client would
+        reconnect to a listener that is about to close."""
         return self._has_closed
 
     @property
     def is_alive(self) -> bool:
-        """Whether the event loop has turned lately."""
+        """Whether the event loop has run recently."""
         return time.monotonic() - self._beat < HEARTBEAT_SECONDS
 
     def ask(self, question: Callable[[], Coroutine[Any, Any, bool]], seconds: float) -> bool:
-        """Ask on the event loop, from another thread; no while the loop does not run or answer in time."""
+        """Ask on the event loop, from another thread; False if the loop does not run or answer in time."""
         if self._loop is None or self._loop.is_closed():
             return False
         try:
@@ -280,7 +280,7 @@ class Server:
             return False
 
     def stop(self) -> None:
-        """Begin to stop; a second call ends the grace period. May be called from any thread."""
+        """Begin to stop; a second call ends the grace period. Callable from any thread."""
         grace = 0.0 if self.is_stopping else self.limits.grace_seconds
         self._deadline = time.monotonic() + grace
         self.is_stopping = True
@@ -315,7 +315,7 @@ class Server:
         sweeping.cancel()
 
     def refuses(self, head: http1.RequestHead, route: Route | None) -> Answer | None:
-        """Why a request need not be read further, or None."""
+        """The refusal of a request by its head, or None."""
         if route is None:
             return refusal("not_found")
         if route.bearers and not bearer_matches(head.values.get("authorization", ""), route.bearers):
@@ -326,12 +326,12 @@ class Server:
         return None
 
     def admit(self, connection: Connection) -> bool:
-        """Whether there is a place for a new connection; one that has waited for longest may have to go."""
-        address, most = connection.address, self.limits.connections
-        share = max(1, int(ADDRESS_SHARE * most))
+        """Admit a new connection if there is room; the longest waiting connection may be closed for it."""
+        address, limit = connection.address, self.limits.connections
+        share = max(1, int(ADDRESS_SHARE * limit))
         if self._addresses[address] >= share:
             longest = self._longest_quiet(address)
-        elif len(self._connections) >= most:
+        elif len(self._connections) >= limit:
             longest = self._longest_quiet(None)
         else:
             longest = connection
@@ -345,7 +345,7 @@ class Server:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Remove a connection that is gone."""
         if connection in self._connections:
             del self._connections[connection]
             self._addresses[connection.address] -= 1
@@ -353,7 +353,7 @@ class Server:
                 del self._addresses[connection.address]
 
     def _longest_quiet(self, address: str | None) -> Connection | None:
-        """The connection that has been without a whole request for longest, of all or of one address."""
+        """The connection that has waited longest for a complete request, of all or of one address."""
         quiet = [
             connection
             for connection in self._connections
@@ -390,17 +390,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def subscriber(address: str) -> str:
-    """What of a caller's address one subscriber has: all of IPv4, the first half of IPv6."""
+    """The part of an address that belongs to one subscriber: all of IPv4, the first half of IPv6."""
     if ":" not in address or address.startswith("::ffff:"):
         return address
     return ":".join(ipaddress.ip_address(address.partition("%")[0]).exploded.split(":")[:4])
 
 
 def bearer_matches(authorization: str, tokens: tuple[str, ...]) -> bool:
-    """Whether an Authorization field carries one of these bearer tokens; takes the same time either way."""
+    """Whether an Authorization field has one of these bearer tokens; compares in constant time."""
     scheme, _, credential = authorization.partition(" ")
-    given = credential.strip().encode("latin-1")
-    matches = [hmac.compare_digest(given, token.encode()) for token in tokens]
+    credential_bytes = credential.strip().encode("latin-1")
+    matches = [hmac.compare_digest(credential_bytes, token.encode()) for token in tokens]
     return any(matches) and scheme.lower() == "bearer"
 
 
@@ -411,7 +411,7 @@ def allowed_seconds(size: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _answer_head(status: int, phrase: str, fields: tuple[tuple[str, str], ...], now: int, keeps: bool) -> str:
-    """Status line and fields without the length; most answers of a second have them in common."""
+    """Status line and fields without the length; cached, as most answers of a second share them."""
     lines = [f"HTTP/1.1 {status} {phrase}", *[f"{name}: {value}" for name, value in fields]]
     if all(name.lower() != "date" for name, _ in fields):
         lines.append(f"Date: {formatdate(now, usegmt=True)}")

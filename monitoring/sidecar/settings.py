@@ -1,4 +1,4 @@
-"""Settings, read once from `MODEL_EXPORTER_*` variables: frozen, range-checked, none unknown."""
+"""Settings, read once from `MODEL_EXPORTER_*` variables: frozen and range-checked; unknown variables fail."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "MODEL_EXPORTER_"
-# Two copies of a body and two of its answer, beside the quarter that large bodies leave to small ones.
+# Two copies of a body and two of its answer, besides the quarter that large bodies leave to small bodies.
 BUFFER_FACTOR = 6
 HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
@@ -204,8 +204,8 @@ def _with_files_read(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """Settings from a mapping of environment variables; other variables than `MODEL_EXPORTER_*` are ignored,
-    and so are those that Kubernetes sets for a service whose name gives them this prefix.
+    """Read settings from environment variables; variables other than `MODEL_EXPORTER_*` are ignored, and so
+    are variables that Kubernetes sets for a service whose name gives them this prefix.
 
     Raises SettingsError listing every unknown variable and every value out of its range. An empty value
     means the default. A secret may be given as a file instead, by `MODEL_EXPORTER_<NAME>_FILE`.

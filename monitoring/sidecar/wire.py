@@ -1,4 +1,4 @@
-"""One connection as bytes that come when they are asked for, with a bounded number of them waiting."""
+"""A connection as a stream of bytes that are read on demand, with a bounded buffer."""
 
 import asyncio
 import select
@@ -15,24 +15,24 @@ PIECE_BYTES = 1_048_576
 
 
 class EndedError(ConnectionError):
-    """The other side ended the connection before what was asked for had come."""
+    """The other side ended the connection before the expected bytes arrived."""
 
 
 class TooLargeError(Exception):
-    """More came than may come."""
+    """More bytes arrived than the limit."""
 
 
-def bound_buffers(each: socket.socket) -> None:
-    """Bound what the system holds for a socket, or for those that a listening one accepts: megabytes, if
-    nothing is said."""
+def bound_buffers(endpoint: socket.socket) -> None:
+    """Bound the system's buffers of a socket, or of those that a listening socket accepts; the default is
+    megabytes."""
     for direction in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        each.setsockopt(socket.SOL_SOCKET, direction, SYSTEM_BYTES // 2)
+        endpoint.setsockopt(socket.SOL_SOCKET, direction, SYSTEM_BYTES // 2)
 
 
 class Wire(asyncio.BufferedProtocol):
     """A connection of either side. Everything here runs on the event loop's thread.
 
-    `scratch`, of READ_BYTES, is what the socket is read into; the wires of one loop may share it.
+    The socket is read into `scratch`, of READ_BYTES, which the wires of one loop may share.
     """
 
     transport: asyncio.Transport
@@ -52,18 +52,18 @@ class Wire(asyncio.BufferedProtocol):
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport; what cannot be sent at once is known to `flushed`."""
+        """Keep the transport; `flushed` waits for bytes that cannot be sent at once."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(0)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the socket is read into."""
+        """The buffer that the socket is read into."""
         return self._scratch
 
     def buffer_updated(self, count: int) -> None:
-        """Keep what came, and read no more before it is asked for."""
+        """Keep the bytes that arrived, and pause reading when the buffer is full."""
         self.received_bytes += count
         if self.discards:
             return
@@ -74,24 +74,24 @@ class Wire(asyncio.BufferedProtocol):
             self._wake()
 
     def eof_received(self) -> bool:
-        """The other side sends no more; it may still read."""
+        """Note that the other side sends no more; it may still read."""
         self.has_ended = True
         self._wake()
         return not self.discards
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nothing comes or goes any more."""
+        """Note that the connection is gone."""
         self.has_ended = self.is_lost = True
         self._is_broken = error is not None
         self._wake()
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        """Something waits to be sent."""
+        """Note that bytes wait to be sent."""
         self._going = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """Everything was sent."""
+        """Note that all bytes were sent."""
         if self._going is not None and not self._going.done():
             self._going.set_result(None)
         self._going = None
@@ -100,7 +100,7 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing came that was not asked for: bytes, or the connection's end."""
+        """Whether neither unexpected bytes nor the connection's end have arrived."""
         if self.has_ended or self._buffer or self.transport.is_closing():
             return False
         poll = select.poll()
@@ -109,29 +109,29 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def has_begun(self) -> bool:
-        """Whether something came that nobody has taken yet."""
+        """Whether there are bytes in the buffer."""
         return bool(self._buffer)
 
-    async def more(self, wanted: int = 0) -> None:
-        """Wait until something comes, or until `wanted` bytes are there. Raises EndedError."""
+    async def more(self, count: int = 0) -> None:
+        """Wait for more bytes, or until the buffer has `count` bytes. Raises EndedError."""
         if self.has_ended:
             raise EndedError
-        self._wanted = wanted
+        self._wanted = count
         self.transport.resume_reading()
         self._coming = asyncio.get_running_loop().create_future()
         await self._coming
 
-    async def until(self, end: bytes, most: int = http1.HEAD_BYTES) -> bytes:
-        """What comes before `end`, which is taken off too. Raises EndedError, TooLargeError."""
+    async def until(self, end: bytes, limit: int = http1.HEAD_BYTES) -> bytes:
+        """The bytes before `end`, which is consumed too. Raises EndedError, TooLargeError."""
         start = 0
-        while (place := self._buffer.find(end, start)) < 0:
-            if len(self._buffer) > most:
+        while (position := self._buffer.find(end, start)) < 0:
+            if len(self._buffer) > limit:
                 raise TooLargeError
             start = max(0, len(self._buffer) - len(end) + 1)
             await self.more()
-        if place > most:
+        if position > limit:
             raise TooLargeError
-        return self._take(place + len(end))[:place]
+        return self._take(position + len(end))[:position]
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes. Raises EndedError."""
@@ -140,8 +140,8 @@ class Wire(asyncio.BufferedProtocol):
         return self._take(count)
 
     async def pieces(self, count: int, grow: Callable[[int], None]) -> bytes:
-        """The next `count` bytes; `grow` is told of each piece before it is read. Raises EndedError and what
-        `grow` raises."""
+        """The next `count` bytes; `grow` is called with the size of each piece before it is read. Raises
+        EndedError and what `grow` raises."""
         if count <= PIECE_BYTES:
             grow(count)
             return await self.exactly(count)
@@ -151,14 +151,14 @@ class Wire(asyncio.BufferedProtocol):
             body += await self.exactly(size)
         return bytes(body)
 
-    async def chunks(self, most: int, grow: Callable[[int], None]) -> bytes:
-        """A chunked body of at most `most` bytes; `grow` is told of each chunk's size before it is read.
+    async def chunks(self, limit: int, grow: Callable[[int], None]) -> bytes:
+        """A chunked body of at most `limit` bytes; `grow` is called with each chunk's size before it is read.
 
         Raises EndedError, TooLargeError, http1.MalformedError and what `grow` raises.
         """
         body = bytearray()
         while size := http1.chunk_size(await self.until(b"\r\n", 1024)):
-            if len(body) + size > most:
+            if len(body) + size > limit:
                 raise TooLargeError
             grow(size)
             body += await self.exactly(size)
@@ -169,14 +169,14 @@ class Wire(asyncio.BufferedProtocol):
                 return bytes(body)
         raise TooLargeError
 
-    async def rest(self, most: int, grow: Callable[[int], None]) -> bytes:
+    async def rest(self, limit: int, grow: Callable[[int], None]) -> bytes:
         """Everything up to the end of the connection. Raises EndedError if it breaks, TooLargeError and what
         `grow` raises."""
         size = 0
         while True:
             grow(len(self._buffer) - size)
             size = len(self._buffer)
-            if size > most:
+            if size > limit:
                 raise TooLargeError
             try:
                 await self.more(size + 1)
@@ -186,8 +186,8 @@ class Wire(asyncio.BufferedProtocol):
                 return self._take(size)
 
     def write(self, head: bytes, body: bytes) -> None:
-        """Send a message, a small one in one piece; of a large body only what the socket does not take at
-        once is copied."""
+        """Send a message. A small body is sent with its head; of a large body only the part that the socket
+        does not take at once is copied."""
         if len(body) <= SMALL_BODY:
             self.transport.write(head + body)
         else:
@@ -200,8 +200,8 @@ class Wire(asyncio.BufferedProtocol):
             await self._going
 
     def discard(self) -> None:
-        """Send no more, and drop what still comes: closed at once, the connection would be reset, and the
-        other side might never see what was sent last."""
+        """Send no more, and drop further bytes. If the connection were closed at once, it would be reset, and
+        the other side might lose the last answer."""
         self.discards = True
         self._buffer.clear()
         if not self.is_lost:
@@ -209,15 +209,15 @@ class Wire(asyncio.BufferedProtocol):
             self.transport.write_eof()
 
     def interrupt(self, error: Exception) -> None:
-        """Raise this where the connection's owner waits for more."""
+        """Raise an error in the code that waits for more bytes."""
         if self._coming is not None and not self._coming.done():
             self._coming.set_exception(error)
 
     def _take(self, count: int) -> bytes:
-        taken = bytes(memoryview(self._buffer)[:count])
+        received = bytes(memoryview(self._buffer)[:count])
         del self._buffer[:count]
         self._wanted = 0
-        return taken
+        return received
 
     def _wake(self) -> None:
         if self._coming is not None and not self._coming.done():

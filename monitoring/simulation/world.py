@@ -280,7 +280,7 @@ def _deliver(metrics: Metrics, threshold_bin: int, pending: Pending, time: float
 def count_label(metrics: Metrics, label: Counted) -> None:
     """Count one late label as the sidecar's /feedback does."""
     counters = metrics.feedback[VERSION]
-    score_bin, outcome, risk = label.place, label.outcome, label.risk
+    score_bin, outcome, risk = label.score_bin, label.outcome, label.risk
     counters.labels[score_bin][outcome].inc()
     counters.risk_sums[score_bin][outcome].inc(risk)
     counters.squared_risk_sums[score_bin][outcome].inc(risk * risk)

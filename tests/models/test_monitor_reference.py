@@ -173,7 +173,7 @@ def test_the_groups_that_the_schema_names_are_in_the_reference_and_no_other(
     groups = reader.parse(json.loads(json.dumps(reader.document(made)))).groups
     assert groups is not None
     assert groups.names == tuple(group.name for group in by_group.monitored_groups)
-    places = np.array([groups.place(value) for value in frames[0]["ward"]])
+    places = np.array([groups.index_of(value) for value in frames[0]["ward"]])
     for number, group in enumerate(by_group.monitored_groups, 1):
         assert (group.mask(frames[0]) == (places == number)).all()
     again = monitor_reference.recalibrated_reference(

@@ -84,12 +84,12 @@ def test_a_value_belongs_to_the_group_of_its_level_or_range(
     """Counted from 1; 0 for a missing, unknown or invalid value, and for one that no group names."""
     by_age = reference.groups
     assert by_age is not None
-    assert [by_age.place(value) for value in (1.0, 2.0, 3.0, 9.0, 4.0, None)] == [1, 1, 2, 0, 0, 0]
+    assert [by_age.index_of(value) for value in (1.0, 2.0, 3.0, 9.0, 4.0, None)] == [1, 1, 2, 0, 0, 0]
     ranges = [{"name": "thin", "maximum": 20}, {"name": "heavy", "minimum": 30, "maximum": None}]
     document["groups"] = {"feature": "BMI", "members": ranges}
     by_bmi = parse(document).groups
     assert by_bmi is not None
-    assert [by_bmi.place(value) for value in (20.0, 20.1, 30.0, 98.0, 99.0, float("nan"))] == [
+    assert [by_bmi.index_of(value) for value in (20.0, 20.1, 30.0, 98.0, 99.0, float("nan"))] == [
         1,
         0,
         2,
@@ -101,7 +101,7 @@ def test_a_value_belongs_to_the_group_of_its_level_or_range(
     document["groups"] = {"feature": "city", "members": [{"name": "coast", "levels": ["Bergen"]}]}
     by_city = parse(document).groups
     assert by_city is not None
-    assert [by_city.place(value) for value in ("Bergen", "Oslo", "unknown", None)] == [1, 0, 0, 0]
+    assert [by_city.index_of(value) for value in ("Bergen", "Oslo", "unknown", None)] == [1, 0, 0, 0]
 
 
 def test_groups_are_written_as_they_are_read(reference: Reference, document: dict[str, Any]) -> None:

@@ -2,5 +2,5 @@
 
 queries     promQL that both an alert rule and a panel need
 rules       the alert rules, one entry each
-thresholds  from where on a figure is a matter for people
+thresholds  the limits of alert rules and of dashboards' colours
 """

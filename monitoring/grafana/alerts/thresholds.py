@@ -1,7 +1,7 @@
-"""From where on a figure is a matter for people: the alert rules and the dashboards' colours both read this.
+"""The limits of the alert rules and of the dashboards' colours.
 
 Drift and calibration have no number here: their limit, one false alarm a year for all of them together, is
-the recorded series `version:model_evidence:limit`; what burns an error budget is the recording rules' matter.
+the recorded series `version:model_evidence:limit`. The recording rules have the limits of error budgets.
 """
 
 from monitoring.prometheus.service import OBJECTIVES, SLOW_SECONDS

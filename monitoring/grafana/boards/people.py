@@ -1,4 +1,4 @@
-"""The dashboard *People*: for whoever answers for the patients, in words and in people of 100."""
+"""The dashboard *People*: for the people responsible for patients, in words and in people of 100."""
 
 from __future__ import annotations
 

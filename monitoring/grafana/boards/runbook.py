@@ -1,4 +1,4 @@
-"""The runbook as a dashboard, so that a link in a message needs nothing but this Grafana."""
+"""The runbook as a dashboard, so that links in messages need only this Grafana."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monitoring.grafana.style import Panel, dashboard, text
 
 UID = "runbook"
 RUNBOOK = Path(__file__).resolve().parents[2] / "RUNBOOK.md"
-# What a command starts with; every other line of code is a query.
+# Starts of commands; every other line of code is a query.
 COMMANDS = ("docker ", "make ", "python ", "df ")
 
 
@@ -22,17 +22,17 @@ def chapters(markdown: str) -> dict[str, str]:
 
 
 def with_links(body: str) -> str:
-    """A chapter in which each query is a link into Explore; commands stay blocks of code."""
+    """A chapter with each query as a link into Explore; commands stay blocks of code."""
     return "\n".join(
-        f"- [{found[1]}]({explore(found[1])})"
-        if (found := re.fullmatch(r" {4}(\S.*)", line)) and not found[1].startswith(COMMANDS)
+        f"- [{code[1]}]({explore(code[1])})"
+        if (code := re.fullmatch(r" {4}(\S.*)", line)) and not code[1].startswith(COMMANDS)
         else line
         for line in body.splitlines()
     )
 
 
 def explore(expr: str) -> str:
-    """Where Grafana shows a query over the last six hours."""
+    """The link to a query over the last six hours in Grafana's Explore."""
     panes = {
         "a": {
             "datasource": "prometheus",
@@ -44,7 +44,7 @@ def explore(expr: str) -> str:
 
 
 def board(markdown: str) -> Panel:
-    """One panel a heading, each as high as its text needs."""
+    """A panel for each heading, as high as its text needs."""
     panels = [
         text(title, with_links(body), height=_height(body)) for title, body in chapters(markdown).items()
     ]
