@@ -1,11 +1,11 @@
-"""Writes the recording rules: each formula stands once, `rules.yml` repeats it for windows and signals.
+"""Writes the recording rules: each formula is written once; `rules.yml` repeats it for windows and signals.
 
     python -m monitoring.prometheus           writes rules.yml
-    python -m monitoring.prometheus --check   exits 1 if rules.yml is not what would be written
+    python -m monitoring.prometheus --check   exits 1 if rules.yml is stale
 
-Counts are summed over replicas; what the reference says is the same from each of them and taken once
-(`max by`). A name gives the labels that are left (but for `model_name` and `model_version`, which all rules
-on the model keep), metric and operation. What is not known has no series.
+Counts are summed over replicas; facts of the reference are the same in each replica and are taken once
+(`max by`). A name gives the remaining labels (except `model_name` and `model_version`, which all rules on the
+model keep), metric and operation. An unknown figure has no series.
 """
 
 from __future__ import annotations
@@ -49,23 +49,26 @@ def groups() -> list[Group]:
 
 
 def levels() -> list[list[Rule]]:
-    """The rules by depth: those of level 0 read only raw metrics, those of level n only levels below n.
+    """The rules by depth: level 0 reads only raw metrics, level n only levels below n.
 
     `promtool tsdb create-blocks-from rules` does not see what its own rules produce, so a backfill takes one
     level after the other.
     """
-    rules = [one for group in groups() for one in group.rules]
-    names = {one.record for one in rules}
+    rules = [recorded for group in groups() for recorded in group.rules]
+    names = {recorded.record for recorded in rules}
     depth: dict[str, int] = {}
     changed = True
     while changed:
         changed = False
-        for one in rules:
-            used = set(re.findall(r"[a-z_]+(?::[a-z_0-9]+)+", one.expr)) & names - {one.record}
-            at = max([depth.get(one.record, 0), *(depth.get(name, 0) + 1 for name in used)])
-            changed = changed or at != depth.get(one.record)
-            depth[one.record] = at
-    return [[one for one in rules if depth[one.record] == level] for level in range(max(depth.values()) + 1)]
+        for recorded in rules:
+            used = set(re.findall(r"[a-z_]+(?::[a-z_0-9]+)+", recorded.expr)) & names - {recorded.record}
+            level_of_rule = max([depth.get(recorded.record, 0), *(depth.get(name, 0) + 1 for name in used)])
+            changed = changed or level_of_rule != depth.get(recorded.record)
+            depth[recorded.record] = level_of_rule
+    return [
+        [recorded for recorded in rules if depth[recorded.record] == level]
+        for level in range(max(depth.values()) + 1)
+    ]
 
 
 def rule_file() -> str:
@@ -74,7 +77,7 @@ def rule_file() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write rules.yml, or say whether it is fresh."""
+    """Write rules.yml, or check whether it is stale."""
     parser = argparse.ArgumentParser(description="Write the recording rules of Prometheus.")
     parser.add_argument("--check", action="store_true", help="only say whether rules.yml is up to date")
     if not parser.parse_args(argv).check:

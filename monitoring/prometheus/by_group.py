@@ -1,9 +1,10 @@
-"""Who is flagged, found and missed, by the groups of people that the schema names (`monitor_by`).
+"""People flagged, found and missed, by the groups of people in the schema (`monitor_by`).
 
-Labels come back for a selection of people. Here each is weighted by the inverse of the labelled share of the
-people of its group and class, flagged or not; that is right only if, among them, labelling depends on nothing
-else. A figure exists only with 50 effective positives and negatives of the group (Kish, 1965) and labels of
-each class that ten people are in, and a share of flagged only from 50 people on: a small group has no figure.
+Labels arrive for a selection of people. Each label is weighted by the inverse of the labelled share of its
+group and class, flagged or not; that is right only if, within these, labelling depends on nothing else. A
+figure exists only with 50 effective positives and negatives of the group (Kish, 1965) and with labels of each
+class of ten people or more; a share of flagged people exists only from 50 people on. So a small group has no
+figures.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def rules() -> list[Rule]:
     weighted = "group_outcome_predicted_window:model_group_feedback:weighted"
     effective = "group_window:model_group_feedback:effective_labels"
     labels, risks, rows = LABELS.name, RISKS.name, ROWS.name
-    known = f"(sum by ({classes}) ({labels}) > 0)"
-    weight = f"({rows} / on ({classes}) {known})"
+    labelled = f"(sum by ({classes}) ({labels}) > 0)"
+    weight = f"({rows} / on ({classes}) {labelled})"
     positives = f'sum by ({group}) ({weighted}{{outcome="1"}})'
-    found = f'sum by ({group}) ({weighted}{{outcome="1",predicted="1"}})'
+    found_people = f'sum by ({group}) ({weighted}{{outcome="1",predicted="1"}})'
     people = f"sum by ({group}) ({rows})"
     enough = f"and on ({group}) {effective} >= {FEWEST_EFFECTIVE}"
     return [
-        *(one for counted in COUNTED for one in day_windows(counted, LABEL_WINDOWS)),
+        *(day_rule for counted in COUNTED for day_rule in day_windows(counted, LABEL_WINDOWS)),
         rule(
             "group_window:model_group_rows:flagged_ratio",
             f'sum by ({group}) ({rows}{{predicted="1"}}) / ({people} >= {FEWEST_EFFECTIVE})',
@@ -57,9 +58,9 @@ def rules() -> list[Rule]:
             f"min by ({group}) (\n"
             f"  sum by (outcome, {group}) ({weighted}) ^ 2\n"
             f"  / (sum by (outcome, {group}) ({weighted} ^ 2 / ({labels} > 0)) > 0)\n)\n"
-            f"unless on ({group}) ({rows} >= {POPULATED_ROWS} unless on ({classes}) {known})",
+            f"unless on ({group}) ({rows} >= {POPULATED_ROWS} unless on ({classes}) {labelled})",
         ),
-        rule("group_window:model_group_feedback:recall", f"{found} / ({positives} > 0)\n{enough}"),
+        rule("group_window:model_group_feedback:recall", f"{found_people} / ({positives} > 0)\n{enough}"),
         rule("group_window:model_group_feedback:positive_ratio", f"{positives} / ({people} > 0)\n{enough}"),
         rule(
             "group_window:model_group_feedback:expected_ratio",

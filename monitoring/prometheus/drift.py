@@ -104,11 +104,11 @@ FEATURES = Signal(
 
 def silenced(mended: str, newer_windows: Sequence[tuple[str, str]]) -> str:
     """The windows that a newer one has silenced, for as long as they hold what was before it."""
-    held = (
+    silencing = (
         f'max_over_time({mended}{{window="{window}"}}[{window}])'
         for window in dict.fromkeys(longer for _, longer in newer_windows)
     )
-    return block("\nor ".join(held))
+    return block("\nor ".join(silencing))
 
 
 def day_rules(signal: Signal) -> list[Rule]:
@@ -222,7 +222,11 @@ def feature_day_rules() -> list[Rule]:
     """Counts of features in windows of days, and of the values that are in no bin."""
     return [
         *day_rules(FEATURES),
-        *(one for name in FATES for one in _with_fate(name, day_windows(_fate(name), ("1d",)))),
+        *(
+            counting_rule
+            for name in FATES
+            for counting_rule in _with_fate(name, day_windows(_fate(name), ("1d",)))
+        ),
     ]
 
 
@@ -245,7 +249,11 @@ def feature_rules() -> list[Rule]:
         # Features, score and calibration share one false alarm a year.
         rule(LIMIT, f"log10({LOOKS_A_YEAR} * (2 + count by ({MODEL}) ({features})))"),
         *rules(FEATURES),
-        *(one for name in FATES for one in _with_fate(name, short_windows(_fate(name), ("1h",)))),
+        *(
+            counting_rule
+            for name in FATES
+            for counting_rule in _with_fate(name, short_windows(_fate(name), ("1h",)))
+        ),
         rule(
             values,
             f'{FEATURES.rows}{{window=~"1h|1d"}}\n'
@@ -264,4 +272,6 @@ def feature_rules() -> list[Rule]:
 
 def _with_fate(name: str, counting: Sequence[Rule]) -> list[Rule]:
     """The rules with the label `fate`."""
-    return [one._replace(labels={"fate": name, **one.labels}) for one in counting]
+    return [
+        counting_rule._replace(labels={"fate": name, **counting_rule.labels}) for counting_rule in counting
+    ]

@@ -1,6 +1,6 @@
-"""How well the model does: expected without labels, and realised by labels that come late.
+"""Performance of the model: expected without labels, and realised by late labels.
 
-Labels come back for a selection of people. Realised figures weight each label by the inverse of the labelled
+Labels arrive for a selection of people. Realised figures weight each label by the inverse of the labelled
 share of its score bin; `steps/measures/selection.py` has the formulas, their sources and standard errors.
 That is right only if, among people of one score bin, labelling depends on nothing but the risk. A figure
 exists only with 50 effective positives and negatives and no populated bin without a label.
@@ -98,7 +98,7 @@ def score_day_rules() -> list[Rule]:
     return [
         *drift.day_rules(SCORES),
         *day_windows(SUMS, SCORES.days),
-        *(one for counted in BY_CLASS.values() for one in day_windows(counted, drift.DAYS)),
+        *(day_rule for counted in BY_CLASS.values() for day_rule in day_windows(counted, drift.DAYS)),
     ]
 
 
@@ -137,7 +137,7 @@ def score_rules() -> list[Rule]:
     return [
         *drift.rules(SCORES),
         *short_windows(SUMS, drift.SHORT),
-        *(one for counted in BY_CLASS.values() for one in short_windows(counted, drift.SHORT)),
+        *(short_rule for counted in BY_CLASS.values() for short_rule in short_windows(counted, drift.SHORT)),
         rule("window:model_predictions:positive_ratio", f"{_BY_WINDOW} ({flagged}) / {everyone}"),
         # A calibrated model's n rows with risks summing to s hold s positives.
         rule(rows, SUMS.name, outcome="1"),
@@ -170,7 +170,11 @@ def score_rules() -> list[Rule]:
 def label_rules() -> list[Rule]:
     """Realised performance and calibration from late labels, and how late they are."""
     return [
-        *(one for counted in (LABELS, RISKS, SQUARES) for one in day_windows(counted, LABEL_WINDOWS)),
+        *(
+            day_rule
+            for counted in (LABELS, RISKS, SQUARES)
+            for day_rule in day_windows(counted, LABEL_WINDOWS)
+        ),
         rule(
             FLAGGED,
             f"max by (bin, {MODEL}) (last_over_time(model_score_bin_lower_edge[1h]))\n"
@@ -302,15 +306,15 @@ def realised_rules() -> list[Rule]:
 
 def _weighted_stderr(influence: str, labels: str) -> str:
     """PromQL for the standard error of a weighted figure: see steps/measures/selection.py."""
-    known, positives = f"({_BY_BIN} ({labels}) > 0)", f'{_BY_BIN} ({labels}{{outcome="1"}})'
-    smooth = f"(({positives} + 0.5) / {_AT_BIN} ({known} + 1))"
+    labelled, positives = f"({_BY_BIN} ({labels}) > 0)", f'{_BY_BIN} ({labels}{{outcome="1"}})'
+    smooth = f"(({positives} + 0.5) / {_AT_BIN} ({labelled} + 1))"
     a, c = (influence.replace("}", f',outcome="{outcome}"}}') for outcome in "10")
-    rate = f"({positives} / {_AT_BIN} {known})"
+    rate = f"({positives} / {_AT_BIN} {labelled})"
     mean = f"({rate} * {_AT_BIN} ({a}) + {_AT_BIN} (1 - {rate}) * {_AT_BIN} ({c}))"
     spread = f"({smooth} * {_AT_BIN} (1 - {smooth}))"
     by_labels = f"{ROWS} ^ 2 * {_AT_BIN} {spread} * {_AT_BIN} ({a} - {_AT_BIN} {c}) ^ 2"
     return (
-        f"sqrt(\n  {_BY_WINDOW} ({by_labels} / {_AT_BIN} {known})\n"
+        f"sqrt(\n  {_BY_WINDOW} ({by_labels} / {_AT_BIN} {labelled})\n"
         f"  + {_BY_WINDOW} ({ROWS} * {_AT_BIN} {mean} ^ 2)\n)"
     )
 

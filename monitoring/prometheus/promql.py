@@ -1,4 +1,4 @@
-"""What all recording rules are written with: rules and groups, windows, and formulas that PromQL lacks."""
+"""Building blocks of the recording rules: rules, groups, windows, and formulas that PromQL lacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 # How often the counts of a day are read from the counters: all samples of a day, of every replica. What reads
 # them looks back over two of those times, so that a restart leaves no gap.
 DAY_INTERVAL, DAY_HOLDS = "10m", "21m"
-# What every series about a model keeps.
+# The labels that every series about a model keeps.
 MODEL = "model_name, model_version"
 LN_10 = math.log(10)
 LOG_GAMMA_CONSTANT = 1 - math.log(2 * math.pi) / 2
 
 
 class Rule(NamedTuple):
-    """One recording rule; rules may share a name if their labels differ."""
+    """A recording rule; rules may share a name if their labels differ."""
 
     record: str
     expr: str
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Rules that are evaluated in this order, so that a later one sees an earlier one's fresh result.
+    """Rules that are evaluated in this order, so that a rule sees the new results of earlier rules.
 
     interval: how often. At most 4m, since an instant query looks back five minutes; counts of a day are read
     by `last_over_time` alone.
@@ -37,10 +37,10 @@ class Group(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """A counter to be read in windows: the recorded names, its selector, and the labels that are left.
+    """A counter to read in windows: the recorded names, its selector, and the remaining labels.
 
     name: of the increases by window; days: of the increase in one day, from which longer windows are summed;
-    absent: what counts for a series that nobody exported.
+    absent: the value of a series that is not exported.
     """
 
     name: str
@@ -56,7 +56,7 @@ def rule(record: str, expr: str, **labels: str) -> Rule:
 
 
 def block(expr: str) -> str:
-    """The expression in brackets, on lines of its own."""
+    """The expression in brackets, on separate lines."""
     return "(\n" + indent(expr.strip(), "  ") + "\n)"
 
 
@@ -122,13 +122,13 @@ def below(series: str, by: str) -> str:
         for ten in range(1, 10)
     )
     ones = "\nor ".join(
-        f'label_replace(sum by (ten, {by}) (label_replace({series}{{bin=~".[0-{one - 1}]"}},'
-        f' "ten", "$1", "bin", "(.).+")), "one", "{one}", "", "")'
-        for one in range(1, 10)
+        f'label_replace(sum by (ten, {by}) (label_replace({series}{{bin=~".[0-{digit - 1}]"}},'
+        f' "ten", "$1", "bin", "(.).+")), "one", "{digit}", "", "")'
+        for digit in range(1, 10)
     )
-    nothing = block(f"0 * {split}")
-    lower_tens = f"{nothing} + on (ten, {by}) group_left () {block(tens)} or {nothing}"
-    lower_ones = f"{nothing} + on (ten, one, {by}) group_left () {block(ones)} or {nothing}"
+    zero = block(f"0 * {split}")
+    lower_tens = f"{zero} + on (ten, {by}) group_left () {block(tens)} or {zero}"
+    lower_ones = f"{zero} + on (ten, one, {by}) group_left () {block(ones)} or {zero}"
     return block(f"sum by (bin, {by}) {block(lower_tens)}\n+ sum by (bin, {by}) {block(lower_ones)}")
 
 
@@ -137,10 +137,10 @@ def as_yaml(rule_groups: Sequence[Group]) -> str:
     lines = ["groups:"]
     for group in rule_groups:
         lines += [f"  - name: {group.name}", f"    interval: {group.interval}", "    rules:"]
-        for one in group.rules:
-            lines += [f"      - record: {one.record}"]
-            if one.labels:
-                pairs = ", ".join(f'{name}: "{value}"' for name, value in one.labels.items())
+        for recorded in group.rules:
+            lines += [f"      - record: {recorded.record}"]
+            if recorded.labels:
+                pairs = ", ".join(f'{name}: "{value}"' for name, value in recorded.labels.items())
                 lines += [f"        labels: {{{pairs}}}"]
-            lines += ["        expr: |-", indent(one.expr, " " * 10)]
+            lines += ["        expr: |-", indent(recorded.expr, " " * 10)]
     return "\n".join(lines) + "\n"

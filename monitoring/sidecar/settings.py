@@ -43,13 +43,13 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
-def _choice(*words: str) -> Callable[[str], str]:
+def _choice(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        if text not in words:
+        if text not in choices:
             raise ValueError
         return text
 
-    read.__doc__ = "one of " + ", ".join(words)
+    read.__doc__ = "one of " + ", ".join(choices)
     return read
 
 

@@ -1,6 +1,6 @@
-"""PromQL that both an alert rule and a panel need: recorded series put in relation to their limits.
+"""PromQL that both an alert rule and a panel need: recorded series in relation to their limits.
 
-Nothing here computes a statistic; that is the recording rules' work.
+The recording rules compute all statistics.
 """
 
 from monitoring.grafana.alerts import thresholds

@@ -1,11 +1,11 @@
 """The alert rules, one entry each; `python -m monitoring.grafana` writes them into Grafana's file.
 
-A rule compares one figure with one limit, so that it has a value while all is well. What its message says is
-asked for beside it. Where the figure has no value its source is gone, and one rule each says that: "Sidecar
-down" and "Prometheus down". All others keep their state through a failure of the data source.
+A rule compares a figure with a limit, so that it has a value while all is well; other queries give the values
+in its message. A figure without a value has lost its source, which the rules "Sidecar down" and "Prometheus
+down" report. All other rules keep their state during a failure of the data source.
 
-`critical` wakes somebody; `warning` is for the next working day and repeats daily at most; `action` asks a
-workflow for a training and goes to nobody else; `watchdog` always fires, and its absence is the alarm.
+`critical` wakes a person; `warning` is for the next working day and repeats daily at most; `action` only asks
+a workflow for a training; `watchdog` always fires, and its absence is the alarm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WINDOW_SECONDS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One alert rule.
+    """An alert rule.
 
     It fires when `expr` is `relation` (gt, gte, lt) `limit` for the duration `lasts`. `values` are queries
     for the message, by the letter that `summary` names them with, as in `{B percent}`; A is `expr` itself.
@@ -47,12 +47,12 @@ class Alert:
 
     @property
     def uid(self) -> str:
-        """Its name in links: the title in small letters with hyphens."""
+        """Its name in links: the title in lower case with hyphens."""
         return slug(self.title)
 
 
 def slug(title: str) -> str:
-    """A heading as its anchor in Markdown: small letters, hyphens for spaces."""
+    """A heading as its anchor in Markdown: lower case, hyphens for spaces."""
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
 
 
