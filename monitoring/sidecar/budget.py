@@ -59,7 +59,7 @@ class Budget:
 class Reservation:
     """The bytes of one request, from its head to the end of its answer; a context manager.
 
-    A `small` one, such as that of small requests in one call, may use the share that is kept for small bodies.
+    If it is `small`, such as that of small requests in one call, it may use the share for small bodies.
     """
 
     def __init__(self, budget: Budget, *, small: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""The report of a drift comparison: one HTML file that loads nothing from anywhere, the verdict first.
+"""The report of a drift comparison: one self-contained HTML file, the verdict first.
 
-It says nothing that is not in the document of `steps.measures.drift_document`.
+All its content comes from the document of `steps.measures.drift_document`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 READS = ("templates/drift.html", "templates/report.css")
 
 MEANING: Mapping[Verdict, str] = {
-    "too_few": "There are too few rows to tell whether the data are what the model knows.",
-    "quiet": "The data are what the model knows.",
-    "watch": "Something has moved; nothing says that the model is worse for it.",
+    "too_few": "There are too few rows to tell whether the data have changed since the training.",
+    "quiet": "The data are like the training data.",
+    "watch": "Something has moved; there is no sign that the model is worse for it.",
     "mend": "The data are broken. Nothing should be trained on them.",
     "recalibrate": "The model still ranks people as well as before, but its risks are off.",
-    "retrain": "The model ranks people worse than these people explain.",
+    "retrain": "The model ranks people worse than a change of people explains.",
 }
 _TITLES: Mapping[Verdict, str] = {
     "too_few": "Too few rows",
@@ -36,11 +36,11 @@ _TITLES: Mapping[Verdict, str] = {
     "retrain": "Retrain",
 }
 INDEPENDENCE = (
-    "The evidence assumes that every row is somebody else. People who come again and again, a fixed list of "
-    "patients, or a mix that changes with the weekday make it ring more often than it says."
+    "The evidence assumes that every row is another person. People who come repeatedly, a fixed list of "
+    "patients, or a mix that changes with the weekday raise more false alarms than stated."
 )
 SELECTION = (
-    "Labels are weighted by the labelled share of their band of risk. That is right only if who gets a label "
+    "Labels are weighted by the labelled share of their band of risk. That is right only if labelling "
     "depends on the predicted risk alone."
 )
 _SHOWN_REASONS, _SHOWN_FEATURES = 6, 8
@@ -49,7 +49,7 @@ _SMALLEST_BAR = 0.0005
 
 @dataclass(frozen=True)
 class _Pictures:
-    """SVG texts; `moved` by feature, `bands` and `columns` empty where there is nothing to show."""
+    """SVG texts; `moved` by feature; `bands` and `columns` are empty where there is nothing to show."""
 
     psi: str
     score: str
@@ -84,10 +84,10 @@ def render(report: DriftReport, schema: Schema) -> str:
 
 
 def summary(report: DriftReport) -> list[str]:
-    """Lines for whoever waits at the terminal: the verdict, its reasons, what to do, what to know."""
+    """Lines for the terminal: the verdict, its reasons, advice and notes."""
     reasons = [reason.text for reason in report.reasons]
-    more = len(reasons) - _SHOWN_REASONS
-    shown = reasons[:_SHOWN_REASONS] + ([f"and {more} more"] if more > 0 else [])
+    hidden_count = len(reasons) - _SHOWN_REASONS
+    shown = reasons[:_SHOWN_REASONS] + ([f"and {hidden_count} more"] if hidden_count > 0 else [])
     return [
         f"{report.verdict}. {MEANING[report.verdict]}",
         *(f"  because {reason}" if i == 0 else f"          {reason}" for i, reason in enumerate(shown)),
@@ -97,24 +97,24 @@ def summary(report: DriftReport) -> list[str]:
 
 
 def notes(report: DriftReport) -> list[str]:
-    """What a reader of the figures has to know about these rows."""
-    found = []
+    """Notes on the rows that change how the figures should be read."""
+    sentences = []
     if drift.has_many_known_rows(report):
         assert report.known_rows is not None
-        found.append(
-            f"{html.percent(report.known_rows.share)} of the rows stand in the training data, "
-            f"{html.percent(report.known_rows.by_chance)} would by chance: figures with labels flatter the "
-            "model"
+        sentences.append(
+            f"{html.percent(report.known_rows.share)} of the rows are in the training data too, "
+            f"{html.percent(report.known_rows.by_chance)} would be by chance: figures with labels flatter "
+            "the model"
         )
     if report.data.people_known and report.data.design_effect > 1:
-        found.append(
+        sentences.append(
             f"people come several times: {html.number(report.rows.read)} rows are worth "
             f"{html.number(report.rows.read / report.data.design_effect)} independent ones"
         )
     unseen = [feature.name for feature in report.features if feature.unseen.rises]
     if unseen:
-        found.append(f"levels that no training row had: in {', '.join(unseen)}")
-    return found
+        sentences.append(f"levels that no training row had: in {', '.join(unseen)}")
+    return sentences
 
 
 def _pictures(report: DriftReport, features: Sequence[FeatureDrift]) -> _Pictures:
@@ -161,7 +161,7 @@ def _psi(label: str, shift: Shift) -> dict[str, Any]:
 
 
 def _bands(realised: Realised) -> str:
-    """Observed share of each band of risk with its interval, the band's mean risk beside its name."""
+    """Observed share of each band of risk with its interval; the label has the band's mean risk."""
     rows = [
         {
             "label": f"{band.bin}, mean risk {html.percent(band.risk)}",
@@ -185,7 +185,7 @@ def _covers(low: float | None, high: float | None, value: float) -> bool:
 
 
 def _sides(feature: FeatureDrift) -> list[dict[str, Any]]:
-    """Shares in training and now as columns that `svg.levels` takes."""
+    """Shares in training and now, as columns for `svg.levels`."""
 
     def level(label: str, share: float | None) -> dict[str, Any]:
         return {"label": label, "hidden": share is None, "rows": None, "share": share, "rate": None}

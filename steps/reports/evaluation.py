@@ -1,7 +1,7 @@
-"""The report for a reader and the card of a model, rendered from evaluations alone.
+"""The report of an evaluation and the model card, rendered from evaluations alone.
 
-Both templates lie in `steps/reports/templates/`. The report is one HTML file that loads nothing from
-anywhere; the card is Markdown.
+Both templates are in `steps/reports/templates/`. The report is one self-contained HTML file; the card is
+Markdown.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ def render_report(
 ) -> str:
     """The report as one HTML document.
 
-    The first evaluation is the subject; others on the same rows (the baseline, say) stand beside it.
-    `requirements` of a promotion are shown where given, and `paired`: the subject against the second. Raises
-    ValueError without any evaluation.
+    The first evaluation is the subject; others on the same rows, such as a baseline, are shown beside it.
+    `requirements` of a promotion, and `paired`, the comparison of the subject with the second model, are
+    shown where given. Raises ValueError without an evaluation.
     """
     if not evaluations:
         raise ValueError("a report needs at least one evaluation")
     subject = evaluations[0]
-    whole = subject.metrics.roc_auc
-    axis = svg.whisker_axis([whole, *(group.roc_auc for group in subject.subgroups)], whole.value or 0.5)
+    overall = subject.metrics.roc_auc
+    axis = svg.whisker_axis([overall, *(group.roc_auc for group in subject.subgroups)], overall.value or 0.5)
     return (
         environment()
         .get_template("report.html")
@@ -116,8 +116,8 @@ def render_card(
 ) -> str:
     """The model card (Mitchell et al. 2019) as Markdown.
 
-    `requirements` of a promotion, and `history`: of each attempt to replace a champion when it was, the
-    modification, the verification protocol, the impact and the decision.
+    `requirements` of a promotion, and `history`: date, modification, verification protocol, impact and
+    decision of each attempt to replace a champion.
     """
     card = environment().get_template("model_card.md")
     return card.render(**_shared(evaluation), requirements=requirements, history=history)
@@ -156,7 +156,7 @@ def _paired_lines(change: Change | None) -> list[str]:
 
 
 def _threshold_rule(model: ModelFacts) -> str:
-    """How the threshold was chosen, in a sentence."""
+    """A sentence about the choice of the threshold."""
     if model.role == "recalibrated":
         return "That threshold is the earlier one, moved as the risks were: the same people are flagged."
     if model.threshold_odds is not None:
@@ -194,7 +194,7 @@ def _shared(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _facts(about: ModelFacts | DataFacts) -> list[tuple[str, str]]:
-    """What is known, as words; times are seconds since 1970 in UTC."""
+    """The known facts as text; times are seconds since 1970 in UTC."""
     facts = []
     for key, value in vars(about).items():
         if value is None or value is False or isinstance(value, tuple) or value == "" or value == {}:

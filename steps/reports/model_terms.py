@@ -1,4 +1,4 @@
-"""A glass box, whole: the curve of each term with its band, pairs as heat maps, and all of it as a table."""
+"""All terms of a glass box: curves with bands, pairs as heat maps, and a table of every entry."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from steps.data.schema import Schema
     from steps.models.served_model import Term, Terms
 
-# 95 % of what other samples of as many people would give, if it were normal.
+# Half of the width of a 95 % interval over other samples of the same size, in standard deviations.
 _BAND = 1.96
-# So many terms stand in the picture of importances; the pages below have all.
+# Number of terms in the picture of importances; the rest of the page has all terms.
 _LISTED = 25
 READS = ("templates/terms.html", "templates/report.css")
 
 
 @dataclass(frozen=True)
 class Surprise:
-    """A stretch of a curve that goes against what the schema expects, by `log_odds`."""
+    """A stretch of a curve that contradicts the schema's expectation by `log_odds`."""
 
     first: str
     last: str
@@ -38,7 +38,7 @@ class Surprise:
 
 @dataclass(frozen=True)
 class TermView:
-    """One term as the page shows it. `importance` is the mean size of its effect over the training rows."""
+    """A term for the page. `importance` is the mean size of its effect over the training rows."""
 
     title: str
     meanings: tuple[str, ...]
@@ -50,7 +50,7 @@ class TermView:
 
 
 def render(terms: Terms, schema: Schema, *, name: str, synthetic: bool) -> str:
-    """The page: every term by importance, in one file that loads nothing."""
+    """The page: all terms by importance, in one self-contained file."""
     views = [_view(terms, term, schema) for term in terms.terms]
     views.sort(key=lambda view: (-view.importance, view.title))
     return (
@@ -85,12 +85,12 @@ def table(terms: Terms) -> str:
     )
     slope = terms.calibration.slope
     for term in terms.terms:
-        columns = [terms.columns[place] for place in term.columns]
+        columns = [terms.columns[index] for index in term.columns]
         for cell in np.ndindex(*term.effects.shape):
             named = [
                 part
-                for column, at in zip(columns, cell, strict=True)
-                for part in (column.name, column.label(at))
+                for column, bin_index in zip(columns, cell, strict=True)
+                for part in (column.name, column.label(bin_index))
             ]
             effect = slope * term.effects[cell]
             people = term.people[cell]
@@ -107,20 +107,20 @@ def table(terms: Terms) -> str:
 
 
 def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
-    columns = [terms.columns[place] for place in term.columns]
+    columns = [terms.columns[index] for index in term.columns]
     title = " and ".join(column.name for column in columns)
     effects = terms.calibration.slope * term.effects
     spread = abs(terms.calibration.slope) * term.spread
-    labels = [[column.label(place) for place in range(column.size)] for column in columns]
-    seen = np.nan_to_num(term.people) > 0
+    labels = [[column.label(bin_index) for bin_index in range(column.size)] for column in columns]
+    has_people = np.nan_to_num(term.people) > 0
 
     def extreme(cell: Sequence[int]) -> tuple[str, float]:
         return ", ".join(axis[at] for axis, at in zip(labels, cell, strict=True)), float(effects[tuple(cell)])
 
     order = sorted(
-        (cell for cell in np.ndindex(*effects.shape) if seen[cell]), key=lambda cell: effects[cell]
+        (cell for cell in np.ndindex(*effects.shape) if has_people[cell]), key=lambda cell: effects[cell]
     )
-    nothing = ("", 0.0)
+    no_level = ("", 0.0)
     if len(columns) == 1:
         picture = svg.term_curve(
             labels[0],
@@ -132,23 +132,23 @@ def _view(terms: Terms, term: Term, schema: Schema) -> TermView:
         )
     else:
         alt = f"Effect of {title} on the log odds, by both levels"
-        picture = svg.term_table(labels[0], labels[1], effects.tolist(), seen.tolist(), alt)
+        picture = svg.term_table(labels[0], labels[1], effects.tolist(), has_people.tolist(), alt)
     return TermView(
         title,
         tuple(schema.column(column.name).meaning for column in columns),
         size(term, terms.calibration),
-        extreme(order[0]) if order else nothing,
-        extreme(order[-1]) if order else nothing,
+        extreme(order[0]) if order else no_level,
+        extreme(order[-1]) if order else no_level,
         picture,
         surprises(terms, term, schema) if len(columns) == 1 else (),
     )
 
 
 def surprises(terms: Terms, term: Term, schema: Schema) -> tuple[Surprise, ...]:
-    """Where a column's own curve falls although the schema expects it to rise, or rises against `down`.
+    """Stretches where a column's own curve falls although the schema expects it to rise, or the reverse.
 
-    A stretch counts if it goes against the expectation by more than the band of the curve at both its ends;
-    what pairs with other columns add to it is not looked at.
+    A stretch counts if it contradicts the expectation by more than the band of the curve at both ends.
+    Effects of pairs with other columns are not included.
     """
     column = terms.columns[term.columns[0]]
     expected = schema.column(column.name).expect
@@ -157,16 +157,16 @@ def surprises(terms: Terms, term: Term, schema: Schema) -> tuple[Surprise, ...]:
     slope = terms.calibration.slope
     heights = (1 if expected == "up" else -1) * slope * term.effects[1:]
     spread = _BAND * abs(slope) * term.spread[1:]
-    found = []
+    stretches = []
     start = 0
     for end in range(1, len(heights) + 1):
         if end < len(heights) and heights[end] < heights[end - 1]:
             continue
         against = float(heights[start] - heights[end - 1])
         if against > math.hypot(spread[start], spread[end - 1]):
-            found.append(Surprise(column.label(start + 1), column.label(end), against))
+            stretches.append(Surprise(column.label(start + 1), column.label(end), against))
         start = end
-    return tuple(found)
+    return tuple(stretches)
 
 
 def _is_ordered(schema: Schema, name: str) -> bool:

@@ -1,8 +1,7 @@
-"""Small pictures as SVG text: levels with their rates, heat maps, lines and intervals, for reports in one
-file.
+"""Small pictures as SVG text, for self-contained reports: levels with rates, heat maps, lines, intervals.
 
-Every picture says in words what it shows (`role="img"`), text stays text, and colours keep apart in grey
-and for people who confuse red and green.
+Every picture has a description (`role="img"`), text stays text, and colours are distinct in grey and for
+people who confuse red and green.
 """
 
 from __future__ import annotations
@@ -43,27 +42,27 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
     """
     rows = [level["label"] for level in columns[0]["levels"]]
     missing = any(column["missing"]["share"] or column["missing"]["hidden"] for column in columns)
-    both = len(columns) > 1
-    row = _ROW + 7 if both else _ROW
+    are_two = len(columns) > 1
+    row = _ROW + 7 if are_two else _ROW
     left, bars, gap, rates, right = 152, 90, 48, 170, 46
     width = left + bars + gap + rates + right
     rated = any(level["rate"] is not None for column in columns for level in column["levels"])
     height = row * (len(rows) + missing) + (24 if rated else 4)
-    most = max(
+    largest_share = max(
         [level["share"] or 0 for column in columns for level in [*column["levels"], column["missing"]]]
         + [1e-9]
     )
     x0 = left + bars + gap
-    axes = _LevelAxes(left, bars if rated else 300, most, x0, rates, top, 4.5 if both else 6.0)
+    axes = _LevelAxes(left, bars if rated else 300, largest_share, x0, rates, top, 4.5 if are_two else 6.0)
     parts = []
     for tick in ticks(top) if rated else ():
         x = x0 + rates * tick / top
         parts.append(_line(x, 0, x, height - 20, GRID))
         parts.append(_text(x, height - 6, percent(tick, 0), MUTED, "middle", 9.5))
-    for place, value in enumerate(base):
+    for index, value in enumerate(base):
         if value is not None:
             x = x0 + rates * min(value, top) / top
-            parts.append(_line(x, 0, x, height - 20, (MUTED, SECOND)[place], dash=True))
+            parts.append(_line(x, 0, x, height - 20, (MUTED, SECOND)[index], dash=True))
     names = [*rows, "missing"] if missing else rows
     for i, name in enumerate(names):
         middle = row * i + row / 2 + 1
@@ -72,14 +71,14 @@ def levels(columns: Sequence[Mapping[str, Any]], top: float, base: Sequence[floa
         )
         for k, column in enumerate(columns):
             level = column["levels"][i] if i < len(rows) else column["missing"]
-            y = middle + (k - 0.5) * 11 if both else middle
+            y = middle + (k - 0.5) * 11 if are_two else middle
             parts += _level(level, y, k, axes)
     return _svg(width, height, alt, parts)
 
 
 @dataclass(frozen=True)
 class _LevelAxes:
-    """Where a row of `levels` puts its share and its rate, in pixels."""
+    """Positions of shares and rates in a row of `levels`, in pixels."""
 
     shares_from: float
     shares_width: float
@@ -96,21 +95,21 @@ class _LevelAxes:
         return self.rates_from + self.rates_width * min(rate, self.largest_rate) / self.largest_rate
 
 
-def _level(level: Mapping[str, Any], y: float, place: int, axes: _LevelAxes) -> list[str]:
-    """One level of one data set, the first (`place` 0) or the second, at height `y`."""
+def _level(level: Mapping[str, Any], y: float, index: int, axes: _LevelAxes) -> list[str]:
+    """A level of the first data set (`index` 0) or the second, at height `y`."""
     left, half = axes.shares_from, axes.half_height
     if level["hidden"]:
         return [_text(left + 2, y + 4, "not shown", MUTED, "start", 9.5)]
     share = level["share"] or 0.0
     title = f"{level['label']}: {percent(share)}" + (f", {level['rows']:,} rows" if level["rows"] else "")
     parts = [
-        _rect(left, y - half, max(0.8, axes.share(share)), 2 * half, (BAR, BAR_SECOND)[place], title),
+        _rect(left, y - half, max(0.8, axes.share(share)), 2 * half, (BAR, BAR_SECOND)[index], title),
         _text(left + axes.share(share) + 4, y + 3.5, percent(share), MUTED, "start", 9.5),
     ]
     if level["rate"] is None:
         return parts
     low, high, x = (axes.rate(level[name]) for name in ("low", "high", "rate"))
-    colour = (RATE, SECOND)[place]
+    colour = (RATE, SECOND)[index]
     title = (
         f"{level['label']}: {percent(level['rate'])} ({percent(level['low'])} to {percent(level['high'])})"
     )
@@ -127,15 +126,15 @@ def spark(levels: Sequence[Mapping[str, Any]], alt: str) -> str:
     """A column's shares as tiny bars, with the outcome rate of each level as a line above them."""
     width, height = 118, 30
     shares = [level["share"] or 0.0 for level in levels]
-    known = [level["rate"] for level in levels if level["rate"] is not None]
+    rates = [level["rate"] for level in levels if level["rate"] is not None]
     step = width / max(1, len(levels))
-    most, top = max([*shares, 1e-9]), max([*known, 1e-9])
+    largest_share, top = max([*shares, 1e-9]), max([*rates, 1e-9])
     parts = [
         _rect(
             i * step + 0.8,
-            height * (1 - 0.95 * share / most),
+            height * (1 - 0.95 * share / largest_share),
             max(1, step - 1.6),
-            height * 0.95 * share / most,
+            height * 0.95 * share / largest_share,
             BAR,
         )
         for i, share in enumerate(shares)
@@ -153,9 +152,7 @@ def spark(levels: Sequence[Mapping[str, Any]], alt: str) -> str:
 
 
 def heat_map(names: Sequence[str], matrix: Sequence[Sequence[float]], alt: str) -> str:
-    """Strengths of association from -1 (orange) over 0 (white) to 1 (blue); numbers where they are 0.2 or
-    more.
-    """
+    """Strengths of association from -1 (orange) over 0 (white) to 1 (blue), with numbers from 0.2 on."""
     cell, left, top = (30 if len(names) <= 24 else 22), 150, 118
     width, height = left + cell * len(names) + 46, top + cell * len(names) + 4
     parts = []
@@ -193,9 +190,7 @@ def rate_table(
     names: tuple[str, str],
     alt: str,
 ) -> str:
-    """Outcome rate of each combination of two columns' levels, darker for higher; empty where too few
-    people are.
-    """
+    """Outcome rate of each combination of two columns' levels, darker for higher, a dot for few people."""
     cell_w, cell_h, left, top = (max(30.0, min(54.0, 520 / len(second)))), 24, 132, 62
     width, height = left + cell_w * len(second) + 6, top + cell_h * len(first) + 6
     highest = max([rate for row in rates for rate in row if rate is not None] + [1e-9])
@@ -274,22 +269,22 @@ def intervals(
 
 
 def bars(rows: Sequence[tuple[str, float]], alt: str) -> str:
-    """One bar a row, from 0, with its number."""
+    """One bar per row, from 0, with its number."""
     left, plot = 196, 260
-    most = max([value for _, value in rows] + [1e-9])
+    largest = max([value for _, value in rows] + [1e-9])
     parts = []
     for i, (label, value) in enumerate(rows):
         y = _ROW * i
         parts.append(_text(left - 8, y + 13, _short(label, 32), INK, "end"))
-        parts.append(_rect(left, y + 3, max(1.0, plot * value / most), _ROW - 6, FIRST))
-        parts.append(_text(left + plot * value / most + 6, y + 13, number(value, 3), INK, "start", 10.5))
+        parts.append(_rect(left, y + 3, max(1.0, plot * value / largest), _ROW - 6, FIRST))
+        parts.append(_text(left + plot * value / largest + 6, y + 13, number(value, 3), INK, "start", 10.5))
     return _svg(left + plot + 60, _ROW * len(rows) + 4, alt, parts)
 
 
 def steps(then: Sequence[float], now: Sequence[float], bins: Sequence[str], alt: str) -> str:
     """Two distributions over the same bins: bars for the first, a line of steps for the second."""
     left, width, height = 40, 460, 210
-    wide, top = (width - left) / max(1, len(then)), max([*then, *now, 1e-9]) * 1.08
+    bin_width, top = (width - left) / max(1, len(then)), max([*then, *now, 1e-9]) * 1.08
     floor = height - 24
 
     def y(share: float) -> float:
@@ -301,20 +296,20 @@ def steps(then: Sequence[float], now: Sequence[float], bins: Sequence[str], alt:
         parts.append(_text(left - 5, y(tick) + 3.5, percent(tick, 0), MUTED, "end", 9.5))
     path = []
     for i, (old, new) in enumerate(zip(then, now, strict=True)):
-        x = left + i * wide
+        x = left + i * bin_width
         title = f"{bins[i]}: {percent(old)} then, {percent(new)} now"
-        parts.append(_rect(x + 1, y(old), wide - 2, floor - y(old), BAR, title))
-        path += [f"{x:.1f},{y(new):.1f}", f"{x + wide:.1f},{y(new):.1f}"]
+        parts.append(_rect(x + 1, y(old), bin_width - 2, floor - y(old), BAR, title))
+        path += [f"{x:.1f},{y(new):.1f}", f"{x + bin_width:.1f},{y(new):.1f}"]
     parts.append(f'<polyline points="{" ".join(path)}" fill="none" stroke="{SECOND}" stroke-width="2"/>')
-    for place in (0, len(bins) // 2, len(bins) - 1):
-        anchor = ("start", "middle", "end")[(place > 0) + (place == len(bins) - 1)]
-        x = left + wide * (place + (0, 0.5, 1)[(place > 0) + (place == len(bins) - 1)])
-        parts.append(_text(x, height - 8, bins[place], MUTED, anchor, 9.5))
+    for index in (0, len(bins) // 2, len(bins) - 1):
+        anchor = ("start", "middle", "end")[(index > 0) + (index == len(bins) - 1)]
+        x = left + bin_width * (index + (0, 0.5, 1)[(index > 0) + (index == len(bins) - 1)])
+        parts.append(_text(x, height - 8, bins[index], MUTED, anchor, 9.5))
     return _svg(width, height, alt, parts)
 
 
 def trend(entry: Mapping[str, Any], breaks: Sequence[float], alt: str) -> str:
-    """A column's mean along the file, the overall mean and the band in which chance would keep it."""
+    """A column's mean along the file, the overall mean, and the band that chance explains."""
     left, width, height = 8, 330, 84
     means = [value for value in entry["means"] if value is not None]
     spread = 3 * entry["stderr"]
@@ -347,7 +342,7 @@ def trend(entry: Mapping[str, Any], breaks: Sequence[float], alt: str) -> str:
 
 
 def icon_array(counts: Mapping[str, int], labels: Mapping[str, str]) -> str:
-    """A thousand small squares, one a person, by decision and outcome; `counts` add up to 1,000."""
+    """A thousand small squares, one per person, by decision and outcome; `counts` add up to 1,000."""
     colours = {
         "true_positives": POSITIVE,
         "false_positives": FALSE_ALARM,
@@ -418,16 +413,16 @@ def term_curve(
     ordered: bool,
     alt: str,
 ) -> str:
-    """The effect of each level as a step with its band, and how many people stand behind it as bars below.
+    """The effect of each level as a step with its band, and its number of people as a bar below.
 
-    The first level is a missing answer and stands apart. Steps of ordered levels are joined.
+    The first level, a missing answer, is set apart. Steps of ordered levels are joined.
     """
     step, left, top, plot, bars = max(16, min(64, 560 // len(labels))), 44, 10, 150, 30
     low = min(0.0, *(e - b for e, b in zip(effects, band, strict=True)))
     high = max(0.0, *(e + b for e, b in zip(effects, band, strict=True)))
     scale = plot / max(high - low, 1e-6)
-    places = [left + step * at + (0 if at == 0 else step * 0.5) for at in range(len(labels))]
-    width, bottom = places[-1] + step + 90, top + plot
+    positions = [left + step * index + (0 if index == 0 else step * 0.5) for index in range(len(labels))]
+    width, bottom = positions[-1] + step + 90, top + plot
 
     def y(value: float) -> float:
         return top + (high - value) * scale
@@ -435,16 +430,18 @@ def term_curve(
     parts = [_text(left - 6, y(tick) + 4, number(tick, 1), MUTED, "end", 9.5) for tick in ticks(high, low)]
     parts += [_line(left, y(tick), width - 90, y(tick), GRID) for tick in ticks(high, low)]
     parts.append(_line(left, y(0), width - 90, y(0), MUTED))
-    most = max(*people, 1.0)
-    for at, (x, label) in enumerate(zip(places, labels, strict=True)):
-        effect, half = effects[at], band[at]
-        parts.append(_rect(x, y(effect + half), step, max(2 * half * scale, 0.5), _blend(FIRST, 0.25)))
-        colour = MUTED if at == 0 else FIRST
+    most_people = max(*people, 1.0)
+    for index, (x, label) in enumerate(zip(positions, labels, strict=True)):
+        effect, half_width = effects[index], band[index]
+        parts.append(
+            _rect(x, y(effect + half_width), step, max(2 * half_width * scale, 0.5), _blend(FIRST, 0.25))
+        )
+        colour = MUTED if index == 0 else FIRST
         parts.append(_line(x, y(effect), x + step, y(effect), colour, 2.2))
-        if ordered and at > 1:
-            parts.append(_line(x, y(effects[at - 1]), x, y(effect), colour, 1.2))
-        tall = bars * people[at] / most
-        parts.append(_rect(x + 1, bottom + 8 + bars - tall, step - 2, tall, BAR))
+        if ordered and index > 1:
+            parts.append(_line(x, y(effects[index - 1]), x, y(effect), colour, 1.2))
+        bar_height = bars * people[index] / most_people
+        parts.append(_rect(x + 1, bottom + 8 + bars - bar_height, step - 2, bar_height, BAR))
         parts.append(_tilted(x + step / 2, bottom + bars + 20, _short(label, 28), 35))
     hanging = 4 * max(len(_short(label, 28)) for label in labels)
     return _svg(width, bottom + bars + 30 + hanging, alt, parts, fixed=True)
@@ -457,7 +454,7 @@ def term_table(
     seen: Sequence[Sequence[bool]],
     alt: str,
 ) -> str:
-    """The effect of each pair of levels, orange below 0 and blue above; grey where nobody gave the pair."""
+    """The effect of each pair of levels, orange below 0 and blue above; grey where no person has the pair."""
     cell, left, top = (22 if len(columns) <= 20 else 16), 180, 100
     largest = max([abs(value) for row in effects for value in row] or [1.0]) or 1.0
     parts = []

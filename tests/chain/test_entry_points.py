@@ -118,8 +118,8 @@ def test_drift_leaves_its_verdict_beside_the_project_and_in_the_run(checkout: Ch
     assert report.separability.roc_auc.value == pytest.approx(0.5, abs=0.05)
     assert report.realised is not None
     assert report.realised.ranking.compared_with == "the test split"
-    assert "of the rows stand in the training data" in output
-    assert "quiet. The data are what the model knows." in output
+    assert "of the rows are in the training data too" in output
+    assert "quiet. The data are like the training data." in output
     rows = pd.read_parquet(checkout.folder / "data" / "cohort.parquet").head(4000)
     rows["BMI"] = (rows["BMI"] + 8).clip(upper=99)
     rows.to_parquet(checkout.folder / "heavier.parquet")

@@ -291,7 +291,7 @@ def test_rows_of_the_training_data_are_named(trained: Trained) -> None:
     found = trained.compared(trained.incoming(old), jointly=True)
     assert found.known_rows is not None
     assert found.known_rows.share == 1
-    assert any("stand in the training data" in line for line in drift_page.summary(found))
+    assert any("are in the training data" in line for line in drift_page.summary(found))
     fresh = trained.compared(trained.incoming(trained.people(3000, 17)), jointly=True)
     assert fresh.known_rows is not None
     assert not drift.has_many_known_rows(fresh)
@@ -331,7 +331,7 @@ def test_labels_of_the_flagged_are_weighted(trained: Trained) -> None:
     assert found.realised.observed_expected.value == pytest.approx(1, abs=0.1)
     shares = [band.share for band in found.realised.by_bin if band.share is not None]
     assert min(shares) < 0.2 < 0.8 < max(shares)
-    assert "depends on the predicted risk alone" in drift_page.render(found, trained.schema)
+    assert "labelling depends on the predicted risk alone" in drift_page.render(found, trained.schema)
 
 
 def test_a_band_of_risk_without_labels_withholds_the_verdict_on_ranking(trained: Trained) -> None:
@@ -494,7 +494,7 @@ def test_the_report_says_what_cannot_be_seen_and_holds_no_row(trained: Trained) 
     assert "concept shift" in page
     assert "98765" not in page + json.dumps(documents.to_json(found))
     assert "BMI is not valid" in page
-    assert "assumes that every row is somebody else" in page
+    assert "assumes that every row is another person" in page
     assert f"{found.tests.made} tests were made" in page
     assert drift_page.summary(found)[0].startswith("mend.")
     for loader in ("http://", "https://", "src=", "url("):
