@@ -181,7 +181,7 @@ EPISODES: dict[str, Episode] = {
     ),
     "Messages fail": Episode(
         {'grafana_alerting_notifications_failed_total{integration="slack"}': ("+0", "+1")},
-        "2 messages by slack were not delivered in the last hour",
+        "Messages by slack that were not delivered in the last hour: 2",
         {"integration": "slack"},
         begins=75,
         delay=1,

@@ -260,7 +260,7 @@ _WATCHERS = (
         limit=0,
         lasts="0s",
         severity="warning",
-        summary="{A count} messages by {{ $labels.integration }} were not delivered in the last hour",
+        summary="Messages by {{ $labels.integration }} that were not delivered in the last hour: {A count}",
         description="Whoever is to be woken by that channel was not.",
         panel=("service", "Messages that failed"),
     ),
