@@ -231,7 +231,7 @@ def feature_day_rules() -> list[Rule]:
 
 
 def counted() -> list[Counted]:
-    """What is counted of features."""
+    """Counters of features, in windows."""
     return [FEATURES.counted, *map(_fate, FATES)]
 
 

@@ -89,7 +89,7 @@ EFFECTIVE = "window:model_feedback:effective_labels"
 
 
 def counted() -> list[Counted]:
-    """What is counted of scores, predictions and labels."""
+    """Counters of scores, predictions and labels, in windows."""
     return [SCORES.counted, SUMS, *BY_CLASS.values(), LABELS, RISKS, SQUARES, DELAYS]
 
 

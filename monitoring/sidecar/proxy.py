@@ -369,7 +369,7 @@ class Proxy:
         reason: str,
         size: int,
     ) -> Answer:
-        """One call of the container, counted; `size` requests for predictions travel with it."""
+        """Call the container once, and count it; `size` requests for predictions are in the call."""
         if size:
             self._metrics.batches[reason].inc()
             self._metrics.batch_size.observe(size)

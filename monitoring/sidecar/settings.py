@@ -164,7 +164,7 @@ def _is_service_link(variable: str, text: str) -> bool:
 
 
 def describe() -> str:
-    """One line for each variable: what it is, what it may be and what it is by default."""
+    """A line for each variable: its meaning, its range and its default."""
     lines = []
     for setting in fields(Settings):
         default = "none" if setting.default in (None, ()) else setting.default

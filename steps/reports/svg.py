@@ -234,18 +234,18 @@ def intervals(
     width, height = left + plot + right, _ROW * len(rows) + 26
     span = end - start or 1.0
 
-    def shown(value: float) -> str:
+    def tick_text(value: float) -> str:
         return percent(value) if as_percent else f"{value:g}".replace("-", "−")
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return left + plot * (min(max(value, start), end) - start) / span
 
     parts = []
     for tick in ticks(end, start):
-        parts.append(_line(place(tick), 0, place(tick), height - 22, GRID))
-        parts.append(_text(place(tick), height - 7, shown(tick), MUTED, "middle", 9.5))
+        parts.append(_line(x_of(tick), 0, x_of(tick), height - 22, GRID))
+        parts.append(_text(x_of(tick), height - 7, tick_text(tick), MUTED, "middle", 9.5))
     if reference is not None:
-        parts.append(_line(place(reference), 0, place(reference), height - 22, MUTED, dash=True))
+        parts.append(_line(x_of(reference), 0, x_of(reference), height - 22, MUTED, dash=True))
     for i, row in enumerate(rows):
         y = _ROW * i + _ROW / 2
         colour = RATE if row.get("strong") else FIRST
@@ -253,8 +253,8 @@ def intervals(
         if row["value"] is None:
             parts.append(_text(left, y + 4, str(row.get("note", "–")), MUTED, "start", 9.5))
             continue
-        parts.append(_line(place(row["low"]), y, place(row["high"]), y, colour, 1.8))
-        parts.append(_dot(place(row["value"]), y, 3.4, colour))
+        parts.append(_line(x_of(row["low"]), y, x_of(row["high"]), y, colour, 1.8))
+        parts.append(_dot(x_of(row["value"]), y, 3.4, colour))
         parts.append(
             _text(
                 left + plot + 8,
@@ -395,11 +395,11 @@ def whisker_axis(estimates: Sequence[Interval], reference: float) -> tuple[float
     return min(ends) - margin, max(ends) + margin
 
 
-def ticks(end: float, start: float = 0.0, most: int = 5) -> list[float]:
+def ticks(end: float, start: float = 0.0, most_ticks: int = 5) -> list[float]:
     """Round values from `start` up to `end`, at most six."""
     span = max(end - start, 1e-9)
-    step = float(10.0 ** np.floor(np.log10(span / most)))
-    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= most)
+    step = float(10.0 ** np.floor(np.log10(span / most_ticks)))
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= most_ticks)
     first = int(np.ceil(start / step - 1e-9))
     return [round(i * step, 12) for i in range(first, int(np.floor(end / step + 1e-9)) + 1)]
 
@@ -451,7 +451,7 @@ def term_table(
     rows: Sequence[str],
     columns: Sequence[str],
     effects: Sequence[Sequence[float]],
-    seen: Sequence[Sequence[bool]],
+    has_people: Sequence[Sequence[bool]],
     alt: str,
 ) -> str:
     """The effect of each pair of levels, orange below 0 and blue above; grey where no person has the pair."""
@@ -464,7 +464,7 @@ def term_table(
         y = top + cell * i
         parts.append(_text(left - 7, y + cell / 2 + 4, _short(label, 28), INK, "end", 10))
         for j, value in enumerate(effects[i]):
-            colour = _shade(value / largest) if seen[i][j] else GRID
+            colour = _shade(value / largest) if has_people[i][j] else GRID
             parts.append(_rect(left + cell * j + 0.5, y + 0.5, cell - 1, cell - 1, colour))
     width, height = left + cell * len(columns) + 90, top + cell * len(rows) + 34
     parts.append(_text(left, height - 8, f"strongest: {number(largest, 2)} in log odds", MUTED, "start", 10))
@@ -500,14 +500,13 @@ def _text(x: float, y: float, text: str, colour: str, anchor: str, size: float =
 
 
 def _tilted(x: float, y: float, text: str, degrees: float) -> str:
-    turn = f"rotate({degrees:g} {x:.1f} {y:.1f})"
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="10" fill="{INK}" transform="{turn}">{escape(text)}</text>'
-    )
+    rotation = f"rotate({degrees:g} {x:.1f} {y:.1f})"
+    head = f'<text x="{x:.1f}" y="{y:.1f}" font-size="10" fill="{INK}" transform="{rotation}"'
+    return f"{head}>{escape(text)}</text>"
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip(" ,;") + "…"
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip(" ,;") + "…"
 
 
 def _shade(value: float) -> str:

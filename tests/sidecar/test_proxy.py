@@ -238,7 +238,7 @@ def test_a_container_that_fails_is_a_502_and_one_that_is_late_a_504(
     start: Start, scripted: Begin, script: Any, status: int, cause: str
 ) -> None:
     """JSON, nothing of the input, counted by cause."""
-    sidecar = start(scripted(script).port, timeout_seconds=0.3)
+    sidecar = start(scripted(script).port, timeout_seconds=0.3 if cause == "timeout" else PATIENCE)
     answer = sidecar.ask(body=people(7654.25))
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
     assert set(answer.json) == {"error_code", "message"}
