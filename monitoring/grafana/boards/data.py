@@ -86,8 +86,8 @@ def _well() -> list[Panel]:
             "Rows",
             "Rows that the figures below rest on. A few hundred show a large shift, a few thousand a "
             "small one.",
-            'max(feature_window:model_feature_values:total{window="$window"})',
-            scale=Scale(unit="locale", decimals=0, steps=((None, ORANGE), (300, BLUE)), nothing="0"),
+            'max(feature_window:model_feature_values:rows{window="$window"})',
+            scale=Scale(unit="locale", decimals=0, steps=((None, ORANGE), (300, BLUE)), nothing="none"),
         ),
     ]
 
@@ -192,9 +192,16 @@ def _one_feature() -> list[Panel]:
     ]
 
 
+def _share(fate: str) -> str:
+    """Share of values of one fate in the chosen window, or in a day where that is longer."""
+    selector = f'fate="{fate}",feature=~"$feature"'
+    day = f'{_SHARE}{{{selector},window="1d"}}'
+    return f'({_SHARE}{{{selector},window="$window"}} or on (feature, {MODEL}) {day})'
+
+
 def _bad() -> list[Panel]:
     def fate(name: str) -> str:
-        return f'topk(6, {_SHARE}{{fate="{name}",feature=~"$feature",window="$window"}} * {CURRENT} > 0)'
+        return f"topk(6, {_share(name)} * {CURRENT} > 0)"
 
     return [
         row("Missing and invalid values"),
@@ -262,16 +269,16 @@ def _features_table() -> Panel:
     share_steps = ((None, "transparent"), (thresholds.BAD_SHARE, RED))
     return table(
         "All features",
-        "Every feature in the chosen window. Above training: how much more is missing than then, for certain,"
-        " in the last hour or day.",
+        "Every feature in the chosen window, of shares a day at most. Above training: how much more is"
+        " missing than then, for certain, in the last hour or day.",
         {
             "PSI": by_feature(f"feature_window:model_feature_values:psi{{{in_window}}}"),
             "evidence / limit": by_feature(f"({queries.FEATURE_DRIFT})"),
             "rows in bins": by_feature(f"feature_window:model_feature_values:rows{{{in_window}}}"),
-            "missing": by_feature(f'{_SHARE}{{fate="missing",{in_window}}}'),
+            "missing": by_feature(_share("missing")),
             "above training": f"max by (feature) (clamp_min({queries.MORE_MISSING}, 0) * {CURRENT})",
-            "out of range": by_feature(f'{_SHARE}{{fate="out_of_range",{in_window}}}'),
-            "unknown": by_feature(f'{_SHARE}{{fate="unknown_level",{in_window}}}'),
+            "out of range": by_feature(_share("out_of_range")),
+            "unknown": by_feature(_share("unknown_level")),
         },
         by="feature",
         sort="evidence / limit",
