@@ -20,6 +20,6 @@ payloads         request and answer bodies
 proxy            requests on their way to the model's container and back
 rows             values of a request, parsed as the model's server parses them, and their bins
 server           the listener of a port
-settings         settings
+settings         settings from the environment: read once, checked, frozen
 wire             a connection as a bounded stream of bytes
 """

@@ -3,8 +3,8 @@
 __main__      play a scenario
 alert_states  the state of a Grafana alert for one series: `for`, keep firing, no data, failure
 expected      the alerts that a simulation should fire, computed from its requests, without PromQL
-history       A simulated past in a real Prometheus
-people        A cohort of people who do not exist
+history       a simulated past in a real Prometheus
+people        a cohort of people who do not exist
 traffic       live traffic of a scenario through the sidecar
-world         A simulated service
+world         a simulated service
 """
