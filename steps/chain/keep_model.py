@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from monitoring import reference as references
-from steps.chain import tracking
 from steps.chain.context import Result, StepRun
 from steps.chain.fingerprint import digest
 from steps.data import documents
@@ -151,7 +150,7 @@ def package_recalibrated(
     behaviour = digest([reference.model.digest, recalibrated.threshold, data.result_digest])
     model_digest = _upload(step, recalibrated.model, behaviour, synthetic=synthetic)
     step.log_json("reference.json", references.document(reference))
-    if tracking.has_artifacts(step.client, run_id, (FITTED_FILE,)):
+    if any(item.path == FITTED_FILE for item in step.client.list_artifacts(run_id)):  # older versions lack it
         step.log_json(FITTED_FILE, step.fetch_json(run_id, FITTED_FILE))
     kept_tags = {name: tags[name] for name in _KEPT_TAGS if name in tags}
     kept_tags |= {

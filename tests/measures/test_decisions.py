@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from steps.data.files import LEVEL_COLUMN
 from steps.data.schema import Target
@@ -79,9 +80,9 @@ def test_a_level_that_training_never_saw_still_gets_a_risk():
 
 
 def test_what_lies_between_no_and_yes_is_judged_apart():
-    """Rows, mean risk and share flagged of each level; a level of few people hides them all."""
+    """Rows, mean risk and share flagged of each level; ROC AUC without a small level that counts as no."""
     generator = np.random.default_rng(4)
-    level = generator.integers(0, 3, 900).astype(float)
+    level = generator.choice([0.0, 1.0, 2.0], 900, p=[0.6, 0.2, 0.2])
     risk = np.clip(level / 4 + generator.uniform(0, 0.4, 900), 0, 1)
     levels = MappingProxyType({0.0: "no", 1.0: "nearly", 2.0: "yes"})
     schema = replace(study.SCHEMA, target=Target("ill", "Ill", levels, (2.0,)))
@@ -90,8 +91,10 @@ def test_what_lies_between_no_and_yes_is_judged_apart():
     assert [one.name for one in found] == ["no", "nearly", "yes"]
     assert [one.rows for one in found] == [int((level == place).sum()) for place in range(3)]
     assert found[1].mean_risk == pytest.approx(risk[level == 1].mean())
-    assert found[1].roc_auc_without.value > found[0].roc_auc_without.value
-    assert found[2].roc_auc_without is None
+    everybody = roc_auc_score(level == 2, risk)
+    assert found[1].roc_auc_without is not None
+    assert found[1].roc_auc_without.value > everybody
+    assert [found[0].roc_auc_without, found[2].roc_auc_without] == [None, None]
     few = level.copy()
     few[np.flatnonzero(level == 1)[5:]] = 0
     for name in (LEVEL_COLUMN, "another column"):

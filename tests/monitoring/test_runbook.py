@@ -142,7 +142,9 @@ def test_a_key_is_rotated_as_the_page_says(tmp_path: Path) -> None:
         ).feedback_keys
 
     def signed(by: tuple[str, ...]) -> str:
-        return feedback_tokens.issue(by, "risk", "1", [0], [0.1], now=0.0, random=os.urandom)
+        return feedback_tokens.issue(
+            by, "risk", "1", [feedback_tokens.Row(0, 0.1)], now=0.0, random=os.urandom
+        )
 
     def accepted(token: str, by: tuple[str, ...]) -> bool:
         try:
