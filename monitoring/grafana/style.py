@@ -426,7 +426,7 @@ def reliability(
 ) -> Panel:
     """Present points: for each value of the label `by` its mean risk and its share of outcomes; right risks
     are on the line."""
-    names = ["risk", "right risks", "came true"]
+    names = ["risk", "right risks", "observed"]
     panel = _panel(
         "xychart",
         title,
@@ -462,7 +462,7 @@ def reliability(
     panel["pluginVersion"] = "12.4.0"  # without it, Grafana reads the options like those before 11.1
     panel["transformations"] = _joined(names, by)
     diagonal = style("right risks", color=GREY, show="lines", dash=True, width=2)
-    return _overridden(panel, [diagonal, style("came true", color=ORANGE)])
+    return _overridden(panel, [diagonal, style("observed", color=ORANGE)])
 
 
 def table(

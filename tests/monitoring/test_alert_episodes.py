@@ -246,7 +246,7 @@ EPISODES: dict[str, Episode] = {
     ),
     "Calibration": Episode(
         {CALIBRATION: ("0", "9")},
-        "By late labels of 30 days 1.38 positives came for each that the risks promised",
+        "By late labels of 30 days 1.38 positives for each that the risks predict",
         MODEL,
         {
             **LIMIT,

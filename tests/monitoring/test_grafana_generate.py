@@ -99,7 +99,7 @@ def test_a_reliability_diagram_has_its_diagonal() -> None:
     series = {
         one["y"]["matcher"]["options"]: one["x"]["matcher"]["options"] for one in panel["options"]["series"]
     }
-    assert series == {"right risks": "risk", "came true": "risk"}
+    assert series == {"right risks": "risk", "observed": "risk"}
 
 
 def test_a_version_is_shown_beside_the_one_that_is_served() -> None:

@@ -41,11 +41,11 @@ _LABELS = 'window="$labels"'
 _AT = f"on ({MODEL})"
 _FEWEST_IN_A_BIN = 10
 _EVIDENT = 2  # log10: a hundred to one
-_CAME_TRUE = {
+_OUTCOME = {
     "type": "value",
     "options": {
-        "0": {"text": "came true: no", "index": 0},
-        "1": {"text": "came true: yes", "index": 1},
+        "0": {"text": "outcome: no", "index": 0},
+        "1": {"text": "outcome: yes", "index": 1},
     },
 }
 
@@ -174,7 +174,7 @@ def _ranking() -> list[Panel]:
         ),
         graph(
             "ROC AUC realised by late labels",
-            f"What came true. Band: two standard errors. No figure while there are fewer than 50 effective"
+            f"From late labels. Band: two standard errors. No figure while there are fewer than 50 effective"
             f" positives or negatives, or people of whose risk none is labelled. {_SELECTION}",
             _banded("feedback", _LABELS),
             overrides=_BAND,
@@ -247,12 +247,12 @@ def _scores() -> list[Panel]:
         graph(
             "Positive rate",
             "Share of people at or above the decision threshold, the same on validation rows, and the"
-            f" share for whom it came true. {_SELECTION}",
+            f" share with the outcome. {_SELECTION}",
             [
                 query(
                     _enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {CURRENT}"), "predicted"
                 ),
-                query(_realised("positive_ratio"), "came true"),
+                query(_realised("positive_ratio"), "observed"),
                 query('max(model_validation{metric="flagged"})', "predicted on validation rows"),
                 beside("window:model_predictions:positive_ratio", _TRAFFIC),
             ],
@@ -260,7 +260,7 @@ def _scores() -> list[Panel]:
             size=Size(12, 9),
             overrides=[
                 style("predicted", color=ORANGE),
-                style("came true", color=BLUE),
+                style("observed", color=BLUE),
                 style("predicted on validation rows", dash=True, color=GREY),
                 _OTHER,
             ],
@@ -304,27 +304,27 @@ def _calibration() -> list[Panel]:
     everyone = f"(sum by (bin) ({outcomes}) >= {_FEWEST_IN_A_BIN})"
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
-    predicted, came_true = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
+    predicted, observed = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
     all_risks = 'label_replace(label_replace(vector(1), "bin", "all", "", ""), "risk", "all risks", "", "")'
     return [
         row("Calibration and confusion"),
         reliability(
             "Reliability",
-            "Each point is a range of risk: the mean risk of its labelled people, and the share of them for"
-            " whom it came true. On the line risks are right, above it too low. Ranges with fewer than ten"
+            "Each point is a range of risk: the mean risk of its labelled people, and the share of them"
+            " with the outcome. On the line risks are right, above it too low. Ranges with fewer than ten"
             " labels are left out.",
             predicted,
-            came_true,
+            observed,
             by="bin",
         ),
         chart(
             "Risk and outcome by range of risk",
             "The same as bars: mean predicted risk of the labelled people in each range, and the share of"
-            " them for whom it came true.",
-            {"predicted": predicted, "came true": came_true},
+            " them with the outcome.",
+            {"predicted": predicted, "observed": observed},
             by="bin",
             words=SCORE_BINS,
-            overrides=[style("predicted", color=ORANGE), style("came true", color=BLUE)],
+            overrides=[style("predicted", color=ORANGE), style("observed", color=BLUE)],
         ),
         graph(
             "Calibration error",
@@ -371,8 +371,7 @@ def _calibration() -> list[Panel]:
         ),
         table(
             "Confusion at the threshold",
-            "Labelled people, by what was predicted at the decision threshold and what came true; not"
-            " weighted.",
+            "Labelled people, by the prediction at the decision threshold and the outcome; not weighted.",
             {
                 "flagged": f"sum by (outcome) ({outcomes} * {_flagged(1)})",
                 "not flagged": f"sum by (outcome) ({outcomes} * {_flagged(0)})",
@@ -381,13 +380,13 @@ def _calibration() -> list[Panel]:
             size=Size(6, 9),
             overrides=[
                 style("/flagged/", unit="locale", decimals=0, nothing="none"),
-                style("outcome", mappings=[_CAME_TRUE]),
+                style("outcome", mappings=[_OUTCOME]),
             ],
         ),
         stat(
             "Realised recall and precision",
-            "Of the people for whom it came true, those at or above the threshold; of those, for whom it"
-            f" came true. {_SELECTION}",
+            "Of the people with the outcome, the share at or above the threshold; of the people at or above"
+            f" the threshold, the share with the outcome. {_SELECTION}",
             [
                 query(f"max({_realised('recall')})", "recall", instant=True),
                 query(f"max({_realised('precision')})", "precision", instant=True),

@@ -34,17 +34,17 @@ _RISK = (
 
 _BY_CLASS = (
     "Labels are weighted by how completely the flagged, and the other, people of the group are labelled:"
-    " right if nothing else decides who is labelled. Too few: fewer than 50 with or without the illness are"
+    " right if nothing else decides who is labelled. Too few: fewer than 50 with or without the outcome are"
     " known."
 )
 SMALLEST_SHOWN = 10  # as in steps.data.disclosure
 
 _INTRODUCTION = """\
-The model gives each person a **risk**. From a threshold on it **flags** the person. Later it may become known
-whether the illness came: a **late label**. This page says what came of it, for the people of the chosen
-window. A field reads *too few labels* while fewer than 50 people with and 50 without the illness are known,
-or while nothing is known of people of some risk. A model of made-up people says so in its name and is for
-trying out only.
+The model gives each person a **risk**: the probability that this person has the outcome. It **flags** people
+whose risk reaches the threshold. A **late label** says, some time afterwards, whether a person has the
+outcome. This page compares the two for the people of the chosen window. A field reads *too few labels* while
+fewer than 50 people with and 50 without the outcome are known, or while nothing is known of people of some
+risk. A model of made-up people says so in its name and is for trying out only.
 """
 
 
@@ -74,26 +74,26 @@ def _found() -> list[Panel]:
             nothing="nobody asked",
         ),
         _of_100(
-            "Found of 100 who fell ill",
-            f"Of 100 people for whom the illness came, those who had been flagged. {_RISK}",
+            "Found of 100 with the outcome",
+            f"Of 100 people with the outcome, those who had been flagged. {_RISK}",
             recall,
             nothing=few,
         ),
         _of_100(
-            "Missed of 100 who fell ill",
-            f"Of 100 people for whom the illness came, those who had not been flagged. {_RISK}",
+            "Missed of 100 with the outcome",
+            f"Of 100 people with the outcome, those who had not been flagged. {_RISK}",
             f"1 - {recall}",
             nothing=few,
         ),
         _of_100(
-            "Ill of 100 flagged",
-            f"Of 100 people who were flagged, those for whom the illness came. {_RISK}",
+            "With the outcome, of 100 flagged",
+            f"Of 100 people who were flagged, those with the outcome. {_RISK}",
             _realised("precision"),
             nothing=few,
         ),
         stat(
             "Found: from, to",
-            "What the labels leave open: two standard errors to either side, of 100 who fell ill.",
+            "What the labels leave open: two standard errors to either side, of 100 with the outcome.",
             [
                 query(f"max(clamp_min({recall} - {error}, 0) * {CURRENT}) * 100", "from", instant=True),
                 query(f"max(clamp_max({recall} + {error}, 1) * {CURRENT}) * 100", "to", instant=True),
@@ -103,16 +103,16 @@ def _found() -> list[Panel]:
             scale=Scale(decimals=0, nothing=few),
         ),
         stat(
-            "Came true for each promised",
-            "Of the illnesses that the risks promised, how many came: 1 is right, 1.2 is a fifth more than"
-            f" promised. {_RISK}",
+            "Observed / expected",
+            "People with the outcome for each that the risks predict: 1 is right, 1.2 is a fifth more than"
+            f" predicted. {_RISK}",
             f"max({_realised('observed_expected_ratio')} * {CURRENT})",
             size=Size(6, 5),
             scale=Scale(decimals=2, nothing=few),
         ),
         stat(
             "Labels",
-            "People of the chosen window of whom it is known whether the illness came.",
+            "People of the chosen window of whom it is known whether they have the outcome.",
             f"max({_realised('labels')} * {CURRENT})",
             size=Size(6, 5),
             scale=Scale(unit="locale", decimals=0, nothing="none"),
@@ -132,8 +132,8 @@ def _groups() -> list[Panel]:
         table(
             "Flagged, found and missed by group",
             "People of each group that the schema names: asked about; those of whom the outcome is known;"
-            " flagged, of 100 who were asked about; found and missed, of 100 who fell ill; risk and came"
-            f" true, of 100. {_BY_CLASS}",
+            " flagged, of 100 who were asked about; found and missed, of 100 with the outcome; risk and"
+            f" observed, of 100. {_BY_CLASS}",
             {
                 "asked about": f"sum by (group) ({rows}) >= {SMALLEST_SHOWN}",
                 "known": f"sum by (group) ({labels}) >= {SMALLEST_SHOWN}",
@@ -141,24 +141,24 @@ def _groups() -> list[Panel]:
                 "found": by_group(recall, 100),
                 "missed": f"100 - {by_group(recall, 100)}",
                 "risk": by_group("feedback:expected_ratio", 100),
-                "came true": by_group("feedback:positive_ratio", 100),
+                "observed": by_group("feedback:positive_ratio", 100),
             },
             by="group",
             size=Size(14, 8),
             overrides=[
                 style("group", column_width=180),
                 style("/asked about|known/", unit="locale", decimals=0, nothing="few"),
-                style("/flagged|found|missed|risk|came true/", decimals=0, nothing="too few"),
+                style("/flagged|found|missed|risk|observed/", decimals=0, nothing="too few"),
             ],
         ),
         chart(
             "Risk against outcome by group",
-            "The mean risk that the people of a group were given, and the share for whom the illness came."
+            "The mean risk that the people of a group were given, and the share with the outcome."
             f" {_BY_CLASS}",
-            {"risk": by_group("feedback:expected_ratio"), "came true": by_group("feedback:positive_ratio")},
+            {"risk": by_group("feedback:expected_ratio"), "observed": by_group("feedback:positive_ratio")},
             by="group",
             size=Size(10, 8),
-            overrides=[style("risk", color=GREY), style("came true", color=ORANGE)],
+            overrides=[style("risk", color=GREY), style("observed", color=ORANGE)],
         ),
     ]
 
@@ -168,33 +168,33 @@ def _reliability() -> list[Panel]:
     positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_WINDOW}}} * {CURRENT}'
     risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_WINDOW}}} * {CURRENT}"
     everyone = f"(sum by (bin) ({labels}) >= {SMALLEST_SHOWN})"
-    risk, came_true = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
+    risk, observed = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
     return [
         row("Risk against outcome"),
         chart(
-            "What was promised and what came, by risk",
+            "Predicted and observed, by risk",
             "People in order of their risk, from the lowest to the highest: the mean risk that they were"
-            " given, and the share for whom the illness came. Ranges with fewer than ten labels are left"
+            " given, and the share with the outcome. Ranges with fewer than ten labels are left"
             " out.",
-            {"promised": risk, "came true": came_true},
+            {"predicted": risk, "observed": observed},
             by="bin",
             words=SCORE_BINS,
             size=Size(14, 9),
-            overrides=[style("promised", color=GREY), style("came true", color=ORANGE)],
+            overrides=[style("predicted", color=GREY), style("observed", color=ORANGE)],
         ),
         reliability(
             "Are the risks right?",
-            "Each point is a range of risk. On the line as many fell ill as the risks promised, above it"
-            " more, below it fewer.",
+            "Each point is a range of risk. On the line as many have the outcome as the risks predict,"
+            " above it more, below it fewer.",
             risk,
-            came_true,
+            observed,
             by="bin",
             size=Size(10, 9),
         ),
         stat(
             "Is the model what it was?",
-            "ROC AUC by late labels: of two people of whom one fell ill, how often that one had the higher"
-            f" risk; beside it the value at training. {_RISK}",
+            "ROC AUC by late labels: of two people of whom one has the outcome, how often that one had the"
+            f" higher risk; beside it the value at training. {_RISK}",
             [
                 query(f"max({_realised('roc_auc')} * {CURRENT})", "now", instant=True),
                 query(f"max({queries.VALIDATION})", "at training", instant=True),
@@ -212,7 +212,7 @@ def board() -> Panel:
     return dashboard(
         UID,
         "People",
-        "What became of the people whom the model flagged and did not flag?",
+        "How many people with the outcome does the model flag, and are its risks right?",
         [text("About this page", _INTRODUCTION, height=4), *_found(), *_groups(), *_reliability()],
         variables=[options("labels", "Window of labels", list(LABEL_WINDOWS), "30d")],
         since="now-30d",
