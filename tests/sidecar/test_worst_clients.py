@@ -58,7 +58,7 @@ class Wait(NamedTuple):
     at: float
 
 
-LITTLE = Harm(150, 1_000, 12, 30, 3, 50, PATIENCE)
+LITTLE = Harm(150, 1_000, 2, 30, 2, 50, PATIENCE)
 MUCH = Harm(20_000, 200_000, 60, 400, 100, 5_000, 5.0)
 
 
