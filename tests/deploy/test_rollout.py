@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import pytest
 
 from monitoring.deploy import check_images, rollout, secret_files
 from monitoring.deploy.docker import docker
+from monitoring.sidecar import feedback_tokens
 from steps.chain.context import VERDICT
 from steps.data.errors import UserError
 from steps.data.release_facts import ReleaseFacts
@@ -281,9 +281,9 @@ def _compose() -> None:
 def _token_version(token: str | None) -> str | None:
     if token is None:
         return None
-    head = struct.Struct(">BI8sBB")
-    text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-    *_, name, version = head.unpack(text[: head.size])
+    text = base64.urlsafe_b64decode(token)
+    head, _ = feedback_tokens.LAYOUTS[text[0]]
+    _, _, _, name, version, *_ = head.unpack_from(text)
     return text[head.size + name : head.size + name + version].decode()
 
 
