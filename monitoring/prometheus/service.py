@@ -21,6 +21,8 @@ BURN_ALARMS = (
 MIN_REQUESTS = 20
 # A sidecar asks a model that has been silent for 15 s, and is scraped every 15 s.
 SILENT_SECONDS = 60
+# As many of the replicas may be down, and the error budget's alarms speak; above it "Model down" does.
+MOST_DOWN = 0.5
 
 _INVOCATIONS, _FAILED = '{endpoint="invocations"}', '{endpoint="invocations",status="5xx"}'
 _DURATION = "sidecar_request_duration_seconds"
@@ -79,13 +81,13 @@ def rules() -> list[Rule]:
 def _burn_alarm(burn: str, requests: str, severity: str, long: str, short: str, factor: float) -> Rule:
     """From 1 on both windows of a pair burn too fast.
 
-    0 while the model is down and until that has left the short window, since another alarm reports it.
+    0 while most models are down and until that has left the short window, since another alarm reports it.
     """
     return rule(
         "severity_slo_windows:sidecar_error_budget:burn_alarm",
         f'min by (slo) ({burn}{{window=~"{long}|{short}"}}) / {factor}\n'
         f'* on () group_left () ({requests}{{window="{long}"}} >= bool {MIN_REQUESTS})\n'
-        f"* on () group_left () (max_over_time({MODEL_DOWN}[{short}]) < bool 0.5 or vector(1))",
+        f"* on () group_left () (max_over_time({MODEL_DOWN}[{short}]) <= bool {MOST_DOWN} or vector(1))",
         severity=severity,
         windows=f"{long} {short}",
     )

@@ -711,6 +711,24 @@ def test_burn_alarm_rings_at_the_rate_and_not_below_it_nor_for_a_handful_of_requ
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(("silent", "rings"), [(1, True), (2, False)])
+def test_a_burn_is_quiet_only_while_the_model_down_alert_speaks(promtool, tmp_path, silent, rings):
+    """With one of two models silent, half of the requests fail and "Model down" (more than half) is quiet."""
+    scenario = Scenario(step=1)
+    for status in ("2xx", "5xx"):
+        labels = {"endpoint": "invocations", "status": status}
+        scenario.counter("sidecar_requests_total", labels, [50], 65)
+    for replica in range(2):
+        answered = "0x65" if replica < silent else "0+60x65"
+        labels = {"instance": f"replica{replica}"}
+        scenario.add("sidecar_upstream_contact_timestamp_seconds", labels, answered)
+    scenario.close("job:sidecar_upstream_down:ratio", "65m", silent / 2, 0)
+    alarm = 'severity_slo_windows:sidecar_error_budget:burn_alarm{slo="availability",windows="1h 5m"}'
+    scenario.holds(f"{alarm} {'>=' if rings else '<'} 1", "65m")
+    scenario.run(promtool, tmp_path, "service", "1m", without=["6h", "1d", "3d"])
+
+
+@pytest.mark.real
 def test_model_age_is_the_time_since_training(promtool, tmp_path):
     scenario = Scenario(step=1)
     for replica in ("a", "b"):

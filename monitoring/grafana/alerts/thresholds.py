@@ -4,9 +4,9 @@ Drift and calibration have no number here: their limit, one false alarm a year f
 the recorded series `version:model_evidence:limit`. The recording rules have the limits of error budgets.
 """
 
-from monitoring.prometheus.service import OBJECTIVES, SLOW_SECONDS
+from monitoring.prometheus.service import MOST_DOWN, OBJECTIVES, SLOW_SECONDS
 
-MOST = 0.5  # of the replicas: as many as that may be down before it is a page
+MOST = MOST_DOWN  # of the replicas: as many as that may be down before it is a page
 QUEUE_SECONDS = 1.0
 WAIT_SECONDS = 5.0
 REFUSED_SHARE = 0.01  # of the requests of five minutes
