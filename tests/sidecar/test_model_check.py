@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -62,3 +63,30 @@ def test_a_match_that_is_not_known_has_no_series(
     eventually(lambda: series() == [], "it is away")
     state.update(away=False, wrong=True)
     eventually(lambda: series() == [0], "another model came back")
+
+
+def test_one_wrong_answer_is_asked_about_again_at_once(
+    start: Start, scripted: Begin, document: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that fails once, as while it loads, is no wrong model for five minutes; logged once."""
+    caplog.set_level("INFO")
+    document["golden"].update(rows=[[25, 1, "Oslo"]], scores=[0.25])
+    wrong = threading.Event()
+    wrong.set()
+
+    def script(connection: socket.socket, head: bytes, body: bytes) -> bool:
+        if wrong.is_set():
+            return answer_json(connection, json.dumps({"predictions": [[0.5, 0.5]]}).encode())
+        return predict(connection, head, body)
+
+    running = start(scripted(script).port, parse(document))
+    labels = {"model_name": document["model"]["name"], "model_version": running.sidecar.metrics.version}
+    failures = "sidecar_observation_failures_total"
+    eventually(lambda: running.value(failures, part="golden") >= 3, "it asks again while the answer is wrong")
+    assert running.value("model_golden_rows_match", **labels) == 0
+    wrong.clear()
+    eventually(lambda: running.value("model_golden_rows_match", **labels) == 1, "it answers as it should")
+    assert [record.levelname for record in caplog.records if "golden rows" in record.message] == [
+        "ERROR",
+        "INFO",
+    ]
