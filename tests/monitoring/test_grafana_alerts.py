@@ -16,6 +16,7 @@ from tests.conftest import require
 RULES = {rule["title"]: rule for _, rule in lint.read().rules()}
 COMPARISON = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 V = 'model_name="risk",model_version="1"'
+SERVED = {f'model_info{{{V},synthetic="false"}}': "1"}
 LIMIT = {f"version:model_evidence:limit{{{V}}}": "7.1"}
 NO_DRIFT = {
     **LIMIT,
@@ -40,6 +41,7 @@ _LOWER = "fate_feature_window:model_feature_values:ratio_lower"
 SOUND = {
     **NO_DRIFT,
     **REFERENCE,
+    **SERVED,
     **{
         f'{_LOWER}{{fate="{fate}",feature="BMI",window="1d",{V}}}': "0"
         for fate in ("missing", "out_of_range", "unknown_level")
@@ -137,7 +139,9 @@ CASES: dict[str, list[Case]] = {
             {'sidecar_requests_total{endpoint="invocations",status="2xx"}': "0+1x30"},
         ),
     ],
-    "Target down": [Case('up{job="node-exporter",instance="a"}', "1", "0", {'up{job="exporter"}': "0"})],
+    "Target down": [
+        Case('up{job="node-exporter",instance="a"}', "1", "0", {'up{job="exporter"}': "0"}),
+    ],
     "Rules fail": [
         Case(
             'prometheus_rule_evaluation_failures_total{rule_group="a"}',
@@ -151,6 +155,9 @@ CASES: dict[str, list[Case]] = {
         Case(  # born with its first failure
             'grafana_alerting_notifications_failed_total{integration="slack"}', "_x75 0x30", "_x75 1x30"
         ),
+        Case(  # counted anew since Grafana was started again
+            'grafana_alerting_notifications_failed_total{integration="slack"}', "5x100", "5x60 _x14 1x100"
+        ),
     ],
     "Watchdog": [],
     "Feature drift": [Case(DRIFT, "7.09", "7.1", LIMIT)],
@@ -160,9 +167,11 @@ CASES: dict[str, list[Case]] = {
         Case(HARM, "0.801", "0.799", NO_DRIFT | GOOD | {DRIFT: "8"}),
         Case(DRIFT, "7.09", "7.1", NO_DRIFT | GOOD | {HARM: "0.7"}),
     ],
-    "Missing values": [Case(share("missing"), "0.149", "0.151", REFERENCE)],
-    "Invalid values": [Case(share("out_of_range"), "0.0099", "0.0101", {share("unknown_level"): "0.5"})],
-    "Unknown levels": [Case(share("unknown_level"), "0.0099", "0.0101", {share("missing"): "0.5"})],
+    "Missing values": [Case(share("missing"), "0.149", "0.151", REFERENCE | SERVED)],
+    "Invalid values": [
+        Case(share("out_of_range"), "0.0099", "0.0101", SERVED | {share("unknown_level"): "0.5"})
+    ],
+    "Unknown levels": [Case(share("unknown_level"), "0.0099", "0.0101", SERVED | {share("missing"): "0.5"})],
     "Realised ROC AUC below floor": [
         Case(f'window:model_feedback:roc_auc{{window="30d",{V}}}', "0.781", "0.779", GOOD),
         Case(
@@ -279,6 +288,51 @@ def test_every_alert_is_silent_just_before_its_limit_and_fires_just_beyond(tmp_p
     ]
     done = run_promtool(tests, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.real
+def test_no_traffic_names_the_lesser_of_yesterday_and_a_week_ago(tmp_path: Path) -> None:
+    (usual,) = [q["model"]["expr"] for q in RULES["No traffic"]["data"] if q["refId"] == "C"]
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": 'window:sidecar_requests:increase{window="1h"}', "values": values}],
+            "promql_expr_test": [
+                {
+                    "expr": usual,
+                    "eval_time": "11520m",  # eight days
+                    "exp_samples": [{"labels": "{}", "value": 50}],
+                }
+            ],
+        }
+        for values in ("50x5000 1000x7000", "1000x5000 50x7000")
+    ]
+    done = run_promtool(tests, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.real
+def test_bad_values_of_a_version_that_is_no_longer_served_are_over(tmp_path: Path) -> None:
+    """Its rows stay in the window of a day; it was rolled back at minute 60."""
+    served = f'model_info{{{V},synthetic="false"}}'
+    for title, fate in (("Invalid values", "out_of_range"), ("Unknown levels", "unknown_level")):
+        test = {
+            "interval": "1m",
+            "input_series": [
+                {"series": share(fate), "values": "0.3x400"},
+                {"series": served, "values": "1x60"},
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": f"count({condition(RULES[title])}) or vector(0)",
+                    "eval_time": f"{minute}m",
+                    "exp_samples": [{"labels": "{}", "value": value}],
+                }
+                for minute, value in ((30, 1), (179, 1), (185, 0))
+            ],
+        }
+        done = run_promtool([test], tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.real

@@ -194,3 +194,20 @@ def test_modules_of_the_runbook_exist() -> None:
     modules = re.findall(r"python -m ([\w.]+)", BOTH)
     assert modules
     assert all((root / f"{module.replace('.', '/')}.py").exists() for module in modules)
+
+
+def test_services_of_the_runbook_exist() -> None:
+    """Each `docker compose` command has a file, an act and services that there are."""
+    services = yaml.safe_load((ROOT / "monitoring/deploy/compose.yaml").read_text(encoding="utf-8"))[
+        "services"
+    ]
+    lines = re.findall(
+        r"^    docker compose (.+)$", runbook.RUNBOOK.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(lines) > 20
+    for line in lines:
+        file, act, *words = line.partition(" | ")[0].removeprefix("-f ").split()
+        assert (ROOT / file).exists()
+        assert act in {"ps", "logs", "restart", "up"}
+        named = [word for word in words if not word.startswith("-") and not word.isdigit()]
+        assert set(named) <= set(services), line

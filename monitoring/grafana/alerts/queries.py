@@ -62,10 +62,12 @@ EXPECTED_ABOVE_FLOOR = (
 def bad_values(fate: str, windows: str = "1h|1d") -> str:
     """Share of values of one fate that is certain (at 0.999), by feature: the most over the windows.
 
-    The last one known within two hours, so that a sidecar that is away mends nothing.
+    The last one known within two hours, so that a sidecar that is away mends nothing. Of a version that was
+    served within that time: the rows of the one before stay in the window of a day.
     """
     share = f'fate_feature_window:model_feature_values:ratio_lower{{fate="{fate}",window=~"{windows}"}}'
-    return f"max by (feature, {MODEL}) (last_over_time({share}[2h]))"
+    served = f"on ({MODEL}) last_over_time(model_info[2h])"
+    return f"max by (feature, {MODEL}) (last_over_time({share}[2h]) and {served})"
 
 
 def share_of_fate(fate: str) -> str:
@@ -116,12 +118,16 @@ SILENCE = "max(time() - sidecar_upstream_contact_timestamp_seconds)"
 MODELS_DOWN = f"max({MODEL_DOWN})"
 _FEW_DOWN = f"on () group_left () ({MODELS_DOWN} <= bool {thresholds.MOST})"
 ONE_SILENT = f"max by (instance) (time() - sidecar_upstream_contact_timestamp_seconds) * {_FEW_DOWN}"
-# Share of the sidecars that can be scraped, of as many as there were within the hour.
-_SIDECARS = 'count(up{job="exporter"})'
-SIDECARS_UP = f'(sum(up{{job="exporter"}}) / max_over_time({_SIDECARS}[1h:1m])) or vector(0)'
+# A container that stops loses its name and its target: only their number tells. `SIDECARS` is how many stood
+# for ten minutes within the hour, since old and new ones overlap while they are replaced.
+SIDECARS_THERE = 'count(up{job="exporter"})'
+SIDECARS = f"max_over_time(min_over_time({SIDECARS_THERE}[10m:1m])[1h:1m])"
+# Share of them that can be scraped.
+SIDECARS_UP = f'(sum(up{{job="exporter"}}) / {SIDECARS}) or vector(0)'
+# One that does not answer, by its address; and, without an address, that there are fewer of them than before.
 ONE_SIDECAR_DOWN = (
-    f'max by (instance) (1 - up{{job="exporter"}}) * on () group_left () (({SIDECARS_UP}) >= bool'
-    f" {thresholds.MOST})"
+    f'(max by (instance) (1 - up{{job="exporter"}})\nor clamp_max({SIDECARS} - {SIDECARS_THERE}, 1))\n'
+    f"* on () group_left () (({SIDECARS_UP}) >= bool {thresholds.MOST})"
 )
 PAIR_MATCHES = "min(sidecar_reference_loaded) * (min(model_golden_rows_match) or vector(1))"
 _REFUSED = 'sum(increase(sidecar_requests_refused_total{reason="overload"}[5m]))'
@@ -131,28 +137,35 @@ OVERLOAD = (
 )
 WAITING = f"max(sidecar_queue_oldest_wait_seconds) * ({MODELS_DOWN} <= bool {thresholds.MOST})"
 _HOUR = 'max(window:sidecar_requests:increase{{window="1h"}}{})'
-USUAL_REQUESTS = f"min({_HOUR.format(' offset 1d')} or {_HOUR.format(' offset 7d')})"
+_YESTERDAY, _A_WEEK_AGO = _HOUR.format(" offset 1d"), _HOUR.format(" offset 7d")
+USUAL_REQUESTS = f"({_YESTERDAY} < {_A_WEEK_AGO}) or {_A_WEEK_AGO}"
 # Requests of the last hour as a share of the same hour of other days; 1 where those had few.
 TRAFFIC = (
-    f"{_HOUR.format('')} / ({_HOUR.format(' offset 1d')} >= {thresholds.USUAL_REQUESTS}"
-    f" and {_HOUR.format(' offset 7d')} >= {thresholds.USUAL_REQUESTS})\nor vector(1)"
+    f"{_HOUR.format('')} / ({_YESTERDAY} >= {thresholds.USUAL_REQUESTS}"
+    f" and {_A_WEEK_AGO} >= {thresholds.USUAL_REQUESTS})\nor vector(1)"
 )
-UNOBSERVED = (
-    "sum(increase(sidecar_observation_failures_total[15m]))\n"
-    '/ clamp_min(sum(increase(sidecar_requests_total{endpoint="invocations",status="2xx"}[15m])),'
-    f" {thresholds.FEWEST_ANSWERS})"
+# Without the golden rows, which are no answer to anybody and have an alert of their own.
+_UNOBSERVED = 'sum(increase(sidecar_observation_failures_total{part!="golden"}[15m]))'
+_ANSWERS = 'sum(increase(sidecar_requests_total{endpoint="invocations",status="2xx"}[15m]))'
+UNOBSERVED = f"{_UNOBSERVED}\n/ clamp_min({_ANSWERS}, {thresholds.FEWEST_ANSWERS})"
+# For messages: of the answers that there were; one answer may fail in two parts.
+UNOBSERVED_OF_ANSWERS = f"clamp_max({_UNOBSERVED} / clamp_min({_ANSWERS}, 1), 1)"
+# Exporter and Prometheus have alerts of their own. A job of which no target is left was there within a day.
+_OTHERS = 'up{job!~"exporter|prometheus"}'
+TARGET_DOWN = (
+    f"max by (job, instance) (1 - {_OTHERS})\n"
+    f"or group by (job) (max_over_time({_OTHERS}[1d]) unless on (job) {_OTHERS})"
 )
-# Exporter and Prometheus have alerts of their own.
-TARGET_DOWN = 'max by (job, instance) (1 - up{job!~"exporter|prometheus"})'
 # In every eleven minutes, which hold an evaluation of the slowest group: a short pause of Prometheus misses
 # some once, and that is over before the alert has waited.
 RULES_FAIL = (
     "sum(increase(prometheus_rule_evaluation_failures_total[11m]))\n"
     "+ sum(increase(prometheus_rule_group_iterations_missed_total[11m]))"
 )
-# Not `increase`: the series is born with its first failure.
+# Not `increase`: the series is born with its first failure, in a Grafana that was just started too.
 _FAILED = "sum by (integration) (grafana_alerting_notifications_failed_total{})"
-MESSAGES_FAIL = f"{_FAILED.format('')}\n- ({_FAILED.format(' offset 1h')} or 0 * {_FAILED.format('')})"
+_FAILED_NOW, _FAILED_BEFORE = _FAILED.format(""), _FAILED.format(" offset 1h")
+MESSAGES_FAIL = f"{_FAILED_NOW}\n- (({_FAILED_BEFORE} <= {_FAILED_NOW}) or 0 * {_FAILED_NOW})"
 
 
 def burn(slo: str, severity: str) -> str:

@@ -112,7 +112,11 @@ _DOWN = (
         limit=0,
         lasts="5m",
         severity="warning",
-        summary="The sidecar {{ $labels.instance }} cannot be reached",
+        summary=(
+            "{{ with $labels.instance }}The sidecar {{ . }} cannot be reached"
+            "{{ else }}There are {B count} sidecars; within the hour there were {C count}{{ end }}"
+        ),
+        values={"B": queries.SIDECARS_THERE, "C": queries.SIDECARS},
         description="The other replicas answer.",
         panel=("service", "Sidecar"),
     ),
@@ -221,7 +225,8 @@ _LOAD = (
         limit=thresholds.UNOBSERVED_SHARE,
         lasts="10m",
         severity="warning",
-        summary="{A percent} of the answers of 15 minutes could not be counted",
+        summary="{B percent} of the answers of 15 minutes could not be counted",
+        values={"B": queries.UNOBSERVED_OF_ANSWERS},
         description="Predictions are not touched by it, but figures of data and model miss rows.",
         panel=("service", "What the sidecar could not observe"),
     ),
@@ -236,7 +241,7 @@ _WATCHERS = (
         limit=0,
         lasts="10m",
         severity="warning",
-        summary="{{ $labels.job }} at {{ $labels.instance }} cannot be scraped",
+        summary="{{ $labels.job }}{{ with $labels.instance }} at {{ . }}{{ end }} cannot be scraped",
         description="What it tells is missing until it is back.",
         panel=("service", "Scraped"),
     ),
@@ -581,7 +586,7 @@ def _rule(alert: Alert, panel: int, runbook: str) -> dict[str, Any]:
             "conditions": [{"evaluator": {"type": alert.relation, "params": [alert.limit]}}],
         },
     }
-    feature = "&var-one={{ $labels.feature }}" if dashboard == "data" else ""
+    feature = "&var-one={{ $labels.feature | urlquery }}" if dashboard == "data" else ""
     return {
         "uid": alert.uid,
         "title": alert.title,
