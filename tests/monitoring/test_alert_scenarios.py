@@ -1,13 +1,13 @@
 """What must not ring: all recording rules and all alert rules together, played by promtool from raw counters.
 
 A fresh version, two late labels, two models that share a version's number, an outage of Prometheus, a short
-pause of it. Each asserts the whole list of alerts that fire, hour by hour.
+pause of it, a sidecar that is started again or replaced. Each asserts the whole list of alerts that fire.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,9 @@ class Served(NamedTuple):
 def line(name: str, labels: Mapping[str, str], values: str) -> dict[str, str]:
     text = ",".join(f'{key}="{value}"' for key, value in labels.items())
     return {"series": f"{name}{{{text}}}", "values": values}
+
+
+UP = line("up", {"job": "exporter", "instance": "e"}, "1+0x2000")
 
 
 def absent(steps: int) -> str:
@@ -128,11 +131,19 @@ def labels_of(model: Served, at: int, arrive: Mapping[tuple[str, str], float]) -
 
 
 def firing(
-    folder: Path, series: Sequence[dict[str, str]], hours: Sequence[float], expected: Mapping[str, int]
+    folder: Path,
+    series: Sequence[dict[str, str]],
+    hours: Sequence[float],
+    expected: Mapping[str, int],
+    groups: Sequence[promql.Group] = tuple(generate.groups()),
+    step: int = STEP,
 ) -> subprocess.CompletedProcess[str]:
-    """Play the series and compare the alerts that fire, series of each, at all those hours."""
+    """Play the series and compare the alerts that fire, series of each, at all those hours.
+
+    step: minutes between samples, and between evaluations of the groups of recording rules and of alerts.
+    """
     alerts = [as_prometheus(rule) for title, rule in RULES.items() if title != "Watchdog"]
-    (folder / "rules.yml").write_text(promql.as_yaml(generate.groups()), encoding="utf-8")
+    (folder / "rules.yml").write_text(promql.as_yaml(groups), encoding="utf-8")
     document = {"groups": [{"name": "alerts", "rules": alerts}]}
     (folder / "alerts.yml").write_text(yaml.safe_dump(document, width=10_000), encoding="utf-8")
     samples = [
@@ -140,10 +151,9 @@ def firing(
     ]
     expr = 'count by (alertname) (ALERTS{alertstate="firing"})'
     test: dict[str, Any] = {
-        "interval": f"{STEP}m",
+        "interval": f"{step}m",
         "input_series": [
             *series,
-            line("up", {"job": "exporter", "instance": "e"}, "1+0x2000"),
             line("up", {"job": "prometheus", "instance": "p"}, "1+0x2000"),
         ],
         "promql_expr_test": [
@@ -152,8 +162,8 @@ def firing(
     }
     document = {
         "rule_files": ["rules.yml", "alerts.yml"],
-        "evaluation_interval": f"{STEP}m",
-        "group_eval_order": [*(group.name for group in generate.groups()), "alerts"],
+        "evaluation_interval": f"{step}m",
+        "group_eval_order": [*(group.name for group in groups), "alerts"],
         "tests": [test],
     }
     (folder / "test.yml").write_text(yaml.safe_dump(document, width=10_000), encoding="utf-8")
@@ -169,7 +179,7 @@ def test_a_fresh_version_rings_nothing(tmp_path: Path) -> None:
     """
     old, new = Served("risk", "1", 0, 24 * HOUR), Served("risk", "2", 24 * HOUR, 30 * HOUR)
     two_labels = labels_of(new, 25 * HOUR, {("03", "1"): 1, ("10", "0"): 1})
-    done = firing(tmp_path, [*of_model(old), *of_model(new), *two_labels], np.arange(1, 30, 0.5), {})
+    done = firing(tmp_path, [UP, *of_model(old), *of_model(new), *two_labels], np.arange(1, 30, 0.5), {})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -178,7 +188,7 @@ def test_two_models_of_one_version_number_are_told_apart(tmp_path: Path) -> None
     """The made-up model, version 1, gives way to a real one, version 1, of other people: no drift."""
     made_up = Served("risk-synthetic", "1", 0, 24 * HOUR)
     real = Served("risk", "1", 24 * HOUR, 30 * HOUR, OTHER_REFERENCE)
-    done = firing(tmp_path, [*of_model(made_up), *of_model(real)], np.arange(1, 30, 0.5), {})
+    done = firing(tmp_path, [UP, *of_model(made_up), *of_model(real)], np.arange(1, 30, 0.5), {})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -188,14 +198,16 @@ def test_an_outage_of_prometheus_of_two_hours_rings_nothing_and_mends_nothing(tm
     model, gap = Served("risk", "1", 0, 34 * HOUR), (26 * HOUR, 28 * HOUR)
     ringing = {"Feature drift": 2}
     hours = [24, 25, 25.5, *np.arange(28.5, 34, 0.5)]
-    done = firing(tmp_path, of_model(model, OTHER_REFERENCE, gap), hours, ringing)
+    done = firing(tmp_path, [UP, *of_model(model, OTHER_REFERENCE, gap)], hours, ringing)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.mark.real
 def test_a_quiet_model_rings_nothing_after_an_outage_of_two_hours(tmp_path: Path) -> None:
     model, gap = Served("risk", "1", 0, 34 * HOUR), (26 * HOUR, 28 * HOUR)
-    done = firing(tmp_path, of_model(model, None, gap), [*np.arange(1, 26), *np.arange(28.5, 34, 0.5)], {})
+    done = firing(
+        tmp_path, [UP, *of_model(model, None, gap)], [*np.arange(1, 26), *np.arange(28.5, 34, 0.5)], {}
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -231,3 +243,110 @@ def test_a_pause_of_prometheus_rings_nothing_and_a_broken_rule_does(tmp_path: Pa
         command = [require("promtool"), "test", "rules", "test.yml"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def sidecar(
+    instance: str, version: str, first: int, last: int, away: Sequence[int] = (), silent: Sequence[int] = ()
+) -> list[dict[str, str]]:
+    """What a sidecar under traffic says about itself, minute by minute; its counters begin at 0.
+
+    away: minutes in which it does not answer; it is another process afterwards. silent: minutes in which its
+    model gives no answer, and every request fails.
+    """
+    started = [first, *(minute + 1 for minute in away)]
+
+    def values(value: Callable[[int, int], float]) -> str:
+        """Of each minute and the minute of the start before it."""
+        texts = ["_"] * first
+        for minute in range(first, last):
+            start = max(one for one in started if one <= minute)
+            texts.append("stale" if minute in away else f"{value(minute, start):.10g}")
+        return " ".join([*texts, "stale"])
+
+    def answered(at: int, start: int) -> int:
+        return 60 * sum(minute not in silent for minute in range(start + 1, at + 1))
+
+    def failed(at: int, start: int) -> int:
+        return 60 * (at - start) - answered(at, start)
+
+    def contact(at: int, start: int) -> int:
+        return 60 * max(one for one in range(start, at + 1) if one == start or one not in silent)
+
+    model = {"model_name": "risk", "model_version": version}
+    invocations = {"endpoint": "invocations"}
+    samples: list[tuple[str, Mapping[str, str], Callable[[int, int], float]]] = [
+        ("sidecar_requests_total", {**invocations, "status": "2xx"}, answered),
+        ("sidecar_requests_total", {**invocations, "status": "5xx"}, failed),
+        ("sidecar_request_duration_seconds_count", {}, answered),
+        ("sidecar_request_duration_seconds_bucket", {"le": "0.25"}, answered),
+        ("sidecar_requests_refused_total", {"reason": "overload"}, lambda *_: 0),
+        ("sidecar_observation_failures_total", {"part": "body"}, lambda *_: 0),
+        ("sidecar_upstream_contact_timestamp_seconds", {}, contact),
+        ("sidecar_queue_oldest_wait_seconds", {}, lambda at, _: 30 * (at in silent)),
+        ("sidecar_reference_loaded", {}, lambda *_: 1),
+        ("process_start_time_seconds", {}, lambda _, start: 60 * start),
+        ("model_info", {**model, "synthetic": "false"}, lambda *_: 1),
+    ]
+    target = {"job": "exporter", "instance": instance}
+    up = " ".join("_" if at < first else str(int(at not in away)) for at in range(last)) + " stale"
+    return [
+        line("up", target, up),
+        *(line(name, target | labels, values(of)) for name, labels, of in samples),
+    ]
+
+
+SERVICE = [group for group in generate.groups() if group.name == "service"]
+
+
+@pytest.mark.real
+def test_a_sidecar_that_is_started_again_or_replaced_rings_nothing(tmp_path: Path) -> None:
+    """Two of one version are started again, one after the other; then two of another version follow them.
+
+    Its own counters, the time of the last contact and the number of sidecars begin anew each time.
+    """
+    series = [
+        *sidecar("a", "1", 0, 122, away=[40]),
+        *sidecar("b", "1", 0, 122, away=[42, 43]),
+        *sidecar("c", "2", 121, 240),
+        *sidecar("d", "2", 123, 240),
+    ]
+    done = firing(tmp_path, series, [minute / 60 for minute in range(1, 240)], {}, SERVICE, step=1)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+OTHER_MODEL = "1x59 0x5 stale 0x7 1x200"  # from minute 60 to 74, whom the sidecar asks anew from 67 on
+LOOP = [*range(60, 68), *range(70, 75)]  # it comes up, and ends again after two minutes
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("title", "begins", "series"),
+    [
+        ("Model down", 62, sidecar("a", "1", 0, 240, away=[66], silent=range(60, 75))),
+        (
+            "Model and reference do not match",
+            65,
+            [
+                *sidecar("a", "1", 0, 240, away=[66]),
+                line("model_golden_rows_match", {"job": "exporter", "instance": "a"}, OTHER_MODEL),
+            ],
+        ),
+        ("Sidecar down", 62, sidecar("a", "1", 0, 240, away=LOOP)),
+    ],
+)
+def test_a_fault_is_one_page_although_the_sidecar_is_started_again(
+    title: str, begins: int, series: Sequence[dict[str, str]], tmp_path: Path
+) -> None:
+    """A fault of a quarter of an hour. Whoever is paged starts the sidecar again, then mends the cause.
+
+    A sidecar that has just started knows nothing of a silence, nor of other scores. That does not end the
+    page and begin another.
+    """
+    for name, minutes, expected in (
+        ("during", range(begins, 80), {title: 1}),
+        ("otherwise", [*range(1, begins), *range(82, 240)], {}),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = firing(folder, series, [minute / 60 for minute in minutes], expected, SERVICE, step=1)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -135,7 +135,11 @@ OVERLOAD = (
     f'{_REFUSED} / clamp_min(sum(increase(sidecar_requests_total{{endpoint="invocations"}}[5m])), 1)\n'
     f"* ({_REFUSED} >= bool {thresholds.FEWEST_REFUSED})"
 )
-WAITING = f"max(sidecar_queue_oldest_wait_seconds) * ({MODELS_DOWN} <= bool {thresholds.MOST})"
+# Quiet while the model is down and for five minutes after it, in which a sidecar may have been started again.
+WAITING = (
+    "max(sidecar_queue_oldest_wait_seconds)"
+    f" * (max(max_over_time({MODEL_DOWN}[5m])) <= bool {thresholds.MOST})"
+)
 _HOUR = 'max(window:sidecar_requests:increase{{window="1h"}}{})'
 _YESTERDAY, _A_WEEK_AGO = _HOUR.format(" offset 1d"), _HOUR.format(" offset 7d")
 USUAL_REQUESTS = f"({_YESTERDAY} < {_A_WEEK_AGO}) or {_A_WEEK_AGO}"

@@ -79,6 +79,7 @@ _DOWN = (
         values={"B": queries.SILENCE},
         description="Every prediction fails with 502 or 504. The sidecar itself runs.",
         panel=("service", "Model"),
+        keep="5m",
     ),
     Alert(
         title="Model replica down",
@@ -103,6 +104,7 @@ _DOWN = (
         summary="No sidecar, or fewer than half of them, can be reached",
         description="Predictions go through the sidecar: nobody gets one there, and nothing is counted.",
         panel=("service", "Sidecar"),
+        keep="5m",
     ),
     Alert(
         title="Sidecar replica down",
@@ -145,6 +147,7 @@ _DOWN = (
         summary="The container's scores are not those of the sidecar's reference",
         description="Model and sidecar are of different versions: drift and calibration mean nothing.",
         panel=("service", "Pair"),
+        keep="5m",
     ),
 )
 
