@@ -209,10 +209,22 @@ def stat(
             "justifyMode": "auto",
             "textMode": text,
             "orientation": "auto",
-            "wideLayout": True,
+            "wideLayout": False,
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         },
     )
+
+
+def _axis_ends(scale: Scale) -> Panel:
+    """Ends that an axis has at least: it reaches its thresholds, since Grafana draws one that lies a little
+    beyond an end across the numbers of the axis."""
+    limits = [start for start, _ in scale.steps or () if start is not None]
+    ends: Panel = {}
+    if limits or scale.at_least is not None:
+        ends["axisSoftMax"] = max([*(1.05 * limit for limit in limits), scale.at_least or 0])
+    if limits and scale.minimum is None:
+        ends["axisSoftMin"] = 0.95 * min(limits)
+    return ends
 
 
 def graph(
@@ -228,8 +240,12 @@ def graph(
 ) -> Panel:
     """Lines over time; the thresholds of the scale are drawn as dashed lines.
 
-    A legend at the "right" or "below" is a table of the last values, the largest first; else only names.
+    The legend of lines that labels name is a table of the last values, the largest first, `legend` ("right"
+    or "below") of the lines: right of them where there is room. That of other lines, and with `legend`
+    "names", has only names.
     """
+    if not legend and all("{{" in one["legendFormat"] for one in queries):
+        legend = "right" if size.width >= _HALF.width else "below"
     custom: Panel = {
         "drawStyle": "line",
         # The line of a stacked series that is 0 would lie on top of the one below, in its own colour.
@@ -242,8 +258,7 @@ def graph(
         "thresholdsStyle": {"mode": "dashed" if scale.steps else "off"},
         "axisPlacement": "auto",
     }
-    if scale.at_least is not None:
-        custom["axisSoftMax"] = scale.at_least
+    custom |= _axis_ends(scale)
     if scale.log:
         # As a logarithm from 1 on, straight around 0: evidence may be negative.
         custom["scaleDistribution"] = {"type": "symlog", "log": 10, "linearThreshold": 1}
@@ -258,7 +273,7 @@ def graph(
         defaults={"custom": custom, "color": {"mode": "palette-classic"}, **scale.given},
         options={
             "legend": {
-                **(ranked if legend else {"displayMode": "list", "calcs": []}),
+                **(ranked if legend in ("right", "below") else {"displayMode": "list", "calcs": []}),
                 "placement": "right" if legend == "right" else "bottom",
                 "showLegend": True,
             },
@@ -278,6 +293,7 @@ def style(name: str, **properties: Any) -> Panel:
         "fill_below": lambda value: ("custom.fillBelowTo", value),
         "fill": lambda value: ("custom.fillOpacity", value),
         "at_least": lambda value: ("custom.axisSoftMax", value),
+        "axis": lambda value: ("custom.axisLabel", value),
         "right_axis": lambda _: ("custom.axisPlacement", "right"),
         "unit": lambda value: ("unit", value),
         "hidden": lambda _: ("custom.hideFrom", {"legend": True, "tooltip": False, "viz": False}),
@@ -288,6 +304,7 @@ def style(name: str, **properties: Any) -> Panel:
         ),
         "decimals": lambda value: ("decimals", value),
         "column_width": lambda value: ("custom.width", value),
+        "narrowest": lambda value: ("custom.minWidth", value),
         "maximum": lambda value: ("max", value),
         "show": lambda value: ("custom.show", value),
         "mappings": lambda value: ("mappings", value),
@@ -401,7 +418,7 @@ def chart(
             "orientation": "auto",
             "xField": x_label,
             "xTickLabelRotation": -30 if words else 0,
-            "xTickLabelSpacing": 0,
+            "xTickLabelSpacing": 26 if words else 0,  # pixels: a phone leaves out every other one
             "xTickLabelMaxLength": 18,
             "showValue": "never",
             "stacking": "none",
@@ -461,8 +478,10 @@ def reliability(
     )
     panel["pluginVersion"] = "12.4.0"  # without it, Grafana reads the options like those before 11.1
     panel["transformations"] = _joined(names, by)
+    # Without names Grafana makes one of what the lines' names have in common: "right risks right risks".
+    axes = [style("risk", axis="mean risk"), style("/right risks|observed/", axis="with the outcome")]
     diagonal = style("right risks", color=GREY, show="lines", dash=True, width=2)
-    return _overridden(panel, [diagonal, style("observed", color=ORANGE)])
+    return _overridden(panel, [*axes, diagonal, style("observed", color=ORANGE)])
 
 
 def table(
@@ -614,9 +633,17 @@ def choice(name: str, label: str, values: str, *, default: str | None = None, ma
     }
 
 
-def from_answer(name: str, label: str, expr: str, value: str, *, default: str) -> Panel:
-    """A variable with the values of the label `value` in the answer to a query, in the answer's order."""
+def from_answer(
+    name: str, label: str, expr: str, value: str, *, default: str, words: tuple[str, str] | None = None
+) -> Panel:
+    """A variable with the values of the label `value` in the answer to a query, in the answer's order.
+
+    `words` are the label whose values a reader sees in place of them, and that of the default.
+    """
     definition = f"query_result({expr})"
+    regex = f'/{value}="([^"]+)"/'
+    if words is not None:  # labels come in the order of their names
+        regex = f'/{value}="(?<value>[^"]+)".*{words[0]}="(?<text>[^"]+)"/'
     return {
         "type": "query",
         "name": name,
@@ -624,12 +651,12 @@ def from_answer(name: str, label: str, expr: str, value: str, *, default: str) -
         "datasource": PROMETHEUS,
         "definition": definition,
         "query": {"query": definition, "refId": name},
-        "regex": f'/{value}="([^"]+)"/',
+        "regex": regex,
         "refresh": 2,
         "sort": 0,
         "multi": False,
         "includeAll": False,
-        "current": {"text": default, "value": default},
+        "current": {"text": words[1] if words else default, "value": default},
     }
 
 

@@ -100,6 +100,12 @@ def _bin(name: str, bin_: str, window: str = "") -> str:
     )
 
 
+def _level(bin_: str, level: str) -> str:
+    return (
+        f'model_feature_level_info{{feature="BMI",bin="{bin_}",bin_order="{bin_}",level="{level}",{VERSION}}}'
+    )
+
+
 EPISODES: dict[str, Episode] = {
     "Model down": Episode(
         {"job:sidecar_upstream_down:ratio": ("0", "1"), f'{CONTACT}{{instance="a"}}': ("now", "then")},
@@ -132,23 +138,23 @@ EPISODES: dict[str, Episode] = {
     ),
     "Error budget burns fast": Episode(
         {burn("availability", "page"): ("0", "3"), _bad("availability", "1h"): ("0", "0.231")},
-        "23.1% of requests failed in the last hour (objective 0.5%)",
+        "23.1 % of requests failed in the last hour (objective 0.5 %)",
     ),
     "Error budget burns slowly": Episode(
         {burn("availability", "ticket"): ("0", "1"), _bad("availability", "1d"): ("0", "0.0152")},
-        "1.52% of requests failed in the last day (objective 0.5%)",
+        "1.5 % of requests failed in the last day (objective 0.5 %)",
     ),
     "Latency budget burns fast": Episode(
         {burn("latency", "page"): ("0", "3"), _bad("latency", "1h"): ("0", "0.4")},
-        "40% of answers took longer than 250 ms in the last hour (objective 1.0%)",
+        "40.0 % of answers took longer than 250 ms in the last hour (objective 1.0 %)",
     ),
     "Latency budget burns slowly": Episode(
         {burn("latency", "ticket"): ("0", "1"), _bad("latency", "1d"): ("0", "0.0333")},
-        "3.33% of answers took longer than 250 ms in the last day (objective 1.0%)",
+        "3.3 % of answers took longer than 250 ms in the last day (objective 1.0 %)",
     ),
     "Overload": Episode(
         {'sidecar_requests_refused_total{reason="overload"}': ("+0", "+30"), ANSWERED: ("+100", "+100")},
-        "30% of requests were refused for overload in 5 minutes",
+        "30.0 % of requests were refused for overload in 5 minutes",
         delay=5,
         tail=6,
     ),
@@ -169,7 +175,7 @@ EPISODES: dict[str, Episode] = {
             'sidecar_observation_failures_total{part="golden"}': ("+4", "+4"),
             ANSWERED: ("+2", "+2"),
         },
-        "50% of the answers of 15 minutes could not be counted",
+        "50.0 % of the answers of 15 minutes could not be counted",
         begins=20,
         delay=15,
         tail=16,
@@ -197,14 +203,14 @@ EPISODES: dict[str, Episode] = {
     ),
     "Missing values": Episode(
         {share("missing"): ("0.1", "0.4"), _fate("missing"): ("0.1", "0.43")},
-        "BMI: missing in 43% of rows, 10% in training",
+        "BMI: missing in 43.0 % of rows, 10.0 % in training",
         BMI,
         REFERENCE | SERVED,
         tail=121,
     ),
     "Invalid values": Episode(
         {share("out_of_range"): ("0", "0.02"), _fate("out_of_range"): ("0", "0.024")},
-        "BMI: out of range in 2.4% of rows",
+        "BMI: out of range in 2.4 % of rows",
         BMI,
         SERVED,
         tail=121,
@@ -217,23 +223,25 @@ EPISODES: dict[str, Episode] = {
                 _fate("unknown_level"): ("0", "0.21"),
             }.items()
         },
-        f"{ODD}: a level that the model does not know in 21% of rows",
+        f"{ODD}: a level that the model does not know in 21.0 % of rows",
         {**BMI, "feature": ODD},
         SERVED,
         tail=121,
     ),
     "Feature drift": Episode(
         {DRIFT: ("0", "9")},
-        "BMI: PSI 0.10, share of 36 and over from 11% to 21%",
+        "BMI: PSI 0.10, 36 to 99 in 21.0 % of rows, 11.0 % in training",
         BMI,
         {
             **LIMIT,
             f'feature_window:model_feature_values:psi{{feature="BMI",window="1d",{VERSION}}}': "0.1",
             f'feature_window:model_feature_values:rows{{feature="BMI",window="1d",{VERSION}}}': "1000",
-            _bin("model_feature_values:increase", "36 and over", "1d"): "210",
-            _bin("model_feature_values:increase", "under 36", "1d"): "790",
-            _bin("model_feature_values_reference:ratio", "36 and over"): "0.11",
-            _bin("model_feature_values_reference:ratio", "under 36"): "0.89",
+            _bin("model_feature_values:increase", "9", "1d"): "210",
+            _bin("model_feature_values:increase", "8", "1d"): "790",
+            _bin("model_feature_values_reference:ratio", "9"): "0.11",
+            _bin("model_feature_values_reference:ratio", "8"): "0.89",
+            _level("8", "below 36"): "1",
+            _level("9", "36 to 99"): "1",
         },
     ),
     "Score drift": Episode(
@@ -295,12 +303,12 @@ EPISODES: dict[str, Episode] = {
     ),
     "Host memory": Episode(
         {"node_memory_MemAvailable_bytes": ("500", "42")},
-        "4.2% of the host's memory is free",
+        "4.2 % of the host's memory is free",
         others={"node_memory_MemTotal_bytes": "1000"},
     ),
     "Host disk": Episode(
         {'node_filesystem_avail_bytes{mountpoint="/",fstype="ext4"}': ("500", "70")},
-        "7% of / is free",
+        "7.0 % of / is free",
         {"mountpoint": "/"},
         {'node_filesystem_size_bytes{mountpoint="/",fstype="ext4"}': "1000"},
     ),
@@ -368,8 +376,10 @@ def played(title: str, episode: Episode) -> dict[str, Any]:
     texts = {name: str(value) for name, value in rule["annotations"].items()} | {
         "summary": episode.summary,
         "model": "risk 1" if "model_name" in episode.labels else "",
-        "graph_url": rule["annotations"]["graph_url"].replace(
-            "{{ $labels.feature | urlquery }}", quote_plus(feature)
+        "graph_url": re.sub(
+            r"{{ with .*? }}(.*?){{ \. }}{{ end }}",
+            r"\g<1>1" if "model_version" in episode.labels else "",
+            rule["annotations"]["graph_url"].replace("{{ $labels.feature | urlquery }}", quote_plus(feature)),
         ),
     }
     firing = [{"exp_labels": {**labels_of(rule), **episode.labels}, "exp_annotations": texts}]
@@ -506,5 +516,5 @@ def test_the_watchdog_always_fires(tmp_path: Path) -> None:
 def test_a_wrong_message_is_noticed(tmp_path: Path) -> None:
     """The tests above can fail."""
     test = played("Host disk", EPISODES["Host disk"])
-    test["alert_rule_test"][1]["exp_alerts"][0]["exp_annotations"]["summary"] = "8% of / is free"
+    test["alert_rule_test"][1]["exp_alerts"][0]["exp_annotations"]["summary"] = "8.0 % of / is free"
     assert run([as_prometheus(RULES["Host disk"])], [test], tmp_path).returncode != 0

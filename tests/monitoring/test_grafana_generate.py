@@ -121,6 +121,28 @@ def test_replicas_can_be_chosen_and_compared() -> None:
     assert sum("by (instance" in expr for expr in exprs) == 3
 
 
+def test_lines_that_labels_name_are_ranked_by_their_last_value() -> None:
+    """The worst feature, replica or reason comes first; levels of a feature keep their own order."""
+    for panel in (panel for board in BOARDS.values() for panel in board["panels"]):
+        names = [target["legendFormat"] for target in panel.get("targets", [])]
+        if panel["type"] != "timeseries" or not all("{{" in name for name in names):
+            continue
+        legend = panel["options"]["legend"]
+        ranked = legend["displayMode"] == "table" and legend["sortBy"] == "Last *" and legend["sortDesc"]
+        assert ranked or panel["title"] == "Shares of $one over time", panel["title"]
+
+
+def test_an_axis_reaches_its_thresholds() -> None:
+    """Grafana draws one that lies a little outside across the numbers of the axis."""
+    for panel in (panel for board in BOARDS.values() for panel in board["panels"]):
+        if panel["type"] != "timeseries" or len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) < 2:
+            continue
+        defaults = panel["fieldConfig"]["defaults"]
+        limits = [step["value"] for step in defaults["thresholds"]["steps"] if step["value"] is not None]
+        assert defaults["custom"]["axisSoftMax"] > max(limits), panel["title"]
+        assert defaults.get("min", defaults["custom"].get("axisSoftMin", 1e9)) < min(limits), panel["title"]
+
+
 def test_the_first_minutes_of_a_version_ruin_no_scale() -> None:
     """ROC AUC goes from 0.5 to 1, evidence is logarithmic, figures of few rows or labels are left out."""
     panels = {panel["title"]: panel for uid in READ for panel in BOARDS[uid]["panels"]}
@@ -137,7 +159,7 @@ def test_the_first_minutes_of_a_version_ruin_no_scale() -> None:
 def test_a_small_group_of_people_is_not_shown() -> None:
     """Rows and labels of fewer than ten are called few; figures come from rules that ask for more."""
     panel = next(p for p in BOARDS["people"]["panels"] if p["title"] == "Flagged, found and missed by group")
-    counts, figures = panel["targets"][:2], panel["targets"][2:]
+    figures, counts = panel["targets"][:-2], panel["targets"][-2:]
     assert all(target["expr"].endswith(f">= {SMALLEST_CELL}") for target in counts)
     assert all("group_window:" in target["expr"] for target in figures)
 

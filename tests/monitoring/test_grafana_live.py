@@ -205,6 +205,31 @@ def test_a_webhook_carries_what_the_template_promises(grafana: Any, listener: An
     assert "//d/" not in body["message"].replace("://", "")
 
 
+def test_a_message_of_several_features_has_a_line_for_each_the_largest_first(grafana: Any) -> None:
+    """Whatever their number and order; links are once there, to the largest."""
+    evidence = {"Age": 2.5, "BMI": 1234.5, "Income": 31.0, "Sex": 191.28, "Stroke": 47.0}
+    alerts = [
+        {
+            "labels": {"alertname": "Feature drift", "severity": "warning", "feature": feature},
+            "annotations": {
+                "summary": f'{feature}: share of "36 & over" rose',
+                "graph_url": f"/d/data?var-one={feature}",
+                "__values__": json.dumps({"A": value}),
+            },
+        }
+        for feature, value in evidence.items()
+    ]
+    (template,) = [item for _, item in FILES.items("templates")]
+    path = "/api/alertmanager/grafana/config/api/v1/templates/test"
+    answer = grafana(path, {"alerts": alerts, "template": template["template"], "name": template["name"]})
+    texts = {one["name"]: one["text"] for one in answer["results"]}
+    lines = texts["alert.text"].splitlines()
+    largest_first = sorted(evidence, key=evidence.__getitem__, reverse=True)
+    assert lines[:5] == [f'{feature}: share of "36 & over" rose' for feature in largest_first]
+    assert texts["alert.text"].count("/d/data") == 1
+    assert "/d/data?var-one=BMI" in texts["alert.text"]
+
+
 def test_a_mail_says_what_the_template_promises(grafana: Any, mailbox: list[Any]) -> None:
     """Severity and name in the subject; summary, meaning and runbook in the text."""
     send(grafana, "email", {"ALERT_EMAIL": "oncall@example.org"})

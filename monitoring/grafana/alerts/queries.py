@@ -97,14 +97,18 @@ RECALIBRATE = (
     f"and {_AT} {SOURCES_SOUND}\nunless {_AT} ({_RETRAIN})\nor 0 * {_LIMIT}"
 )
 
-# The bin whose share rose most in the last day: its share now, and in training.
+# The bin whose share rose most in the last day: its share now, with what it is in words, and in training.
 _NOW = (
     'feature_bin_window:model_feature_values:increase{window="1d"}'
     f' / on (feature, {MODEL}) group_left () (feature_window:model_feature_values:rows{{window="1d"}} > 0)'
 )
 _TRAINING = "feature_bin:model_feature_values_reference:ratio"
 _ROSE_MOST = f"topk by (feature, {MODEL}) (1, {_NOW} - on (feature, bin, {MODEL}) {_TRAINING})"
-ROSE_MOST_NOW = f"({_NOW}) and on (feature, bin, {MODEL}) {_ROSE_MOST}"
+_LEVEL = f"max by (feature, bin, level, {MODEL}) (last_over_time(model_feature_level_info[2h]))"
+ROSE_MOST_NOW = (
+    f"({_NOW} and on (feature, bin, {MODEL}) {_ROSE_MOST})\n"
+    f"* on (feature, bin, {MODEL}) group_left (level) {_LEVEL}"
+)
 ROSE_MOST_TRAINING = f"{_TRAINING} and on (feature, bin, {MODEL}) {_ROSE_MOST}"
 FEATURE_PSI = f'max by (feature, {MODEL}) (feature_window:model_feature_values:psi{{window=~"1d|3d|14d"}})'
 SCORE_PSI = f'max by ({MODEL}) (window:model_scores:psi{{window=~"1d|3d|14d"}})'

@@ -56,14 +56,19 @@ def slug(title: str) -> str:
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
 
 
+# A share as a percentage with one decimal: templates cannot multiply, so the point of 0.123 is moved.
+_PERCENT = (
+    '{{{{ printf "%.3f" $values.{0}.Value | reReplaceAll "^0[.]0?([0-9]+)([0-9])$" "$1.$2"'
+    ' | reReplaceAll "^1[.]000$" "100" }}}} %'
+)
 # How a value is written in a message: `{B percent}` is value B as a percentage.
 _FORMATS = {
     "number": '{{{{ printf "%.2f" $values.{0}.Value }}}}',
     "points": '{{{{ printf "%.3f" $values.{0}.Value }}}}',
     "count": '{{{{ printf "%.0f" $values.{0}.Value }}}}',
-    "percent": "{{{{ humanizePercentage $values.{0}.Value }}}}",
+    "percent": _PERCENT,
     "time": "{{{{ humanizeDuration $values.{0}.Value }}}}",
-    "bin": "{{{{ $values.{0}.Labels.bin }}}}",
+    "level": "{{{{ $values.{0}.Labels.level }}}}",
 }
 
 _DOWN = (
@@ -162,7 +167,7 @@ _BUDGET = tuple(
         severity="critical" if fast else "warning",
         summary=(
             f"{{B percent}} of {what} in the last {'hour' if fast else 'day'}"
-            f" (objective {thresholds.MAY_FAIL[slo]:.1%})"
+            f" (objective {thresholds.MAY_FAIL[slo] * 100:.1f} %)"
         ),
         values={"B": queries.bad_share(slo, "1h" if fast else "1d")},
         description=(
@@ -343,7 +348,9 @@ _DRIFT = (
         limit=thresholds.EVIDENCE_ALARM,
         lasts="10m",
         severity="warning",
-        summary="{{ $labels.feature }}: PSI {B number}, share of {C bin} from {D percent} to {C percent}",
+        summary=(
+            "{{ $labels.feature }}: PSI {B number}, {C level} in {C percent} of rows, {D percent} in training"
+        ),
         values={
             "B": queries.FEATURE_PSI,
             "C": queries.ROSE_MOST_NOW,
@@ -589,7 +596,9 @@ def _rule(alert: Alert, panel: int, runbook: str) -> dict[str, Any]:
             "conditions": [{"evaluator": {"type": alert.relation, "params": [alert.limit]}}],
         },
     }
-    feature = "&var-one={{ $labels.feature | urlquery }}" if dashboard == "data" else ""
+    chosen = {"data": "&var-one={{ $labels.feature | urlquery }}"}.get(dashboard, "")
+    if dashboard in ("data", "model"):
+        chosen += "{{ with $labels.model_version }}&var-version={{ . }}{{ end }}"
     return {
         "uid": alert.uid,
         "title": alert.title,
@@ -612,7 +621,7 @@ def _rule(alert: Alert, panel: int, runbook: str) -> dict[str, Any]:
             "description": alert.description,
             "model": _MODEL,
             "runbook_url": runbook,
-            "graph_url": f"/d/{dashboard}?viewPanel=panel-{panel}{feature}",
+            "graph_url": f"/d/{dashboard}?viewPanel=panel-{panel}{chosen}",
             "__dashboardUid__": dashboard,
             "__panelId__": str(panel),
         },

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
-from monitoring.grafana.alerts.queries import CURRENT
 from monitoring.grafana.boards.service import VERSION_CHANGE
+from monitoring.grafana.boards.variables import SHOWN, VERSION
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
@@ -107,7 +107,8 @@ def _drift() -> list[Panel]:
             "together.",
             [
                 query(
-                    queries.FEATURE_DRIFT.replace("drift_alarm", 'drift_alarm{feature=~"$feature"}', 1),
+                    queries.FEATURE_DRIFT.replace("drift_alarm", 'drift_alarm{feature=~"$feature"}', 1)
+                    + f" * {SHOWN}",
                     "{{feature}}",
                 )
             ],
@@ -120,7 +121,7 @@ def _drift() -> list[Panel]:
             "How large the shift is, certain or not. Shown from 300 rows on: below, chance alone makes 0.1.",
             [
                 query(
-                    f"topk(12, {enough} * {CURRENT})",
+                    f"topk(10, {enough} * {SHOWN})",
                     "{{feature}}",
                     instant=True,
                 )
@@ -132,7 +133,7 @@ def _drift() -> list[Panel]:
             "PSI by feature",
             "Population stability index against the training rows. Dashed: 0.1, by custom a small "
             "shift, and 0.25, a large one.",
-            [query(f"{enough} * {CURRENT}", "{{feature}}")],
+            [query(f"{enough} * {SHOWN}", "{{feature}}")],
             legend="right",
             scale=Scale(steps=_PSI_STEPS, decimals=3),
         ),
@@ -142,10 +143,10 @@ def _drift() -> list[Panel]:
             "no drift. Dashed: the limit.",
             [
                 query(
-                    f"feature_window:model_feature_values:drift_evidence{{{in_window}}} * {CURRENT}",
+                    f"feature_window:model_feature_values:drift_evidence{{{in_window}}} * {SHOWN}",
                     "{{feature}}",
                 ),
-                query("max(version:model_evidence:limit)", "limit"),
+                query(f"max(version:model_evidence:limit * {SHOWN})", "limit"),
             ],
             overrides=[style("limit", color=RED, dash=True)],
             legend="right",
@@ -159,9 +160,9 @@ def _one_feature() -> list[Panel]:
     chosen = f'{{{one},window="$window"}}'
     now = (
         f"feature_bin_window:model_feature_values:increase{chosen} / on (feature, model_name, model_version)"
-        f" group_left () (feature_window:model_feature_values:rows{chosen} > 0) * {CURRENT}"
+        f" group_left () (feature_window:model_feature_values:rows{chosen} > 0) * {SHOWN}"
     )
-    training = f"feature_bin:model_feature_values_reference:ratio{{{one}}} * {CURRENT}"
+    training = f"feature_bin:model_feature_values_reference:ratio{{{one}}} * {SHOWN}"
     levels = f"max by (feature, bin, bin_order, level, {MODEL}) (model_feature_level_info{{{one}}})"
     return [
         row("One feature"),
@@ -171,7 +172,7 @@ def _one_feature() -> list[Panel]:
             " and among the training rows.",
             {"now": f"sum by (bin) ({now})", "training": f"sum by (bin) ({training})"},
             by="bin",
-            words=Words(f"max by (bin, bin_order, level) ({levels} * {CURRENT})", "level", order="bin_order"),
+            words=Words(f"max by (bin, bin_order, level) ({levels} * {SHOWN})", "level", order="bin_order"),
             size=Size(14, 10),
             overrides=[style("now", color=ORANGE), style("training", color=BLUE)],
         ),
@@ -185,6 +186,7 @@ def _one_feature() -> list[Panel]:
                     "{{level}}",
                 )
             ],
+            legend="names",  # in the order of the levels
             look=Look(stacked=True),
             size=Size(10, 10),
             scale=Scale(unit="percentunit", maximum=1),
@@ -201,7 +203,7 @@ def _share(fate: str) -> str:
 
 def _bad() -> list[Panel]:
     def fate(name: str) -> str:
-        return f"topk(6, {_share(name)} * {CURRENT} > 0)"
+        return f"topk(6, {_share(name)} * {SHOWN} > 0)"
 
     return [
         row("Missing and invalid values"),
@@ -217,7 +219,6 @@ def _bad() -> list[Panel]:
                 at_least=2 * thresholds.MISSING_SHARE,
                 nothing="none",
             ),
-            legend="below",
         ),
         graph(
             "Values out of range",
@@ -230,7 +231,6 @@ def _bad() -> list[Panel]:
                 at_least=2 * thresholds.BAD_SHARE,
                 nothing="none",
             ),
-            legend="below",
         ),
         graph(
             "Unknown levels",
@@ -243,7 +243,6 @@ def _bad() -> list[Panel]:
                 at_least=2 * thresholds.BAD_SHARE,
                 nothing="none",
             ),
-            legend="below",
         ),
         _features_table(),
         graph(
@@ -264,7 +263,7 @@ def _features_table() -> Panel:
     in_window = 'window="$window"'
 
     def by_feature(expr: str) -> str:
-        return f"max by (feature) ({expr} * {CURRENT})"
+        return f"max by (feature) ({expr} * {SHOWN})"
 
     share_steps = ((None, "transparent"), (thresholds.BAD_SHARE, RED))
     return table(
@@ -276,7 +275,7 @@ def _features_table() -> Panel:
             "evidence / limit": by_feature(f"({queries.FEATURE_DRIFT})"),
             "rows in bins": by_feature(f"feature_window:model_feature_values:rows{{{in_window}}}"),
             "missing": by_feature(_share("missing")),
-            "above training": f"max by (feature) (clamp_min({queries.MORE_MISSING}, 0) * {CURRENT})",
+            "above training": f"max by (feature) (clamp_min({queries.MORE_MISSING}, 0) * {SHOWN})",
             "out of range": by_feature(_share("out_of_range")),
             "unknown": by_feature(_share("unknown_level")),
         },
@@ -286,7 +285,11 @@ def _features_table() -> Panel:
             style("feature", column_width=190),
             style("PSI", cell="color-background", steps=_transparent(_PSI_STEPS), decimals=3),
             style(
-                "evidence / limit", cell="color-background", steps=_transparent(_EVIDENCE_STEPS), decimals=2
+                "evidence / limit",
+                column_width=130,
+                cell="color-background",
+                steps=_transparent(_EVIDENCE_STEPS),
+                decimals=2,
             ),
             style("rows in bins", unit="locale", decimals=0),
             style("missing", unit="percentunit", decimals=1),
@@ -324,6 +327,7 @@ def board() -> Panel:
                 many=True,
             ),
             choice("one", "One feature", "label_values(model_feature_reference_missing_rows, feature)"),
+            VERSION,
         ],
         annotations=[VERSION_CHANGE],
         since="now-24h",

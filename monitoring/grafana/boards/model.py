@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from monitoring.grafana.alerts import queries, thresholds
-from monitoring.grafana.alerts.queries import CURRENT
 from monitoring.grafana.boards.service import VERSION_CHANGE
-from monitoring.grafana.boards.variables import BESIDE, SCORE_BINS, beside, happened
+from monitoring.grafana.boards.variables import BESIDE, SCORE_BINS, SHOWN, VERSION, beside, happened
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
@@ -40,6 +41,7 @@ _TRAFFIC = 'window="$window"'
 _LABELS = 'window="$labels"'
 _AT = f"on ({MODEL})"
 _FEWEST_IN_A_BIN = 10
+_DAYS = Scale(unit="suffix: days")  # of seconds, Grafana makes weeks such as 1.65
 _EVIDENT = 2  # log10: a hundred to one
 _OUTCOME = {
     "type": "value",
@@ -99,7 +101,7 @@ def _well() -> list[Panel]:
         stat(
             "Age of the model",
             f"Since the training. From {thresholds.OLDEST_MODEL_DAYS} days on an alert asks for a look.",
-            queries.AGE,
+            _fact("version:model_age:seconds"),
             scale=Scale(
                 unit="s",
                 decimals=0,
@@ -118,6 +120,11 @@ def _well() -> list[Panel]:
     ]
 
 
+def _fact(series: str) -> str:
+    """A figure of the shown version itself, the same in each replica."""
+    return f"max({series} * {SHOWN})"
+
+
 def _floor_state(kind: str, best: str, window: str) -> str:
     """0 below the floor with two standard errors, 1 below it by its point estimate, 2 above."""
     auc = f'window:model_{kind}:roc_auc{{window="{window}"}}'
@@ -129,22 +136,22 @@ def _realised(figure: str, errors: int = 0) -> str:
     """A figure of the late labels of the current version, moved by so many of its standard errors."""
     name = f"window:model_feedback:{figure}"
     if errors == 0:
-        return f"{name}{{{_LABELS}}} * {CURRENT}"
+        return f"{name}{{{_LABELS}}} * {SHOWN}"
     error = f"{name}_stderr"
     sign = "-" if errors < 0 else "+"
-    return f"({name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}) * {CURRENT}"
+    return f"({name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}) * {SHOWN}"
 
 
 def _banded(kind: str, window: str) -> list[Panel]:
     auc = f"window:model_{kind}:roc_auc"
-    here = f"{{{window}}} * {CURRENT}"
+    here = f"{{{window}}} * {SHOWN}"
     error = f"{thresholds.STANDARD_ERRORS} * {auc}_stderr{{{window}}}"
     return [
-        query(f"({auc}{{{window}}} + {error}) * {CURRENT}", "upper"),
-        query(f"({auc}{{{window}}} - {error}) * {CURRENT}", "lower"),
+        query(f"({auc}{{{window}}} + {error}) * {SHOWN}", "upper"),
+        query(f"({auc}{{{window}}} - {error}) * {SHOWN}", "lower"),
         query(f"{auc}{here}", "ROC AUC"),
-        query('max(model_floor{metric="roc_auc"})', "floor"),
-        query('max(model_validation{metric="roc_auc"})', "on validation rows"),
+        query(_fact('model_floor{metric="roc_auc"}'), "floor"),
+        query(_fact('model_validation{metric="roc_auc"}'), "on validation rows"),
         beside(auc, window),
     ]
 
@@ -184,15 +191,15 @@ def _ranking() -> list[Panel]:
             "Expected accuracy, precision and recall",
             "At the decision threshold, from the risks alone. Accuracy with two standard errors.",
             [
-                query(f"window:model_expected:accuracy{{{_TRAFFIC}}} * {CURRENT}", "accuracy"),
+                query(f"window:model_expected:accuracy{{{_TRAFFIC}}} * {SHOWN}", "accuracy"),
                 query(
                     f"(window:model_expected:accuracy{{{_TRAFFIC}}} - {thresholds.STANDARD_ERRORS}"
-                    f" * window:model_expected:accuracy_stderr{{{_TRAFFIC}}}) * {CURRENT}",
+                    f" * window:model_expected:accuracy_stderr{{{_TRAFFIC}}}) * {SHOWN}",
                     "accuracy, at least",
                 ),
-                query(f"window:model_expected:precision{{{_TRAFFIC}}} * {CURRENT}", "precision"),
-                query(f"window:model_expected:recall{{{_TRAFFIC}}} * {CURRENT}", "recall"),
-                query('max(model_validation{metric="recall"})', "recall on validation rows"),
+                query(f"window:model_expected:precision{{{_TRAFFIC}}} * {SHOWN}", "precision"),
+                query(f"window:model_expected:recall{{{_TRAFFIC}}} * {SHOWN}", "recall"),
+                query(_fact('model_validation{metric="recall"}'), "recall on validation rows"),
             ],
             look=Look(fill=0),
             overrides=[
@@ -206,7 +213,7 @@ def _ranking() -> list[Panel]:
             "Mean squared error of the risks by late labels; smaller is better. Dashed: on validation rows.",
             [
                 query(_realised("brier"), "Brier score"),
-                query('max(model_validation{metric="brier"})', "on validation rows"),
+                query(_fact('model_validation{metric="brier"}'), "on validation rows"),
                 beside("window:model_feedback:brier", _LABELS),
             ],
             look=Look(fill=0),
@@ -235,10 +242,10 @@ def _scores() -> list[Panel]:
             "validation rows each.",
             {
                 "now": (
-                    f"sum by (bin) (bin_window:model_scores:increase{{{_TRAFFIC}}} * {CURRENT})"
-                    f" / scalar(sum(window:model_scores:rows{{{_TRAFFIC}}} * {CURRENT}) > 0)"
+                    f"sum by (bin) (bin_window:model_scores:increase{{{_TRAFFIC}}} * {SHOWN})"
+                    f" / scalar(sum(window:model_scores:rows{{{_TRAFFIC}}} * {SHOWN}) > 0)"
                 ),
-                "validation": f"sum by (bin) (bin:model_scores_reference:ratio * {CURRENT})",
+                "validation": f"sum by (bin) (bin:model_scores_reference:ratio * {SHOWN})",
             },
             by="bin",
             words=SCORE_BINS,
@@ -250,10 +257,10 @@ def _scores() -> list[Panel]:
             f" share with the outcome. {_SELECTION}",
             [
                 query(
-                    _enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {CURRENT}"), "predicted"
+                    _enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {SHOWN}"), "predicted"
                 ),
                 query(_realised("positive_ratio"), "observed"),
-                query('max(model_validation{metric="flagged"})', "predicted on validation rows"),
+                query(_fact('model_validation{metric="flagged"}'), "predicted on validation rows"),
                 beside("window:model_predictions:positive_ratio", _TRAFFIC),
             ],
             scale=Scale(unit="percentunit"),
@@ -269,7 +276,10 @@ def _scores() -> list[Panel]:
             "Evidence against the model",
             "As multiples of the limit; at 1 an alert fires. Risks: they are distributed otherwise "
             "than on validation rows. Calibration: outcomes do not follow them.",
-            [query(queries.SCORE_DRIFT, "risks"), query(queries.CALIBRATION, "calibration")],
+            [
+                query(f"{queries.SCORE_DRIFT} * {SHOWN}", "risks"),
+                query(f"{queries.CALIBRATION} * {SHOWN}", "calibration"),
+            ],
             scale=Scale(steps=above(0.5, thresholds.EVIDENCE_ALARM), decimals=2, log=True, minimum=None),
             size=Size(8, 8),
         ),
@@ -277,7 +287,7 @@ def _scores() -> list[Panel]:
             "PSI of the risks",
             "How large the shift of the predicted risks is. Dashed: 0.1 and 0.25. From 300 rows on.",
             [
-                query(_enough(f"window:model_scores:psi{{{_TRAFFIC}}} * {CURRENT}"), "PSI"),
+                query(_enough(f"window:model_scores:psi{{{_TRAFFIC}}} * {SHOWN}"), "PSI"),
                 beside("window:model_scores:psi", _TRAFFIC),
             ],
             scale=Scale(steps=above(thresholds.PSI_SMALL, thresholds.PSI_LARGE), decimals=3),
@@ -288,9 +298,9 @@ def _scores() -> list[Panel]:
             "Evidence in the window",
             "log10 of how much better drift, or miscalibration, explains what is seen than chance does.",
             [
-                query(f"window:model_scores:drift_evidence{{{_TRAFFIC}}} * {CURRENT}", "risks"),
-                query(f"window:model_calibration:evidence{{{_LABELS}}} * {CURRENT}", "calibration"),
-                query("max(version:model_evidence:limit)", "limit"),
+                query(f"window:model_scores:drift_evidence{{{_TRAFFIC}}} * {SHOWN}", "risks"),
+                query(f"window:model_calibration:evidence{{{_LABELS}}} * {SHOWN}", "calibration"),
+                query(_fact("version:model_evidence:limit"), "limit"),
             ],
             scale=Scale(log=True, minimum=None, decimals=1),
             size=Size(8, 8),
@@ -300,10 +310,10 @@ def _scores() -> list[Panel]:
 
 
 def _calibration() -> list[Panel]:
-    outcomes = f"bin_outcome_window:model_feedback:increase{{{_LABELS}}} * {CURRENT}"
+    outcomes = f"bin_outcome_window:model_feedback:increase{{{_LABELS}}} * {SHOWN}"
     everyone = f"(sum by (bin) ({outcomes}) >= {_FEWEST_IN_A_BIN})"
-    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {CURRENT}'
-    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {CURRENT}"
+    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_LABELS}}} * {SHOWN}'
+    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_LABELS}}} * {SHOWN}"
     predicted, observed = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
     all_risks = 'label_replace(label_replace(vector(1), "bin", "all", "", ""), "risk", "all risks", "", "")'
     return [
@@ -354,7 +364,7 @@ def _calibration() -> list[Panel]:
             "Evidence by range of risk",
             "Where in the range of risks outcomes do not follow: log10 of the evidence in each bin, "
             "and for all.",
-            {"evidence": f"sum by (bin) (bin_window:model_calibration:evidence{{{_LABELS}}} * {CURRENT})"},
+            {"evidence": f"sum by (bin) (bin_window:model_calibration:evidence{{{_LABELS}}} * {SHOWN})"},
             by="bin",
             words=Words(f"{SCORE_BINS.expr} or {all_risks}", "risk", order="bin"),
             size=Size(12, 9),
@@ -403,6 +413,12 @@ def _flagged(is_flagged: int) -> str:
     return f"on (bin, model_name, model_version) group_left () ({flag})"
 
 
+def _delay(quantile: float) -> str:
+    """Days until this share of the day's labels had come."""
+    seconds = f'quantile:model_feedback_delay_seconds:increase1d{{quantile="{quantile}"}}'
+    return f"{seconds} * {SHOWN} / {thresholds.DAY}"
+
+
 def _labels() -> list[Panel]:
     return [
         row("Late labels and versions"),
@@ -416,12 +432,9 @@ def _labels() -> list[Panel]:
         graph(
             "Delay of the labels",
             "How long after the prediction half and 90 of 100 of the day's labels came.",
-            [
-                query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.5"}', "half"),
-                query('quantile:model_feedback_delay_seconds:increase1d{quantile="0.9"}', "90 of 100"),
-            ],
+            [query(_delay(0.5), "half"), query(_delay(0.9), "90 of 100")],
             size=Size(8, 8),
-            scale=Scale(unit="s"),
+            scale=_DAYS,
         ),
         graph(
             "Labels refused",
@@ -433,8 +446,8 @@ def _labels() -> list[Panel]:
         graph(
             "Age over time",
             "Since the training of each version served; it falls where a new one is deployed.",
-            [query("version:model_age:seconds", "version {{model_version}}")],
-            scale=Scale(unit="s", steps=above(None, thresholds.OLDEST_MODEL_DAYS * thresholds.DAY)),
+            [query(f"version:model_age:seconds / {thresholds.DAY}", "version {{model_version}}")],
+            scale=replace(_DAYS, steps=above(None, thresholds.OLDEST_MODEL_DAYS)),
         ),
         graph(
             "Rows by version",
@@ -455,6 +468,7 @@ def board() -> Panel:
         variables=[
             options("window", "Window of predictions", list(WINDOWS), "1d"),
             options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"),
+            VERSION,
             BESIDE,
         ],
         annotations=[VERSION_CHANGE],

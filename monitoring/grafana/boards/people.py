@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
-from monitoring.grafana.alerts.queries import CURRENT
-from monitoring.grafana.boards.variables import SCORE_BINS
+from monitoring.grafana.boards.variables import SCORE_BINS, SHOWN, VERSION
 from monitoring.grafana.style import (
     BLUE,
     GREY,
@@ -39,20 +38,22 @@ _BY_CLASS = (
 )
 SMALLEST_SHOWN = 10  # as in steps.data.disclosure
 
-_INTRODUCTION = """\
-The model gives each person a **risk**: the probability that this person has the outcome. It **flags** people
-whose risk reaches the threshold. A **late label** says, some time afterwards, whether a person has the
-outcome. This page compares the two for the people of the chosen window. A field reads *too few labels* while
-fewer than 50 people with and 50 without the outcome are known, or while nothing is known of people of some
-risk. A model of made-up people says so in its name and is for trying out only.
-"""
+# Three short texts, since a phone shows each in the height that it has on a wide screen.
+_ABOUT = {
+    "What the model says": "The model gives each person a **risk**: the probability that this person has the"
+    " outcome. It **flags** people whose risk reaches the threshold.",
+    "What becomes known": "A **late label** says, some time afterwards, whether a person has the outcome."
+    " This page compares the two for the people of the chosen window.",
+    "What is not shown": "*Too few labels*: of fewer than 50 people with and 50 without the outcome, or of"
+    " nobody of some risk. A model of made-up people says so in its name; it is for trying out only.",
+}
 
 
 def _of_100(title: str, description: str, figure: str, *, nothing: str) -> Panel:
     return stat(
         title,
         description,
-        f"max(({figure}) * {CURRENT}) * 100",
+        f"max(({figure}) * {SHOWN}) * 100",
         size=Size(6, 5),
         scale=Scale(unit="none", decimals=0, steps=((None, BLUE),), nothing=nothing),
     )
@@ -61,6 +62,10 @@ def _of_100(title: str, description: str, figure: str, *, nothing: str) -> Panel
 def _realised(figure: str) -> str:
     """A realised figure in the chosen window."""
     return f"window:model_feedback:{figure}{{{_WINDOW}}}"
+
+
+def _about() -> list[Panel]:
+    return [text(title, words, width=8) for title, words in _ABOUT.items()]
 
 
 def _found() -> list[Panel]:
@@ -95,8 +100,8 @@ def _found() -> list[Panel]:
             "Found: from, to",
             "What the labels leave open: two standard errors to either side, of 100 with the outcome.",
             [
-                query(f"max(clamp_min({recall} - {error}, 0) * {CURRENT}) * 100", "from", instant=True),
-                query(f"max(clamp_max({recall} + {error}, 1) * {CURRENT}) * 100", "to", instant=True),
+                query(f"max(clamp_min({recall} - {error}, 0) * {SHOWN}) * 100", "from", instant=True),
+                query(f"max(clamp_max({recall} + {error}, 1) * {SHOWN}) * 100", "to", instant=True),
             ],
             text="value_and_name",
             size=Size(12, 5),
@@ -106,14 +111,14 @@ def _found() -> list[Panel]:
             "Observed / expected",
             "People with the outcome for each that the risks predict: 1 is right, 1.2 is a fifth more than"
             f" predicted. {_RISK}",
-            f"max({_realised('observed_expected_ratio')} * {CURRENT})",
+            f"max({_realised('observed_expected_ratio')} * {SHOWN})",
             size=Size(6, 5),
             scale=Scale(decimals=2, nothing=few),
         ),
         stat(
             "Labels",
             "People of the chosen window of whom it is known whether they have the outcome.",
-            f"max({_realised('labels')} * {CURRENT})",
+            f"max({_realised('labels')} * {SHOWN})",
             size=Size(6, 5),
             scale=Scale(unit="locale", decimals=0, nothing="none"),
         ),
@@ -122,33 +127,33 @@ def _found() -> list[Panel]:
 
 def _groups() -> list[Panel]:
     def by_group(figure: str, factor: int = 1) -> str:
-        return f"max by (group) (group_window:model_group_{figure}{{{_WINDOW}}} * {CURRENT}) * {factor}"
+        return f"max by (group) (group_window:model_group_{figure}{{{_WINDOW}}} * {SHOWN}) * {factor}"
 
-    rows = f"group_predicted_window:model_group_rows:increase{{{_WINDOW}}} * {CURRENT}"
-    labels = f"group_outcome_predicted_window:model_group_feedback:increase{{{_WINDOW}}} * {CURRENT}"
+    rows = f"group_predicted_window:model_group_rows:increase{{{_WINDOW}}} * {SHOWN}"
+    labels = f"group_outcome_predicted_window:model_group_feedback:increase{{{_WINDOW}}} * {SHOWN}"
     recall = "feedback:recall"
     return [
         row("By group of people"),
         table(
             "Flagged, found and missed by group",
-            "People of each group that the schema names: asked about; those of whom the outcome is known;"
-            " flagged, of 100 who were asked about; found and missed, of 100 with the outcome; risk and"
-            f" observed, of 100. {_BY_CLASS}",
+            "People of each group that the schema names: found and missed, of 100 with the outcome;"
+            " flagged, of 100 who were asked about; risk and observed, of 100; those of whom the outcome is"
+            f" known; asked about. {_BY_CLASS}",
             {
-                "asked about": f"sum by (group) ({rows}) >= {SMALLEST_SHOWN}",
-                "known": f"sum by (group) ({labels}) >= {SMALLEST_SHOWN}",
-                "flagged": by_group("rows:flagged_ratio", 100),
                 "found": by_group(recall, 100),
                 "missed": f"100 - {by_group(recall, 100)}",
+                "flagged": by_group("rows:flagged_ratio", 100),
                 "risk": by_group("feedback:expected_ratio", 100),
                 "observed": by_group("feedback:positive_ratio", 100),
+                "known": f"sum by (group) ({labels}) >= {SMALLEST_SHOWN}",
+                "asked about": f"sum by (group) ({rows}) >= {SMALLEST_SHOWN}",
             },
             by="group",
             size=Size(14, 8),
             overrides=[
-                style("group", column_width=180),
+                style("group", column_width=130),
                 style("/asked about|known/", unit="locale", decimals=0, nothing="few"),
-                style("/flagged|found|missed|risk|observed/", decimals=0, nothing="too few"),
+                style("/flagged|found|missed|risk|observed/", decimals=0, nothing="too few", narrowest=70),
             ],
         ),
         chart(
@@ -164,9 +169,9 @@ def _groups() -> list[Panel]:
 
 
 def _reliability() -> list[Panel]:
-    labels = f"bin_outcome_window:model_feedback:increase{{{_WINDOW}}} * {CURRENT}"
-    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_WINDOW}}} * {CURRENT}'
-    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_WINDOW}}} * {CURRENT}"
+    labels = f"bin_outcome_window:model_feedback:increase{{{_WINDOW}}} * {SHOWN}"
+    positive = f'bin_outcome_window:model_feedback:increase{{outcome="1",{_WINDOW}}} * {SHOWN}'
+    risks = f"bin_outcome_window:model_feedback_risk_sum:increase{{{_WINDOW}}} * {SHOWN}"
     everyone = f"(sum by (bin) ({labels}) >= {SMALLEST_SHOWN})"
     risk, observed = f"sum by (bin) ({risks}) / {everyone}", f"sum by (bin) ({positive}) / {everyone}"
     return [
@@ -196,13 +201,44 @@ def _reliability() -> list[Panel]:
             "ROC AUC by late labels: of two people of whom one has the outcome, how often that one had the"
             f" higher risk; beside it the value at training. {_RISK}",
             [
-                query(f"max({_realised('roc_auc')} * {CURRENT})", "now", instant=True),
-                query(f"max({queries.VALIDATION})", "at training", instant=True),
-                query(f"max({queries.FLOOR})", "floor", instant=True),
+                query(f"max({_realised('roc_auc')} * {SHOWN})", "now", instant=True),
+                query(f"max({queries.VALIDATION} * {SHOWN})", "at training", instant=True),
+                query(f"max({queries.FLOOR} * {SHOWN})", "floor", instant=True),
             ],
             text="value_and_name",
             size=Size(24, 5),
             scale=Scale(decimals=3, nothing="too few labels"),
+        ),
+    ]
+
+
+def _versions() -> list[Panel]:
+    def by_version(figure: str, factor: int = 1) -> str:
+        named = f'label_join({figure}, "version", " ", "model_name", "model_version")'
+        return f"max by (version) ({named}) * {factor}"
+
+    return [
+        row("One version beside another"),
+        table(
+            "Found and missed by version",
+            "The labelled people of each version that gave risks in the chosen window, also of one that is"
+            f" not served any more: found and missed, of 100 with the outcome. {_RISK}",
+            {
+                "found": by_version(_realised("recall"), 100),
+                "missed": f"100 - {by_version(_realised('recall'), 100)}",
+                "observed / expected": by_version(_realised("observed_expected_ratio")),
+                "ROC AUC": by_version(_realised("roc_auc")),
+                "known": by_version(_realised("labels")),
+            },
+            by="version",
+            size=Size(24, 6),
+            overrides=[
+                style("version", column_width=200),
+                style("known", unit="locale", decimals=0),
+                style("/found|missed/", decimals=0, nothing="too few", narrowest=70),
+                style("observed / expected", decimals=2, nothing="too few"),
+                style("ROC AUC", decimals=3, nothing="too few"),
+            ],
         ),
     ]
 
@@ -213,8 +249,14 @@ def board() -> Panel:
         UID,
         "People",
         "How many people with the outcome does the model flag, and are its risks right?",
-        [text("About this page", _INTRODUCTION, height=4), *_found(), *_groups(), *_reliability()],
-        variables=[options("labels", "Window of labels", list(LABEL_WINDOWS), "30d")],
+        [
+            *_about(),
+            *_found(),
+            *_groups(),
+            *_reliability(),
+            *_versions(),
+        ],
+        variables=[options("labels", "Window of labels", list(LABEL_WINDOWS), "30d"), VERSION],
         since="now-30d",
         refresh="15m",
     )

@@ -159,7 +159,7 @@ def _traffic() -> list[Panel]:
             [
                 query('slo_window:sidecar_error_budget:burn_rate{window=~"1h|6h|3d"}', "{{slo}} {{window}}"),
             ],
-            scale=Scale(steps=above(1, 14.4), unit="none", at_least=2, decimals=2),
+            scale=Scale(steps=above(1, 14.4), decimals=2),
         ),
         graph(
             "Failing and slow answers",
@@ -226,7 +226,7 @@ def _latency() -> list[Panel]:
         ),
         heatmap(
             "Times to answer",
-            "How many requests took how long; darker is more.",
+            "How many requests took how long; the bar below says which colour is more.",
             'sum by (le) (increase(sidecar_request_duration_seconds_bucket{instance=~"$instance"}'
             "[$__rate_interval]))",
         ),
@@ -299,7 +299,6 @@ def _replicas() -> list[Panel]:
             ],
             scale=Scale(unit="reqps", at_least=1),
             size=Size(8, 7),
-            legend="below",
         ),
         graph(
             "Time to answer of each replica",
@@ -307,10 +306,9 @@ def _replicas() -> list[Panel]:
             [query(f"histogram_quantile(0.99, sum by (instance, le) (rate({buckets}[5m])))", "{{instance}}")],
             scale=Scale(unit="s", steps=above(None, thresholds.LATENCY_OBJECTIVE_SECONDS)),
             size=Size(8, 7),
-            legend="below",
         ),
         graph(
-            "Since the model last answered each replica",
+            "Since the model last answered",
             "Each sidecar asks its model every few seconds, also without traffic.",
             [
                 query(
@@ -320,7 +318,6 @@ def _replicas() -> list[Panel]:
             ],
             scale=Scale(unit="s", at_least=60),
             size=Size(8, 7),
-            legend="below",
         ),
     ]
 
@@ -380,7 +377,7 @@ def _host() -> list[Panel]:
             "Processor of the processes",
             "Processors that each of them keeps busy.",
             [query("sum by (job) (rate(process_cpu_seconds_total[5m]))", "{{job}}")],
-            scale=Scale(unit="none", decimals=2),
+            scale=Scale(unit="none", decimals=3),
         ),
     ]
 
@@ -403,9 +400,9 @@ def _now() -> list[Panel]:
             },
             size=Size(16, 5),
             overrides=[
-                style("model", column_width=200),
-                style("version", column_width=70),
-                style("since", unit="dateTimeFromNow"),
+                style("model", column_width=170),
+                style("version", column_width=65),
+                style("since", column_width=115, unit="dateTimeFromNow"),
             ],
         ),
         stat(

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from monitoring.grafana.alerts.queries import CURRENT
 from monitoring.grafana.style import Panel, Words, choice, from_answer, query
+from monitoring.prometheus.promql import MODEL
+
+# The version that a page is about: of those that are served, normally one, the newest or a chosen one.
+VERSION = from_answer(
+    "version",
+    "Version",
+    'label_replace(label_replace(vector(1), "model_version", ".*", "", ""), "words", "newest", "", "")'
+    ' or label_replace(group by (model_version) (version:model_age:seconds), "words", "$1", "model_version",'
+    ' "(.+)")',
+    "model_version",
+    default=".*",
+    words=("words", "newest"),
+)
+# Joins a series to that version, at each moment of a graph, and so drops the others.
+SHOWN = (
+    f'on ({MODEL}) group_left () (bottomk(1, version:model_age:seconds{{model_version=~"$version"}}) * 0 + 1)'
+)
 
 NO_VERSION = "none"
 # A version to show beside the served version: any version with rows in 90 days.
@@ -19,7 +35,7 @@ INSTANCE = choice("instance", "Replica", 'label_values(up{job="exporter"}, insta
 
 REPLICAS = '{instance=~"$instance"}'
 
-SCORE_BINS = Words(f"max by (bin, risk) (model_score_bin_info * {CURRENT})", "risk")
+SCORE_BINS = Words(f"max by (bin, risk) (model_score_bin_info * {SHOWN})", "risk")
 
 
 def happened(by: str, measure: str, counter: str, window: str) -> str:
