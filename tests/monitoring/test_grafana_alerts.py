@@ -155,8 +155,19 @@ CASES: dict[str, list[Case]] = {
         Case(  # born with its first failure
             'grafana_alerting_notifications_failed_total{integration="slack"}', "_x75 0x30", "_x75 1x30"
         ),
+        Case(  # Prometheus was away an hour ago
+            'grafana_alerting_notifications_failed_total{integration="slack"}',
+            "3x10 _x20 3x100",
+            "3x10 _x20 3x30 4x100",
+        ),
         Case(  # counted anew since Grafana was started again
             'grafana_alerting_notifications_failed_total{integration="slack"}', "5x100", "5x60 _x14 1x100"
+        ),
+        Case(  # by another Grafana, at another address
+            'grafana_alerting_notifications_failed_total{integration="slack",instance="b"}',
+            "_x75 0x100",
+            "_x75 1x100",
+            {'grafana_alerting_notifications_failed_total{integration="slack",instance="a"}': "1x60 stale"},
         ),
     ],
     "Watchdog": [],

@@ -158,6 +158,26 @@ def test_a_backfill_level_reads_only_levels_below_it():
     assert sum(map(len, generate.levels())) == sum(len(group.rules) for group in generate.groups())
 
 
+def test_what_is_recorded_every_ten_minutes_is_read_over_a_time():
+    """An instant query looks back five minutes: it would find nothing in the other five."""
+    days = {
+        rule.record
+        for group in generate.groups()
+        if group.interval == promql.DAY_INTERVAL
+        for rule in group.rules
+    }
+    assert len(days) > 10
+    read = [
+        (match[0], rule.expr[: match.start()])
+        for group in generate.groups()
+        for rule in group.rules
+        for match in re.finditer(r"[a-z_]+:[a-z_:0-9]+", rule.expr)
+        if match[0] in days
+    ]
+    assert {name for name, _ in read} == days
+    assert all(before.endswith("last_over_time(") for _, before in read)
+
+
 def test_rules_read_only_metrics_that_the_sidecar_exports():
     registry = CollectorRegistry()
     Metrics(registry, None, "1")

@@ -170,10 +170,11 @@ RULES_FAIL = (
     "sum(increase(prometheus_rule_evaluation_failures_total[11m]))\n"
     "+ sum(increase(prometheus_rule_group_iterations_missed_total[11m]))"
 )
-# Not `increase`: the series is born with its first failure, in a Grafana that was just started too.
-_FAILED = "sum by (integration) (grafana_alerting_notifications_failed_total{})"
-_FAILED_NOW, _FAILED_BEFORE = _FAILED.format(""), _FAILED.format(" offset 1h")
-MESSAGES_FAIL = f"{_FAILED_NOW}\n- (({_FAILED_BEFORE} <= {_FAILED_NOW}) or 0 * {_FAILED_NOW})"
+# Not `increase`: a series is born with its first failure, also in a Grafana that is new. How many there were
+# an hour ago, or when Prometheus was last there before.
+_FAILED = "grafana_alerting_notifications_failed_total"
+_FAILED_BEFORE = f"last_over_time({_FAILED}[1d] offset 1h)"
+MESSAGES_FAIL = f"sum by (integration) (\n  {_FAILED} - (({_FAILED_BEFORE} <= {_FAILED}) or 0 * {_FAILED})\n)"
 
 
 def burn(slo: str, severity: str) -> str:

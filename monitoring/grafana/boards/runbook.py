@@ -12,7 +12,7 @@ from monitoring.grafana.style import Panel, dashboard, text
 UID = "runbook"
 RUNBOOK = Path(__file__).resolve().parents[2] / "RUNBOOK.md"
 # Starts of commands; every other line of code is a query.
-COMMANDS = ("docker ", "make ", "python ", "df ")
+COMMANDS = ("docker ", "make ", "python ", "df ", "dmesg ")
 
 
 def chapters(markdown: str) -> dict[str, str]:
