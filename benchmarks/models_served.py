@@ -4,11 +4,12 @@
 
 A target is `NAME=MODEL`, or `NAME=MODEL>CHECKOUT` for the sidecar of a checkout of this project (`.` is this
 one) before the model. MODEL is a folder, which MLflow's own server answers from as a process with one worker,
-`docker:IMAGE`, an image with its own entry point, or `mlserver:FOLDER`, MLServer in a container with each of
-its batch settings. The first target is the one that the others are compared with. All run at once and are
-asked in turn, forwards and backwards, in 15 rounds; a round gives one ratio of requests a second for each
-pair, and the table has their median with a bootstrap interval over rounds. On a machine with other work to do
-only such ratios mean something. Prints one JSON object.
+`ours:FOLDER`, the same with the server of our image, `docker:IMAGE`, an image with its own entry point, or
+`mlserver:FOLDER`, MLServer in a container with each of its batch settings. The first target is the one that
+the others are compared with. All run at once and are asked in turn, forwards and backwards, in 15 rounds; a
+round gives one ratio of requests a second for each pair, and the table has their median with a bootstrap
+interval over rounds. On a machine with other work to do only such ratios mean something. Prints one JSON
+object.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ import numpy as np
 from benchmarks import serving
 
 MISSED = 3
+# The variable that names a model's folder, and what uvicorn is asked to run.
+MLFLOWS = ("__pyfunc_model_path__", ("mlflow.pyfunc.scoring_server.app:app",))
+IMAGES = serving.PROJECT / "monitoring" / "deploy" / "images"
+OURS = ("MODEL_FOLDER", ("--app-dir", str(IMAGES), "--factory", "model_server:create"))
 
 
 def main() -> int:
@@ -86,12 +91,13 @@ def start_model(model: str, bodies: tuple[bytes, ...], running: contextlib.ExitS
         running.enter_context(serving.image_process(where, port, []))
     else:
         command = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+        variable, application = OURS if kind == "ours" else MLFLOWS
         environment = {
-            "__pyfunc_model_path__": str(Path(model).resolve()),
+            variable: str(Path(where).resolve()),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        server = [sys.executable, *command, "mlflow.pyfunc.scoring_server.app:app"]
+        server = [sys.executable, *command, *application]
         running.enter_context(serving.process(server, environment))
     serving.wait_for(f"http://127.0.0.1:{port}/ping")
     return [serving.Target(model, port, "/invocations", bodies)]

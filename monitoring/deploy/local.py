@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from monitoring.deploy.build import IMAGES
 from steps.chain.pipeline import PROJECT
 from steps.data.errors import UserError
 from steps.data.release_facts import PAGE, RELEASE, read_facts
@@ -35,10 +36,11 @@ def commands(folder: Path, traffic: int, model: int, metrics: int) -> list[tuple
     """The commands of the model's server and of the sidecar, each with its environment variables."""
     page = folder / PAGE
     server = ["-m", "uvicorn", "--host", "127.0.0.1", "--port", str(model), "--no-access-log"]
+    ours = ["--app-dir", str(IMAGES), "--factory", "model_server:create"]
     return [
         (
-            [sys.executable, *server, "mlflow.pyfunc.scoring_server.app:app"],
-            {"__pyfunc_model_path__": str(folder / "model"), "OMP_NUM_THREADS": "1"},
+            [sys.executable, *server, *ours],
+            {"MODEL_FOLDER": str(folder / "model"), "OMP_NUM_THREADS": "1"},
         ),
         (
             [sys.executable, "-m", "monitoring.sidecar"],

@@ -14,8 +14,9 @@ FROM ${BASE}
 ARG SITE
 COPY --from=stock ${SITE} ${SITE}
 COPY --from=stock /opt/ml/model /opt/ml/model
+COPY model_server.py /opt/ml/model_server.py
 # One worker and one thread each for OpenMP and BLAS: a container that needs more gets a replica.
-ENV __pyfunc_model_path__=/opt/ml/model \
+ENV MODEL_FOLDER=/opt/ml/model \
     WEB_CONCURRENCY=1 \
     OMP_NUM_THREADS=1 \
     OPENBLAS_NUM_THREADS=1 \
@@ -31,4 +32,4 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-S", "-c", "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/ping'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "uvicorn", "--host", "0.0.0.0", "--port", "8080", "--no-access-log", \
-            "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "20", "mlflow.pyfunc.scoring_server.app:app"]
+            "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "20", "--factory", "model_server:create"]
