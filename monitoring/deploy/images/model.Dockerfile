@@ -1,20 +1,22 @@
 # The model's image: what serving needs of the stock image (`mlflow models build-docker`), on the same
-# base, started without nginx and without anything that must be written. `make image` builds it.
+# base, started without nginx and without anything that must be written, with model_server.py before MLflow's
+# server. `make image` builds it.
 ARG STOCK
 ARG BASE
 FROM ${STOCK} AS stock
 ARG SITE
 COPY unused.txt /tmp/unused.txt
+COPY model_server.py /opt/ml/model_server.py
 RUN cd "${SITE}" \
     && sed 's/ *#.*//' /tmp/unused.txt | while read -r pattern; do [ -z "$pattern" ] || rm -rf $pattern; done \
     && find . -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
-    && chmod -R a+rX /opt/ml/model
+    && chmod -R a+rX /opt/ml/model /opt/ml/model_server.py
 
 FROM ${BASE}
 ARG SITE
 COPY --from=stock ${SITE} ${SITE}
 COPY --from=stock /opt/ml/model /opt/ml/model
-COPY model_server.py /opt/ml/model_server.py
+COPY --from=stock /opt/ml/model_server.py /opt/ml/model_server.py
 # One worker and one thread each for OpenMP and BLAS: a container that needs more gets a replica.
 ENV MODEL_FOLDER=/opt/ml/model \
     WEB_CONCURRENCY=1 \
