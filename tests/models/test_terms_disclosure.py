@@ -9,6 +9,7 @@ from scipy.optimize import linprog
 from steps.data.disclosure import SMALLEST_CELL
 from steps.data.schema_file import load
 from steps.models import explainable_boosting, families, missing_answers, terms
+from steps.models.served_model import parse_terms
 from tests.conftest import ROOT
 
 
@@ -56,6 +57,8 @@ def test_the_people_of_small_cells_cannot_be_solved_for() -> None:
     fitted = explainable_boosting.fit(params, rows, schema, seed=0, bags=1, threads=1)
     bins = fitted.bins(X)
     document = terms.to_document(fitted)
+    # The sizes in evaluation.json follow from what terms.json shows, and so say nothing more of anybody.
+    assert terms.sizes(parse_terms(document)) == terms.sizes(fitted)
     mains = {term["columns"][0]: term["people"] for term in document["terms"] if len(term["columns"]) == 1}
     parts = {column: possible_parts(people) for column, people in mains.items()}
     small = 0
