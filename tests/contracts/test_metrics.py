@@ -23,6 +23,8 @@ OTHERS = {
     "node_memory_MemAvailable_bytes",
     "node_memory_MemTotal_bytes",
     "grafana_alerting_notifications_failed_total",
+    "grafana_alerting_rule_evaluation_failures_total",
+    "grafana_alerting_schedule_rule_evaluations_missed_total",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
     "process_start_time_seconds",

@@ -187,7 +187,7 @@ EPISODES: dict[str, Episode] = {
     ),
     "Rules fail": Episode(
         {'prometheus_rule_evaluation_failures_total{rule_group="a"}': ("+0", "+2")},
-        "22 evaluations of recording rules failed or were missed in 11 minutes",
+        "22 evaluations of rules failed or were missed in 11 minutes",
         others={'prometheus_rule_group_iterations_missed_total{rule_group="a"}': "0"},
         begins=20,
         delay=11,

@@ -149,6 +149,21 @@ CASES: dict[str, list[Case]] = {
             "3x10 4x30",
             {'prometheus_rule_group_iterations_missed_total{rule_group="a"}': "0"},
         ),
+        *(
+            Case(  # an alert that Grafana cannot evaluate keeps its last state, and would be silent
+                metric,
+                "3",
+                "3x10 4x30",
+                {
+                    'prometheus_rule_evaluation_failures_total{rule_group="a"}': "0",
+                    'prometheus_rule_group_iterations_missed_total{rule_group="a"}': "0",
+                },
+            )
+            for metric in (
+                'grafana_alerting_rule_evaluation_failures_total{org="1"}',
+                'grafana_alerting_schedule_rule_evaluations_missed_total{org="1",name="Model down"}',
+            )
+        ),
     ],
     "Messages fail": [
         Case('grafana_alerting_notifications_failed_total{integration="slack"}', "2x100", "2x75 3x30"),

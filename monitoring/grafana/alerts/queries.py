@@ -164,11 +164,13 @@ TARGET_DOWN = (
     f"max by (job, instance) (1 - {_OTHERS})\n"
     f"or group by (job) (max_over_time({_OTHERS}[1d]) unless on (job) {_OTHERS})"
 )
-# In every eleven minutes, which hold an evaluation of the slowest group: a short pause of Prometheus misses
-# some once, and that is over before the alert has waited.
+# Of recording rules and of Grafana's, in every eleven minutes, which hold an evaluation of the slowest group.
+# A short pause of Prometheus misses some once, and that is over before the alert has waited.
 RULES_FAIL = (
     "sum(increase(prometheus_rule_evaluation_failures_total[11m]))\n"
-    "+ sum(increase(prometheus_rule_group_iterations_missed_total[11m]))"
+    "+ sum(increase(prometheus_rule_group_iterations_missed_total[11m]))\n"
+    "+ (sum(increase(grafana_alerting_rule_evaluation_failures_total[11m])) or vector(0))\n"
+    "+ (sum(increase(grafana_alerting_schedule_rule_evaluations_missed_total[11m])) or vector(0))"
 )
 # Not `increase`: a series is born with its first failure, also in a Grafana that is new. How many there were
 # an hour ago, or when Prometheus was last there before.

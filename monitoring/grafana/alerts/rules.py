@@ -261,7 +261,7 @@ _WATCHERS = (
         limit=0,
         lasts="15m",
         severity="warning",
-        summary="{A count} evaluations of recording rules failed or were missed in 11 minutes",
+        summary="{A count} evaluations of rules failed or were missed in 11 minutes",
         description="Figures and alerts that read those rules stand still.",
         panel=("service", "Evaluations that failed"),
     ),

@@ -431,7 +431,7 @@ def _watching() -> list[Panel]:
         ),
         graph(
             "Evaluations that failed",
-            "Evaluations of recording rules that failed or were missed in 15 minutes.",
+            "Evaluations of recording rules and of alert rules that failed or were missed in 11 minutes.",
             [query(queries.RULES_FAIL, "evaluations")],
             size=Size(9, 7),
             scale=Scale(steps=above(None, 1), at_least=2, decimals=0),
