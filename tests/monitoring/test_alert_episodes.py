@@ -502,6 +502,26 @@ def test_a_job_without_any_target_is_down_for_a_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(("before", "now"), [("1", "2"), ("2", "1")])
+def test_a_title_names_the_model_that_was_served_last(before: str, now: str, tmp_path: Path) -> None:
+    """Not the one before the deployment or the rollback, which was served on the same day too."""
+    title, episode = "Sidecar down", EPISODES["Sidecar down"]
+    test = played(title, episode)
+    moment = next(one for one in test["alert_rule_test"] if one["exp_alerts"])
+    moment["exp_alerts"][0]["exp_annotations"]["model"] = f"risk {now}"
+    served = {before: "1x2 stale", now: "_x3 1x6 stale"}  # the sidecar has gone when it rings
+    test["input_series"] += [
+        {
+            "series": f'model_info{{model_name="risk",model_version="{version}",synthetic="false"}}',
+            "values": values,
+        }
+        for version, values in served.items()
+    ]
+    done = run([as_prometheus(RULES[title])], [test], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.real
 def test_the_watchdog_always_fires(tmp_path: Path) -> None:
     texts = {name: str(value) for name, value in RULES["Watchdog"]["annotations"].items()} | {"model": ""}
     labels = {"severity": "watchdog", "environment": "test"}

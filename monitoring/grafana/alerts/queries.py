@@ -10,8 +10,12 @@ from monitoring.prometheus.service import MODEL_DOWN
 _AT = f"on ({MODEL})"
 # Joins a series to the version that is served now, and so drops the older ones.
 CURRENT = f"{_AT} group_left () max by ({MODEL}) (model_info)"
-# The newest model that was served within a day, for messages: the sidecar may be away.
-SERVED = f"topk(1, max by ({MODEL}, synthetic) (last_over_time(model_info[1d])))"
+# The model that is served, for messages; while the sidecar is away the one that was served last in a day.
+_INFO_SEEN = "timestamp(model_info)"
+SERVED = (
+    f"topk(1, max by ({MODEL}, synthetic) ({_INFO_SEEN})\n"
+    f"or max by ({MODEL}, synthetic) (last_over_time({_INFO_SEEN}[1d:5m])))"
+)
 
 _LIMIT = "version:model_evidence:limit"
 FLOOR = f'max by ({MODEL}) (model_floor{{metric="roc_auc"}})'
