@@ -144,6 +144,15 @@ def send(grafana: Any, name: str, environment: dict[str, str]) -> Any:
     )
 
 
+def written(grafana: Any, alerts: list[dict[str, Any]]) -> str:
+    """The text of a message about alerts."""
+    (template,) = [item for _, item in FILES.items("templates")]
+    path = "/api/alertmanager/grafana/config/api/v1/templates/test"
+    answer = grafana(path, {"alerts": alerts, "template": template["template"], "name": template["name"]})
+    (text,) = [one["text"] for one in answer["results"] if one["name"] == "alert.text"]
+    return str(text)
+
+
 def test_every_dashboard_is_there(grafana: Any) -> None:
     """With all its panels, in one folder beside the rules."""
     found = {board["uid"]: board for board in grafana("/api/search?type=dash-db")}
@@ -219,15 +228,18 @@ def test_a_message_of_several_features_has_a_line_for_each_the_largest_first(gra
         }
         for feature, value in evidence.items()
     ]
-    (template,) = [item for _, item in FILES.items("templates")]
-    path = "/api/alertmanager/grafana/config/api/v1/templates/test"
-    answer = grafana(path, {"alerts": alerts, "template": template["template"], "name": template["name"]})
-    texts = {one["name"]: one["text"] for one in answer["results"]}
-    lines = texts["alert.text"].splitlines()
+    text = written(grafana, alerts)
     largest_first = sorted(evidence, key=evidence.__getitem__, reverse=True)
-    assert lines[:5] == [f'{feature}: share of "36 & over" rose' for feature in largest_first]
-    assert texts["alert.text"].count("/d/data") == 1
-    assert "/d/data?var-one=BMI" in texts["alert.text"]
+    assert text.splitlines()[:5] == [f'{feature}: share of "36 & over" rose' for feature in largest_first]
+    assert text.count("/d/data") == 1
+    assert "/d/data?var-one=BMI" in text
+
+
+def test_a_message_that_it_is_over_says_after_how_long(grafana: Any) -> None:
+    """In whole seconds, and no more."""
+    times = {"startsAt": "2026-11-27T10:00:00.123456789Z", "endsAt": "2026-11-27T13:50:01.5Z"}
+    alert = {"labels": {"alertname": "Feature drift", "feature": "Age"}, "annotations": {"summary": "s"}}
+    assert written(grafana, [alert | times]).strip() == "Over: Age, after 3h50m1s"
 
 
 def test_a_mail_says_what_the_template_promises(grafana: Any, mailbox: list[Any]) -> None:
