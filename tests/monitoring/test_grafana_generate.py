@@ -203,6 +203,17 @@ def test_no_answer_is_grey_not_red() -> None:
     }
 
 
+def test_a_percentage_is_asked_for_as_one() -> None:
+    """Templates cannot multiply, so a share of 0.23 comes as 23 from its query; never from the condition."""
+    written = {rule["title"]: rule for _, rule in lint.read().rules()}
+    for alert in rules.ALERTS:
+        assert "{A percent}" not in alert.summary, alert.title
+        queries = {one["refId"]: one["model"].get("expr", "") for one in written[alert.title]["data"]}
+        for letter in alert.values:
+            as_percentage = f"{{{letter} percent}}" in alert.summary
+            assert queries[letter].startswith("100 * (") == as_percentage, alert.title
+
+
 def test_the_runbook_is_cut_at_its_headings() -> None:
     """Each heading of the second level with the text under it, deeper ones inside."""
     assert runbook.chapters("# R\nintro\n## A\none\n### deep\ntwo\n## B\nthree\n") == {

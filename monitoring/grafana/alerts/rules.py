@@ -56,17 +56,12 @@ def slug(title: str) -> str:
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c == "-")
 
 
-# A share as a percentage with one decimal: templates cannot multiply, so the point of 0.123 is moved.
-_PERCENT = (
-    '{{{{ printf "%.3f" $values.{0}.Value | reReplaceAll "^0[.]0?([0-9]+)([0-9])$" "$1.$2"'
-    ' | reReplaceAll "^1[.]000$" "100" }}}} %'
-)
-# How a value is written in a message: `{B percent}` is value B as a percentage.
+# How a value is written in a message. Templates cannot multiply; the query of `{B percent}` does: `_values`.
 _FORMATS = {
     "number": '{{{{ printf "%.2f" $values.{0}.Value }}}}',
     "points": '{{{{ printf "%.3f" $values.{0}.Value }}}}',
     "count": '{{{{ printf "%.0f" $values.{0}.Value }}}}',
-    "percent": _PERCENT,
+    "percent": '{{{{ printf "%.1f" $values.{0}.Value }}}} %',
     "time": "{{{{ humanizeDuration $values.{0}.Value }}}}",
     "level": "{{{{ $values.{0}.Labels.level }}}}",
 }
@@ -194,7 +189,8 @@ _LOAD = (
         limit=thresholds.REFUSED_SHARE,
         lasts="2m",
         severity="warning",
-        summary="{A percent} of requests were refused for overload in 5 minutes",
+        summary="{B percent} of requests were refused for overload in 5 minutes",
+        values={"B": queries.OVERLOAD},
         description="The queue is full; clients are told to come back (503 with Retry-After).",
         panel=("service", "Refused requests"),
         keep="5m",
@@ -504,7 +500,8 @@ _HOST = (
         limit=thresholds.FREE_MEMORY_SHARE,
         lasts="10m",
         severity="warning",
-        summary="{A percent} of the host's memory is free",
+        summary="{B percent} of the host's memory is free",
+        values={"B": queries.FREE_MEMORY},
         description="The kernel will soon end a process to get memory, most likely the model.",
         panel=("service", "Memory in use"),
     ),
@@ -516,7 +513,8 @@ _HOST = (
         limit=thresholds.FREE_DISK_SHARE,
         lasts="10m",
         severity="warning",
-        summary="{A percent} of {{ $labels.mountpoint }} is free",
+        summary="{B percent} of {{ $labels.mountpoint }} is free",
+        values={"B": queries.FREE_DISK},
         description="Prometheus and Grafana stop to write when it is full.",
         panel=("service", "Disk in use"),
     ),
@@ -567,6 +565,14 @@ def summary(alert: Alert) -> str:
     return text
 
 
+def _values(alert: Alert) -> dict[str, str]:
+    """The queries of the values in a message; those written as percentages are asked for as such."""
+    return {
+        letter: f"100 * ({expr})" if f"{{{letter} percent}}" in alert.summary else expr
+        for letter, expr in alert.values.items()
+    }
+
+
 # The model that a message is about: the alert's own labels, else the one that was served last.
 _MODEL = (
     "{{ if $labels.model_name }}{{ $labels.model_name }} {{ $labels.model_version }}"
@@ -611,7 +617,7 @@ def _rule(alert: Alert, panel: int, runbook: str) -> dict[str, Any]:
         "data": [
             _query("A", alert.expr),
             condition,
-            *(_query(letter, expr) for letter, expr in alert.values.items()),
+            *(_query(letter, expr) for letter, expr in _values(alert).items()),
             _query("M", queries.SERVED),
         ],
         "labels": {"severity": alert.severity, "environment": "$ENVIRONMENT"}
