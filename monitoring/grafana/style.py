@@ -190,9 +190,9 @@ def stat(
     size: Size = _SMALL,
     text: str = "auto",
 ) -> Panel:
-    """The latest value in large figures, blue unless the scale has colours."""
+    """The latest value in large figures, blue unless the scale has colours; grey words without an answer."""
     queries = [query(expr, instant=True)] if isinstance(expr, str) else expr
-    defaults: Panel = {"color": {"mode": "thresholds"}}
+    defaults: Panel = {"color": {"mode": "thresholds"}, "mappings": range_words([], scale.nothing)}
     if scale.decimals is not None:
         defaults["decimals"] = scale.decimals
     return _panel(

@@ -195,12 +195,15 @@ def test_a_summary_without_a_value_reads_as_one() -> None:
 
 
 def test_no_answer_is_grey_not_red() -> None:
-    """A verdict without data is no alarm."""
+    """A verdict or a figure without data is no alarm, whatever its lowest colour."""
     (special,) = [m for m in range_words([(0, None, "OK", "green")], "no labels") if m["type"] == "special"]
     assert special["options"] == {
         "match": "null+nan",
         "result": {"text": "no labels", "color": "text", "index": 1},
     }
+    for panel in (panel for board in BOARDS.values() for panel in board["panels"] if panel["type"] == "stat"):
+        last = panel["fieldConfig"]["defaults"]["mappings"][-1]
+        assert (last["options"]["match"], last["options"]["result"]["color"]) == ("null+nan", "text")
 
 
 def test_a_percentage_is_asked_for_as_one() -> None:

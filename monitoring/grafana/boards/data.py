@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
 from monitoring.grafana.boards.service import VERSION_CHANGE
-from monitoring.grafana.boards.variables import SHOWN, VERSION
+from monitoring.grafana.boards.variables import SHOWN, VERSION, shown
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
@@ -107,8 +107,10 @@ def _drift() -> list[Panel]:
             "together.",
             [
                 query(
-                    queries.FEATURE_DRIFT.replace("drift_alarm", 'drift_alarm{feature=~"$feature"}', 1)
-                    + f" * {SHOWN}",
+                    shown(
+                        queries.FEATURE_DRIFT.replace("drift_alarm", 'drift_alarm{feature=~"$feature"}', 1),
+                        "feature",
+                    ),
                     "{{feature}}",
                 )
             ],
@@ -121,7 +123,7 @@ def _drift() -> list[Panel]:
             "How large the shift is, certain or not. Shown from 300 rows on: below, chance alone makes 0.1.",
             [
                 query(
-                    f"topk(10, {enough} * {SHOWN})",
+                    f"topk(10, {shown(enough, 'feature')})",
                     "{{feature}}",
                     instant=True,
                 )
@@ -133,7 +135,7 @@ def _drift() -> list[Panel]:
             "PSI by feature",
             "Population stability index against the training rows. Dashed: 0.1, by custom a small "
             "shift, and 0.25, a large one.",
-            [query(f"{enough} * {SHOWN}", "{{feature}}")],
+            [query(shown(enough, "feature"), "{{feature}}")],
             legend="right",
             scale=Scale(steps=_PSI_STEPS, decimals=3),
         ),
@@ -143,10 +145,10 @@ def _drift() -> list[Panel]:
             "no drift. Dashed: the limit.",
             [
                 query(
-                    f"feature_window:model_feature_values:drift_evidence{{{in_window}}} * {SHOWN}",
+                    shown(f"feature_window:model_feature_values:drift_evidence{{{in_window}}}", "feature"),
                     "{{feature}}",
                 ),
-                query(f"max(version:model_evidence:limit * {SHOWN})", "limit"),
+                query(shown("version:model_evidence:limit"), "limit"),
             ],
             overrides=[style("limit", color=RED, dash=True)],
             legend="right",
@@ -203,7 +205,7 @@ def _share(fate: str) -> str:
 
 def _bad() -> list[Panel]:
     def fate(name: str) -> str:
-        return f"topk(6, {_share(name)} * {SHOWN} > 0)"
+        return f"topk(6, {shown(_share(name), 'feature')} > 0)"
 
     return [
         row("Missing and invalid values"),
@@ -263,7 +265,7 @@ def _features_table() -> Panel:
     in_window = 'window="$window"'
 
     def by_feature(expr: str) -> str:
-        return f"max by (feature) ({expr} * {SHOWN})"
+        return shown(expr, "feature")
 
     share_steps = ((None, "transparent"), (thresholds.BAD_SHARE, RED))
     return table(
@@ -275,7 +277,7 @@ def _features_table() -> Panel:
             "evidence / limit": by_feature(f"({queries.FEATURE_DRIFT})"),
             "rows in bins": by_feature(f"feature_window:model_feature_values:rows{{{in_window}}}"),
             "missing": by_feature(_share("missing")),
-            "above training": f"max by (feature) (clamp_min({queries.MORE_MISSING}, 0) * {SHOWN})",
+            "above training": by_feature(f"clamp_min({queries.MORE_MISSING}, 0)"),
             "out of range": by_feature(_share("out_of_range")),
             "unknown": by_feature(_share("unknown_level")),
         },

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from monitoring.grafana.alerts import queries, thresholds
 from monitoring.grafana.boards.service import VERSION_CHANGE
-from monitoring.grafana.boards.variables import BESIDE, SCORE_BINS, SHOWN, VERSION, beside, happened
+from monitoring.grafana.boards.variables import BESIDE, SCORE_BINS, SHOWN, VERSION, beside, happened, shown
 from monitoring.grafana.style import (
     BLUE,
     GREEN,
@@ -101,7 +101,7 @@ def _well() -> list[Panel]:
         stat(
             "Age of the model",
             f"Since the training. From {thresholds.OLDEST_MODEL_DAYS} days on an alert asks for a look.",
-            _fact("version:model_age:seconds"),
+            shown("version:model_age:seconds"),
             scale=Scale(
                 unit="s",
                 decimals=0,
@@ -120,11 +120,6 @@ def _well() -> list[Panel]:
     ]
 
 
-def _fact(series: str) -> str:
-    """A figure of the shown version itself, the same in each replica."""
-    return f"max({series} * {SHOWN})"
-
-
 def _floor_state(kind: str, best: str, window: str) -> str:
     """0 below the floor with two standard errors, 1 below it by its point estimate, 2 above."""
     auc = f'window:model_{kind}:roc_auc{{window="{window}"}}'
@@ -136,22 +131,21 @@ def _realised(figure: str, errors: int = 0) -> str:
     """A figure of the late labels of the current version, moved by so many of its standard errors."""
     name = f"window:model_feedback:{figure}"
     if errors == 0:
-        return f"{name}{{{_LABELS}}} * {SHOWN}"
+        return shown(f"{name}{{{_LABELS}}}")
     error = f"{name}_stderr"
     sign = "-" if errors < 0 else "+"
-    return f"({name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}) * {SHOWN}"
+    return shown(f"{name}{{{_LABELS}}} {sign} {abs(errors)} * {error}{{{_LABELS}}}")
 
 
 def _banded(kind: str, window: str) -> list[Panel]:
     auc = f"window:model_{kind}:roc_auc"
-    here = f"{{{window}}} * {SHOWN}"
     error = f"{thresholds.STANDARD_ERRORS} * {auc}_stderr{{{window}}}"
     return [
-        query(f"({auc}{{{window}}} + {error}) * {SHOWN}", "upper"),
-        query(f"({auc}{{{window}}} - {error}) * {SHOWN}", "lower"),
-        query(f"{auc}{here}", "ROC AUC"),
-        query(_fact('model_floor{metric="roc_auc"}'), "floor"),
-        query(_fact('model_validation{metric="roc_auc"}'), "on validation rows"),
+        query(shown(f"{auc}{{{window}}} + {error}"), "upper"),
+        query(shown(f"{auc}{{{window}}} - {error}"), "lower"),
+        query(shown(f"{auc}{{{window}}}"), "ROC AUC"),
+        query(shown('model_floor{metric="roc_auc"}'), "floor"),
+        query(shown('model_validation{metric="roc_auc"}'), "on validation rows"),
         beside(auc, window),
     ]
 
@@ -191,15 +185,17 @@ def _ranking() -> list[Panel]:
             "Expected accuracy, precision and recall",
             "At the decision threshold, from the risks alone. Accuracy with two standard errors.",
             [
-                query(f"window:model_expected:accuracy{{{_TRAFFIC}}} * {SHOWN}", "accuracy"),
+                query(shown(f"window:model_expected:accuracy{{{_TRAFFIC}}}"), "accuracy"),
                 query(
-                    f"(window:model_expected:accuracy{{{_TRAFFIC}}} - {thresholds.STANDARD_ERRORS}"
-                    f" * window:model_expected:accuracy_stderr{{{_TRAFFIC}}}) * {SHOWN}",
+                    shown(
+                        f"window:model_expected:accuracy{{{_TRAFFIC}}} - {thresholds.STANDARD_ERRORS}"
+                        f" * window:model_expected:accuracy_stderr{{{_TRAFFIC}}}"
+                    ),
                     "accuracy, at least",
                 ),
-                query(f"window:model_expected:precision{{{_TRAFFIC}}} * {SHOWN}", "precision"),
-                query(f"window:model_expected:recall{{{_TRAFFIC}}} * {SHOWN}", "recall"),
-                query(_fact('model_validation{metric="recall"}'), "recall on validation rows"),
+                query(shown(f"window:model_expected:precision{{{_TRAFFIC}}}"), "precision"),
+                query(shown(f"window:model_expected:recall{{{_TRAFFIC}}}"), "recall"),
+                query(shown('model_validation{metric="recall"}'), "recall on validation rows"),
             ],
             look=Look(fill=0),
             overrides=[
@@ -213,7 +209,7 @@ def _ranking() -> list[Panel]:
             "Mean squared error of the risks by late labels; smaller is better. Dashed: on validation rows.",
             [
                 query(_realised("brier"), "Brier score"),
-                query(_fact('model_validation{metric="brier"}'), "on validation rows"),
+                query(shown('model_validation{metric="brier"}'), "on validation rows"),
                 beside("window:model_feedback:brier", _LABELS),
             ],
             look=Look(fill=0),
@@ -225,12 +221,14 @@ def _ranking() -> list[Panel]:
 
 def _enough(expr: str) -> str:
     """A figure of the risks, from 300 rows of the window on: fewer are chance."""
-    return f"{expr} and {_AT} window:model_scores:rows{{{_TRAFFIC}}} >= {thresholds.FEWEST_ROWS_SHOWN}"
+    rows = f"window:model_scores:rows{{{_TRAFFIC}}} >= {thresholds.FEWEST_ROWS_SHOWN}"
+    return shown(f"{expr} and {_AT} {rows}")
 
 
 def _enough_labels(expr: str) -> str:
     """A figure of the labels, from 100 of the window on."""
-    return f"{expr} and {_AT} window:model_feedback:labels{{{_LABELS}}} >= {thresholds.FEWEST_LABELS_SHOWN}"
+    labels = f"window:model_feedback:labels{{{_LABELS}}} >= {thresholds.FEWEST_LABELS_SHOWN}"
+    return shown(f"{expr} and {_AT} {labels}")
 
 
 def _scores() -> list[Panel]:
@@ -256,11 +254,9 @@ def _scores() -> list[Panel]:
             "Share of people at or above the decision threshold, the same on validation rows, and the"
             f" share with the outcome. {_SELECTION}",
             [
-                query(
-                    _enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}} * {SHOWN}"), "predicted"
-                ),
+                query(_enough(f"window:model_predictions:positive_ratio{{{_TRAFFIC}}}"), "predicted"),
                 query(_realised("positive_ratio"), "observed"),
-                query(_fact('model_validation{metric="flagged"}'), "predicted on validation rows"),
+                query(shown('model_validation{metric="flagged"}'), "predicted on validation rows"),
                 beside("window:model_predictions:positive_ratio", _TRAFFIC),
             ],
             scale=Scale(unit="percentunit"),
@@ -277,8 +273,8 @@ def _scores() -> list[Panel]:
             "As multiples of the limit; at 1 an alert fires. Risks: they are distributed otherwise "
             "than on validation rows. Calibration: outcomes do not follow them.",
             [
-                query(f"{queries.SCORE_DRIFT} * {SHOWN}", "risks"),
-                query(f"{queries.CALIBRATION} * {SHOWN}", "calibration"),
+                query(shown(queries.SCORE_DRIFT), "risks"),
+                query(shown(queries.CALIBRATION), "calibration"),
             ],
             scale=Scale(steps=above(0.5, thresholds.EVIDENCE_ALARM), decimals=2, log=True, minimum=None),
             size=Size(8, 8),
@@ -287,7 +283,7 @@ def _scores() -> list[Panel]:
             "PSI of the risks",
             "How large the shift of the predicted risks is. Dashed: 0.1 and 0.25. From 300 rows on.",
             [
-                query(_enough(f"window:model_scores:psi{{{_TRAFFIC}}} * {SHOWN}"), "PSI"),
+                query(_enough(f"window:model_scores:psi{{{_TRAFFIC}}}"), "PSI"),
                 beside("window:model_scores:psi", _TRAFFIC),
             ],
             scale=Scale(steps=above(thresholds.PSI_SMALL, thresholds.PSI_LARGE), decimals=3),
@@ -298,9 +294,9 @@ def _scores() -> list[Panel]:
             "Evidence in the window",
             "log10 of how much better drift, or miscalibration, explains what is seen than chance does.",
             [
-                query(f"window:model_scores:drift_evidence{{{_TRAFFIC}}} * {SHOWN}", "risks"),
-                query(f"window:model_calibration:evidence{{{_LABELS}}} * {SHOWN}", "calibration"),
-                query(_fact("version:model_evidence:limit"), "limit"),
+                query(shown(f"window:model_scores:drift_evidence{{{_TRAFFIC}}}"), "risks"),
+                query(shown(f"window:model_calibration:evidence{{{_LABELS}}}"), "calibration"),
+                query(shown("version:model_evidence:limit"), "limit"),
             ],
             scale=Scale(log=True, minimum=None, decimals=1),
             size=Size(8, 8),
@@ -341,7 +337,7 @@ def _calibration() -> list[Panel]:
             "Mean distance of risk and outcome over the bins, from 100 labels on. A perfect model shows some"
             f" too while labels are few; the alarm asks for evidence as well. {_SELECTION}",
             [
-                query(_enough_labels(_realised("calibration_error")), "error"),
+                query(_enough_labels(f"window:model_feedback:calibration_error{{{_LABELS}}}"), "error"),
                 beside("window:model_feedback:calibration_error", _LABELS),
             ],
             scale=Scale(unit="percentunit"),
@@ -398,8 +394,8 @@ def _calibration() -> list[Panel]:
             "Of the people with the outcome, the share at or above the threshold; of the people at or above"
             f" the threshold, the share with the outcome. {_SELECTION}",
             [
-                query(f"max({_realised('recall')})", "recall", instant=True),
-                query(f"max({_realised('precision')})", "precision", instant=True),
+                query(_realised("recall"), "recall", instant=True),
+                query(_realised("precision"), "precision", instant=True),
             ],
             text="value_and_name",
             size=Size(6, 9),
@@ -416,7 +412,7 @@ def _flagged(is_flagged: int) -> str:
 def _delay(quantile: float) -> str:
     """Days until this share of the day's labels had come."""
     seconds = f'quantile:model_feedback_delay_seconds:increase1d{{quantile="{quantile}"}}'
-    return f"{seconds} * {SHOWN} / {thresholds.DAY}"
+    return shown(f"{seconds} / {thresholds.DAY}")
 
 
 def _labels() -> list[Panel]:

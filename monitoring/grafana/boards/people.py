@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monitoring.grafana.alerts import queries, thresholds
-from monitoring.grafana.boards.variables import SCORE_BINS, SHOWN, VERSION
+from monitoring.grafana.boards.variables import SCORE_BINS, SHOWN, VERSION, shown
 from monitoring.grafana.style import (
     BLUE,
     GREY,
@@ -53,7 +53,7 @@ def _of_100(title: str, description: str, figure: str, *, nothing: str) -> Panel
     return stat(
         title,
         description,
-        f"max(({figure}) * {SHOWN}) * 100",
+        f"{shown(figure)} * 100",
         size=Size(6, 5),
         scale=Scale(unit="none", decimals=0, steps=((None, BLUE),), nothing=nothing),
     )
@@ -100,8 +100,8 @@ def _found() -> list[Panel]:
             "Found: from, to",
             "What the labels leave open: two standard errors to either side, of 100 with the outcome.",
             [
-                query(f"max(clamp_min({recall} - {error}, 0) * {SHOWN}) * 100", "from", instant=True),
-                query(f"max(clamp_max({recall} + {error}, 1) * {SHOWN}) * 100", "to", instant=True),
+                query(f"{shown(f'clamp_min({recall} - {error}, 0)')} * 100", "from", instant=True),
+                query(f"{shown(f'clamp_max({recall} + {error}, 1)')} * 100", "to", instant=True),
             ],
             text="value_and_name",
             size=Size(12, 5),
@@ -111,14 +111,14 @@ def _found() -> list[Panel]:
             "Observed / expected",
             "People with the outcome for each that the risks predict: 1 is right, 1.2 is a fifth more than"
             f" predicted. {_RISK}",
-            f"max({_realised('observed_expected_ratio')} * {SHOWN})",
+            shown(_realised("observed_expected_ratio")),
             size=Size(6, 5),
             scale=Scale(decimals=2, nothing=few),
         ),
         stat(
             "Labels",
             "People of the chosen window of whom it is known whether they have the outcome.",
-            f"max({_realised('labels')} * {SHOWN})",
+            shown(_realised("labels")),
             size=Size(6, 5),
             scale=Scale(unit="locale", decimals=0, nothing="none"),
         ),
@@ -127,7 +127,7 @@ def _found() -> list[Panel]:
 
 def _groups() -> list[Panel]:
     def by_group(figure: str, factor: int = 1) -> str:
-        return f"max by (group) (group_window:model_group_{figure}{{{_WINDOW}}} * {SHOWN}) * {factor}"
+        return f"{shown(f'group_window:model_group_{figure}{{{_WINDOW}}}', 'group')} * {factor}"
 
     rows = f"group_predicted_window:model_group_rows:increase{{{_WINDOW}}} * {SHOWN}"
     labels = f"group_outcome_predicted_window:model_group_feedback:increase{{{_WINDOW}}} * {SHOWN}"
@@ -201,9 +201,9 @@ def _reliability() -> list[Panel]:
             "ROC AUC by late labels: of two people of whom one has the outcome, how often that one had the"
             f" higher risk; beside it the value at training. {_RISK}",
             [
-                query(f"max({_realised('roc_auc')} * {SHOWN})", "now", instant=True),
-                query(f"max({queries.VALIDATION} * {SHOWN})", "at training", instant=True),
-                query(f"max({queries.FLOOR} * {SHOWN})", "floor", instant=True),
+                query(shown(_realised("roc_auc")), "now", instant=True),
+                query(shown(queries.VALIDATION), "at training", instant=True),
+                query(shown(queries.FLOOR), "floor", instant=True),
             ],
             text="value_and_name",
             size=Size(24, 5),

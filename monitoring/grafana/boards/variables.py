@@ -21,6 +21,12 @@ SHOWN = (
     f'on ({MODEL}) group_left () (bottomk(1, version:model_age:seconds{{model_version=~"$version"}}) * 0 + 1)'
 )
 
+
+def shown(expr: str, *by: str) -> str:
+    """A figure of that version, by these labels: one line, also where one version follows another."""
+    return f"max by ({', '.join(by)}) (({expr}) * {SHOWN})"
+
+
 NO_VERSION = "none"
 # A version to show beside the served version: any version with rows in 90 days.
 BESIDE = from_answer(
