@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.made_up.clinic import clinic_schema
 from tests.made_up.glass_box import glass_box, people
 
 JSON = "application/json"
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 def module() -> Any:
@@ -50,11 +52,12 @@ def model(schema: Schema, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return mlflow.pyfunc.load_model(str(folder))
 
 
-def ask(application: Any, body: bytes, headers: dict[str, str], pieces: int = 1) -> tuple[int, Any, bytes]:
+def ask(application: Any, body: bytes, headers: Headers, pieces: int = 1) -> tuple[int, Any, bytes]:
     """Status, type and body of an answer to POST /invocations, sent in some pieces."""
     size = max(1, -(-len(body) // pieces))
     parts = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
     received = [{"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts]
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -66,7 +69,7 @@ def ask(application: Any, body: bytes, headers: dict[str, str], pieces: int = 1)
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/invocations", "raw_path": b"/invocations", "query_string": b"", "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "headers": [(name.encode(), value.encode()) for name, value in pairs],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
     }  # fmt: skip
     asyncio.run(application(scope, receive, send))
@@ -156,6 +159,14 @@ def test_another_type_is_mlflows(headers: dict[str, str], schema: Schema, model:
     for more in ({}, {"content-length": str(len(body))}):
         expected = ask(scoring_server.init(model), body, headers | more)
         assert ask(model_server.application(model), body, headers | more) == expected
+
+
+def test_of_two_types_the_one_that_mlflow_reads_counts(schema: Schema, model: Any) -> None:
+    body = json.dumps(forms([column.name for column in schema.columns])["split"]).encode()
+    headers = [("content-type", "text/csv"), ("content-type", JSON), ("content-length", str(len(body)))]
+    expected = ask(scoring_server.init(model), body, headers)
+    assert expected[0] != 200
+    assert ask(model_server.application(model), body, headers) == expected
 
 
 def test_rows_of_every_kind_have_the_same_risk(schema: Schema, model: Any) -> None:

@@ -65,10 +65,15 @@ def may_be_plain(scope: Message) -> bool:
     """Whether a request's head is that of a short prediction in JSON."""
     if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != "/invocations":
         return False
-    headers = dict(scope["headers"])
-    length = headers.get(b"content-length", b"")
+    types, lengths = (
+        [value for name, value in scope["headers"] if name == wanted]
+        for wanted in (b"content-type", b"content-length")
+    )
     return (
-        headers.get(b"content-type") == b"application/json" and length.isdigit() and int(length) <= MOST_BYTES
+        types == [b"application/json"]
+        and len(lengths) == 1
+        and lengths[0].isdigit()
+        and int(lengths[0]) <= MOST_BYTES
     )
 
 
