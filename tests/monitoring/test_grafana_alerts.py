@@ -388,9 +388,50 @@ def test_nothing_about_the_model_wakes_anybody_but_its_absence() -> None:
 
 def test_only_one_rule_speaks_when_there_is_no_data_or_no_answer() -> None:
     """One cause gives one alert: every other rule keeps its state or is content."""
-    no_data = {title for title, rule in RULES.items() if rule["noDataState"] != "OK"}
+    no_data = {title for title, rule in RULES.items() if rule["noDataState"] not in ("OK", "KeepLast")}
     failing = {title for title, rule in RULES.items() if rule["execErrState"] != "KeepLast"}
     assert no_data == failing == {"Prometheus down"}
+
+
+KEPT = {title for title, rule in RULES.items() if rule["noDataState"] == "KeepLast"}
+OF_ROWS = {
+    "Missing values",
+    "Invalid values",
+    "Unknown levels",
+    "Feature drift",
+    "Score drift",
+    "Calibration",
+}
+
+
+def test_a_sidecar_that_is_away_ends_no_alert_about_rows_or_labels() -> None:
+    """They keep their state while there is no data; then each has to have some while a model is served."""
+    of_labels = {"Realised ROC AUC below floor", "Expected ROC AUC below floor", "Drift with harm"}
+    assert OF_ROWS | of_labels | {"Retraining asked for", "Recalibration asked for"} == KEPT
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("title", sorted(KEPT - OF_ROWS))
+def test_a_figure_that_is_not_known_is_no_alarm_and_a_sidecar_away_is_no_figure(
+    title: str, tmp_path: Path
+) -> None:
+    """A new version has no rows and labels; the windows of a version outlive the facts of its sidecar."""
+    expr = f"count({RULES[title]['data'][0]['model']['expr']})"
+    limits = {**LIMIT, **NO_DRIFT, f"version:model_calibration:alarm{{{V}}}": "0"}
+    windows = {name: value for name, value in GOOD.items() if name.startswith("window:")}
+    for name, series, samples in (
+        ("served", limits | SERVED, [{"labels": "{}", "value": 1}]),
+        ("away", limits | windows, []),
+    ):
+        test = {
+            "interval": "1m",
+            "input_series": [{"series": key, "values": f"{text}+0x30"} for key, text in series.items()],
+            "promql_expr_test": [{"expr": expr, "eval_time": "20m", "exp_samples": samples}],
+        }
+        folder = tmp_path / name
+        folder.mkdir()
+        done = run_promtool([test], folder)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_drift_alone_starts_nothing() -> None:

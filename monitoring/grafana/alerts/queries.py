@@ -46,20 +46,24 @@ def _best_case(kind: str, newer: str, longer: str) -> str:
 
 EXPECTED_BEST = _best_case("expected", "1d", "14d")
 REALISED_BEST = _best_case("feedback", "7d", "30d")
+# 0 for each model that is served, where a figure is not known. While no sidecar tells which model is served
+# there is no value, and the alert keeps its state.
+_NOTHING = f"0 * max by ({MODEL}) (model_info)"
 # Negative where ROC AUC lies below the model's floor, however its uncertainty is turned.
-REALISED_ABOVE_FLOOR = f"{REALISED_BEST}\n- {_AT} {FLOOR}"
+REALISED_ABOVE_FLOOR = f"{REALISED_BEST}\n- {_AT} {FLOOR}\nor {_NOTHING}"
 _REALISED_LOSS = f"({REALISED_ABOVE_FLOOR}) < 0"
 # How far the expected ROC AUC lies under its value on validation rows; 0 where neither can be told.
-DROP = f"max by ({MODEL}) (\n  {VALIDATION} - {_AT} {EXPECTED_BEST}\n  or 0 * {_LIMIT}\n)"
+DROP = f"max by ({MODEL}) (\n  {VALIDATION} - {_AT} {EXPECTED_BEST}\n  or {_NOTHING}\n)"
 # Drift, and a drop of the expected ROC AUC; 0 where late labels say the same already.
 HARM = (
     f"({WORST_DRIFT} >= bool {thresholds.EVIDENCE_ALARM})\n* {_AT} ({DROP})\n"
-    f"unless {_AT} ({_REALISED_LOSS})\nor 0 * {_LIMIT}"
+    f"unless {_AT} ({_REALISED_LOSS})\nor {_NOTHING}"
 )
 _HARM = f"(({HARM}) > {thresholds.ROC_AUC_DROP})"
 # The same without drift that anybody knows of; not where one of the two above says it.
 EXPECTED_ABOVE_FLOOR = (
     f"({EXPECTED_BEST}\n- {_AT} {FLOOR})\nunless {_AT} ({_REALISED_LOSS})\nunless {_AT} {_HARM}"
+    f"\nor {_NOTHING}"
 )
 
 
@@ -95,10 +99,10 @@ SOURCES_SOUND = (
 )
 _RETRAIN = f"max by ({MODEL}) (({_REALISED_LOSS}) * 0 + 1 or {_HARM} * 0 + 1)"
 # 1 where the act is asked for and the sources are sound, else 0.
-RETRAIN = f"({_RETRAIN}) * {_AT} {SOURCES_SOUND}\nor 0 * {_LIMIT}"
+RETRAIN = f"({_RETRAIN}) * {_AT} {SOURCES_SOUND}\nor {_NOTHING}"
 RECALIBRATE = (
     f"(({CALIBRATION}) >= {thresholds.EVIDENCE_ALARM}) * 0 + 1\n"
-    f"and {_AT} {SOURCES_SOUND}\nunless {_AT} ({_RETRAIN})\nor 0 * {_LIMIT}"
+    f"and {_AT} {SOURCES_SOUND}\nunless {_AT} ({_RETRAIN})\nor {_NOTHING}"
 )
 
 # The bin whose share rose most in the last day: its share now, with what it is in words, and in training.

@@ -2,7 +2,8 @@
 
 A rule compares a figure with a limit, so that it has a value while all is well; other queries give the values
 in its message. A figure without a value has lost its source, which the rules "Sidecar down" and "Prometheus
-down" report. All other rules keep their state during a failure of the data source.
+down" report. All other rules keep their state during a failure of the data source, and those about rows and
+labels while no sidecar counts.
 
 `critical` wakes a person; `warning` is for the next working day and repeats daily at most; `action` only asks
 a workflow for a training; `watchdog` always fires, and its absence is the alarm.
@@ -11,7 +12,7 @@ a workflow for a training; `watchdog` always fires, and its absence is the alarm
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monitoring.grafana.alerts import queries, thresholds
@@ -432,6 +433,9 @@ _LOSS = (
         panel=("model", "Evidence against the model"),
         keep="1d",
     ),
+)
+
+_AGE = (
     Alert(
         title="Labels stopped",
         group="model",
@@ -532,7 +536,19 @@ _HOST = (
     ),
 )
 
-ALERTS = (*_DOWN, *_BUDGET, *_LOAD, *_WATCHERS, *_BAD_VALUES, *_DRIFT, *_LOSS, *_ACTIONS, *_HOST)
+
+def _kept(alert: Alert) -> Alert:
+    """The alert with its state kept while nothing is counted: a sidecar that is away mends nothing."""
+    return replace(alert, no_data="KeepLast")
+
+
+ALERTS = (
+    *(*_DOWN, *_BUDGET, *_LOAD, *_WATCHERS),
+    *map(_kept, (*_BAD_VALUES, *_DRIFT, *_LOSS)),
+    *_AGE,
+    *map(_kept, _ACTIONS),
+    *_HOST,
+)
 
 
 def rule_file(panel_id: Callable[[str, str], int], runbook_url: Callable[[str], str]) -> dict[str, Any]:
