@@ -457,7 +457,7 @@ def test_a_replica_whose_container_stopped_is_missed_by_number(tmp_path: Path) -
     """Its name goes with it, and so does its target: two of three sidecars are there for an hour."""
     title = "Sidecar replica down"
     texts = {name: str(value) for name, value in RULES[title]["annotations"].items()} | {
-        "summary": "There are 2 sidecars; within the hour there were 3",
+        "summary": "Sidecars that are left: 2 of 3",
         "model": "",
     }
     alert = {"exp_labels": labels_of(RULES[title]), "exp_annotations": texts}

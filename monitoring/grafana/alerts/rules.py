@@ -117,7 +117,7 @@ _DOWN = (
         severity="warning",
         summary=(
             "{{ with $labels.instance }}The sidecar {{ . }} cannot be reached"
-            "{{ else }}There are {B count} sidecars; within the hour there were {C count}{{ end }}"
+            "{{ else }}Sidecars that are left: {B count} of {C count}{{ end }}"
         ),
         values={"B": queries.SIDECARS_THERE, "C": queries.SIDECARS},
         description="The other replicas answer.",
