@@ -11,7 +11,8 @@ DAYS = ("1d", "3d", "30d")
 OBJECTIVES = {"availability": 0.995, "latency": 0.99}
 SLOW_SECONDS = "0.25"
 # Severity, long window, short window, burn rate: they spend 2, 5, 10 and 10 % of a 30-day error budget (Beyer
-# et al., The Site Reliability Workbook, 2018, chapter 5). One error in ten requests is no fire: MIN_REQUESTS.
+# et al., The Site Reliability Workbook, 2018, chapter 5). One error in ten requests is no fire, nor in
+# 33: the long window has to hold MIN_REQUESTS requests, and MIN_BAD that missed the objective.
 BURN_ALARMS = (
     ("page", "1h", "5m", 14.4),
     ("page", "6h", "30m", 6),
@@ -19,6 +20,7 @@ BURN_ALARMS = (
     ("ticket", "3d", "6h", 1),
 )
 MIN_REQUESTS = 20
+MIN_BAD = 5
 # A sidecar asks a model that has been silent for 15 s, and is scraped every 15 s.
 SILENT_SECONDS = 60
 # As many of the replicas may be down, and the error budget's alarms speak; above it "Model down" does.
@@ -74,19 +76,25 @@ def rules() -> list[Rule]:
         ),
         # The remaining budget of 30 days: 1 is all of it, below 0 it is overspent.
         rule("slo:sidecar_error_budget:remaining_ratio", f'1 - sum by (slo) ({burn}{{window="30d"}})'),
-        *(_burn_alarm(burn, requests, *alarm) for alarm in BURN_ALARMS),
+        *(_burn_alarm(burn, bad, requests, *alarm) for alarm in BURN_ALARMS),
     ]
 
 
-def _burn_alarm(burn: str, requests: str, severity: str, long: str, short: str, factor: float) -> Rule:
+def _burn_alarm(
+    burn: str, bad: str, requests: str, severity: str, long: str, short: str, factor: float
+) -> Rule:
     """From 1 on both windows of a pair burn too fast.
 
     0 while most models are down and until that has left the short window, since another alarm reports it.
     """
+    in_long = f'{{window="{long}"}}'
+    count = f"sum by (slo) ({bad}{in_long} * on () group_left () {requests}{in_long})"
     return rule(
         "severity_slo_windows:sidecar_error_budget:burn_alarm",
         f'min by (slo) ({burn}{{window=~"{long}|{short}"}}) / {factor}\n'
-        f'* on () group_left () ({requests}{{window="{long}"}} >= bool {MIN_REQUESTS})\n'
+        f"* on () group_left () ({requests}{in_long} >= bool {MIN_REQUESTS})\n"
+        # Half a request less, since a count is what an increase makes of it.
+        f"* on (slo) ({count} >= bool {MIN_BAD - 0.5})\n"
         f"* on () group_left () (max_over_time({MODEL_DOWN}[{short}]) <= bool {MOST_DOWN} or vector(1))",
         severity=severity,
         windows=f"{long} {short}",

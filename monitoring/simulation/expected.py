@@ -272,11 +272,12 @@ def _promptness(counts: _Counts, window: str) -> float:
 
 
 def _burns(counts: _Counts, bad: Callable[[_Counts, str], float], slo: str, severity: str) -> bool:
-    """Whether both windows of a pair spend the budget too fast, with enough requests in the long one."""
+    """Whether both windows of a pair spend the budget too fast, with enough failures in the long one."""
     budget = 1 - service.OBJECTIVES[slo]
     return any(
         min(bad(counts, long), bad(counts, short)) / budget >= factor
         and counts.requests(long) >= service.MIN_REQUESTS
+        and bad(counts, long) * counts.requests(long) >= service.MIN_BAD - 0.5
         for level, long, short, factor in service.BURN_ALARMS
         if level == severity
     )

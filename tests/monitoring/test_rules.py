@@ -700,11 +700,15 @@ def test_score_drift_and_expected_performance(promtool, tmp_path):
 
 
 @pytest.mark.real
-def test_burn_alarm_rings_at_the_rate_and_not_below_it_nor_for_a_handful_of_requests(promtool, tmp_path):
-    """14.4 times the 0.5 % that may fail is 7.2 %."""
+def test_burn_alarm_rings_at_the_rate_and_not_below_it_nor_for_a_handful_of_failures(promtool, tmp_path):
+    """14.4 times the 0.5 % that may fail is 7.2 %; 20 requests and 5 failures are asked for in an hour."""
     for name, good, failing, rings in (
-        ("above", 92, 8, True), ("below", 94, 6, False), ("few", 0.2, 0.1, False)
-    ):  # fmt: skip
+        ("above", 92, 8, True),
+        ("below", 94, 6, False),
+        ("few requests", 0.2, 0.1, False),
+        ("four failures", 0.5, 4.4 / 60, False),
+        ("five failures", 0.5, 5.1 / 60, True),
+    ):
         scenario = Scenario(step=1)
         for status, amount in (("2xx", good), ("5xx", failing), ("3xx", 0), ("4xx", 0)):
             labels = {"endpoint": "invocations", "status": status}

@@ -153,6 +153,21 @@ def test_failing_and_slow_answers_burn_their_budgets(metrics: Metrics, reference
     assert set(expected.breaching(history, reference, now(history))) == {"Error budget burns slowly"}
 
 
+@pytest.mark.parametrize(
+    ("failures", "rings"), [(4, set()), (5, {"Error budget burns fast", "Error budget burns slowly"})]
+)
+def test_a_handful_of_failures_burns_no_budget(
+    metrics: Metrics, reference: Reference, failures: int, rings: set[str]
+) -> None:
+    """Four of 33 are more than the rate of a page, and nobody is woken for them."""
+
+    def come() -> None:
+        metrics.requests["invocations"]["2xx"].inc(33 - failures)
+        metrics.requests["invocations"]["5xx"].inc(failures)
+
+    assert set(expected.breaching(day_with(metrics, come), reference, DAY)) == rings
+
+
 def test_an_alert_that_has_not_held_for_its_duration_is_not_announced(
     metrics: Metrics, reference: Reference
 ) -> None:
