@@ -32,8 +32,9 @@ class Size:
 class Scale:
     """Format and axis of a figure: unit, decimals, colours by value, ends of the axis.
 
-    The axis extends at least to `at_least`, so that it has a sensible scale if all values are 0. `nothing` is
-    the text without an answer.
+    The axis extends at least to `at_least`, so that it has a sensible scale if all values are 0. It is
+    logarithmic if `log` is "positive", or "signed": straight between -1 and 1. `nothing` is the text without
+    an answer.
     """
 
     unit: str = "none"
@@ -42,13 +43,14 @@ class Scale:
     minimum: float | None = 0
     maximum: float | None = None
     at_least: float | None = None
-    log: bool = False
+    log: str = ""
     nothing: str = "no data"
 
     @property
     def given(self) -> Panel:
         """The given options under Grafana's names."""
-        pairs = {"min": self.minimum, "max": self.maximum, "decimals": self.decimals}
+        minimum = None if self.log == "positive" else self.minimum  # 0 has no logarithm
+        pairs = {"min": minimum, "max": self.maximum, "decimals": self.decimals}
         return {key: value for key, value in pairs.items() if value is not None}
 
 
@@ -260,8 +262,8 @@ def graph(
     }
     custom |= _axis_ends(scale)
     if scale.log:
-        # As a logarithm from 1 on, straight around 0: evidence may be negative.
-        custom["scaleDistribution"] = {"type": "symlog", "log": 10, "linearThreshold": 1}
+        signed = {"type": "symlog", "log": 10, "linearThreshold": 1}
+        custom["scaleDistribution"] = signed if scale.log == "signed" else {"type": "log", "log": 10}
     ranked = {"displayMode": "table", "calcs": ["lastNotNull"], "sortBy": "Last *", "sortDesc": True}
     panel = _panel(
         "timeseries",

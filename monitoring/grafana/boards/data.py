@@ -116,7 +116,7 @@ def _drift() -> list[Panel]:
             ],
             legend="right",
             size=Size(16, 9),
-            scale=Scale(steps=_EVIDENCE_STEPS, decimals=2, log=True, minimum=None),
+            scale=Scale(steps=_EVIDENCE_STEPS, decimals=2, log="signed", minimum=None),
         ),
         bars(
             "PSI now",
@@ -152,7 +152,7 @@ def _drift() -> list[Panel]:
             ],
             overrides=[style("limit", color=RED, dash=True)],
             legend="right",
-            scale=Scale(log=True, minimum=None, decimals=1),
+            scale=Scale(log="signed", minimum=None, decimals=1),
         ),
     ]
 

@@ -276,7 +276,7 @@ def _scores() -> list[Panel]:
                 query(shown(queries.SCORE_DRIFT), "risks"),
                 query(shown(queries.CALIBRATION), "calibration"),
             ],
-            scale=Scale(steps=above(0.5, thresholds.EVIDENCE_ALARM), decimals=2, log=True, minimum=None),
+            scale=Scale(steps=above(0.5, thresholds.EVIDENCE_ALARM), decimals=2, log="signed", minimum=None),
             size=Size(8, 8),
         ),
         graph(
@@ -298,7 +298,7 @@ def _scores() -> list[Panel]:
                 query(shown(f"window:model_calibration:evidence{{{_LABELS}}}"), "calibration"),
                 query(shown("version:model_evidence:limit"), "limit"),
             ],
-            scale=Scale(log=True, minimum=None, decimals=1),
+            scale=Scale(log="signed", minimum=None, decimals=1),
             size=Size(8, 8),
             overrides=[style("limit", color=RED, dash=True)],
         ),

@@ -48,7 +48,11 @@ _QUANTILES = [
     style("half", color="semi-dark-blue"),
     style("95 of 100", color=ORANGE),
     style("99 of 100", color=RED),
+    style("objective", color=GREY, dash=True, fill=0),
 ]
+# From milliseconds to the objective, which is a line and not a threshold: an axis reaches its lines.
+_TIMES = Scale(unit="s", log="positive")
+_OBJECTIVE = query(f"vector({thresholds.LATENCY_OBJECTIVE_SECONDS})", "objective")
 # None of them is bad, so none is red.
 _BATCH_COLOURS = [
     style("idle", color=GREEN),
@@ -206,23 +210,22 @@ def _traffic() -> list[Panel]:
 
 
 def _latency() -> list[Panel]:
-    objective = thresholds.LATENCY_OBJECTIVE_SECONDS
     return [
         row("Latency"),
         graph(
             "Time to answer",
             "Half, 95 and 99 of 100 requests are answered within this time. The dashed line is the "
             "objective.",
-            _quantile_queries("sidecar_request_duration_seconds"),
+            [*_quantile_queries("sidecar_request_duration_seconds"), _OBJECTIVE],
             overrides=_QUANTILES,
-            scale=Scale(unit="s", steps=above(None, objective)),
+            scale=_TIMES,
         ),
         graph(
             "Time of the model itself",
             "The part of it that the container takes for one call, which may hold many requests.",
-            _quantile_queries("sidecar_upstream_duration_seconds"),
+            [*_quantile_queries("sidecar_upstream_duration_seconds"), _OBJECTIVE],
             overrides=_QUANTILES,
-            scale=Scale(unit="s", steps=above(None, objective)),
+            scale=_TIMES,
         ),
         heatmap(
             "Times to answer",
@@ -303,8 +306,15 @@ def _replicas() -> list[Panel]:
         graph(
             "Time to answer of each replica",
             "99 of 100 requests are answered within this time.",
-            [query(f"histogram_quantile(0.99, sum by (instance, le) (rate({buckets}[5m])))", "{{instance}}")],
-            scale=Scale(unit="s", steps=above(None, thresholds.LATENCY_OBJECTIVE_SECONDS)),
+            [
+                query(
+                    f"histogram_quantile(0.99, sum by (instance, le) (rate({buckets}[5m])))", "{{instance}}"
+                ),
+                _OBJECTIVE,
+            ],
+            legend="below",
+            overrides=_QUANTILES[-1:],
+            scale=_TIMES,
             size=Size(8, 7),
         ),
         graph(
