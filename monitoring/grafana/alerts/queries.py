@@ -8,8 +8,6 @@ from monitoring.prometheus.promql import MODEL
 from monitoring.prometheus.service import MODEL_DOWN
 
 _AT = f"on ({MODEL})"
-# Joins a series to the version that is served now, and so drops the older ones.
-CURRENT = f"{_AT} group_left () max by ({MODEL}) (model_info)"
 # The model that is served, for messages; while the sidecar is away the one that was served last in a day.
 _INFO_SEEN = "timestamp(model_info)"
 SERVED = (
