@@ -26,6 +26,8 @@ FORBIDDEN = {
 ALLOWED = {
     ("steps/models/served_model.py", "get_untrusted_types"),
     ("steps/models/served_model.py", "load_context"),
+    # In the container and for `make serve`, of a folder that was checked before it came there.
+    ("monitoring/deploy/images/model_server.py", "load_model"),
 }
 
 
