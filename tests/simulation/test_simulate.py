@@ -115,7 +115,7 @@ def panel_queries() -> Iterator[tuple[str, str]]:
     """(dashboard: panel, PromQL with the variables' default values) of each query about model and sidecar."""
     for board in lint.read().dashboards.values():
         values = {"__rate_interval": "20m", "__range": "12h", "feature": ".*", "instance": ".*"}
-        values |= {"one": "BMI", "beside": "1"}
+        values |= {"one": "BMI", "beside": "1", "version": ".*"}
         for variable in board["templating"]["list"]:
             if variable["type"] == "custom":
                 values[variable["name"]] = variable["current"]["value"]
