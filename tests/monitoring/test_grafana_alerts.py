@@ -362,6 +362,32 @@ def test_bad_values_of_a_version_that_is_no_longer_served_are_over(tmp_path: Pat
 
 
 @pytest.mark.real
+def test_a_title_without_a_model_does_not_take_the_figure_away(tmp_path: Path) -> None:
+    """Grafana takes a rule of which any query is empty for one without data: that for the model never is.
+
+    Else nothing would ring where no model was served for a day, but *Prometheus down*, and the watchdog
+    would stop.
+    """
+    queries = {q["model"]["expr"] for rule in RULES.values() for q in rule["data"] if q["refId"] == "M"}
+    assert len(queries) == 1
+    served = f'model_info{{{V},synthetic="false"}}'
+    expected = '{model_name="risk", model_version="1", synthetic="false"}'
+    for series, sample in (
+        ([], {"labels": "{}", "value": 0}),
+        ([served], {"labels": expected, "value": 1200}),
+    ):
+        test = {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": "1+0x30"} for name in ["up", *series]],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": "20m", "exp_samples": [sample]} for query in queries
+            ],
+        }
+        done = run_promtool([test], tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.real
 def test_promtool_notices_a_wrong_expectation(tmp_path: Path) -> None:
     """The test above can fail."""
     case = CASES["Feature drift"][0]

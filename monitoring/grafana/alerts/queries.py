@@ -9,10 +9,12 @@ from monitoring.prometheus.service import MODEL_DOWN
 
 _AT = f"on ({MODEL})"
 # The model that is served, for messages; while the sidecar is away the one that was served last in a day.
+# Without one, a 0 without labels: Grafana takes a rule of which any query is empty for one without data.
 _INFO_SEEN = "timestamp(model_info)"
 SERVED = (
     f"topk(1, max by ({MODEL}, synthetic) ({_INFO_SEEN})\n"
-    f"or max by ({MODEL}, synthetic) (last_over_time({_INFO_SEEN}[1d:5m])))"
+    f"or max by ({MODEL}, synthetic) (last_over_time({_INFO_SEEN}[1d:5m])))\n"
+    "or on () vector(0)"
 )
 
 _LIMIT = "version:model_evidence:limit"

@@ -592,7 +592,8 @@ def _values(alert: Alert) -> dict[str, str]:
 # The model that a message is about: the alert's own labels, else the one that was served last.
 _MODEL = (
     "{{ if $labels.model_name }}{{ $labels.model_name }} {{ $labels.model_version }}"
-    "{{ else if $values.M }}{{ $values.M.Labels.model_name }} {{ $values.M.Labels.model_version }}{{ end }}"
+    "{{ else if $values.M }}{{ if $values.M.Labels.model_name }}"
+    "{{ $values.M.Labels.model_name }} {{ $values.M.Labels.model_version }}{{ end }}{{ end }}"
 )
 
 
