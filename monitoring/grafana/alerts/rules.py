@@ -27,6 +27,7 @@ class Alert:
 
     It fires when `expr` is `relation` (gt, gte, lt) `limit` for the duration `lasts`. `values` are queries
     for the message, by the letter that `summary` names them with, as in `{B percent}`; A is `expr` itself.
+    None of them may be empty where the alert has to ring: Grafana takes the rule for one without data then.
     `panel` shows the figure, as (dashboard uid, title). `action` names what a workflow is asked for.
     """
 
