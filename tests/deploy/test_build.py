@@ -120,9 +120,10 @@ def test_it_answers_without_any_network(built: Path, model_image: str, started: 
 
 
 def test_no_secret_and_no_row_is_in_the_image(model_image: str) -> None:
-    """The model's folder is all that came from this project; history and environment hold no credential."""
-    listing = docker("run", "--rm", "--entrypoint", "find", model_image, "/opt/ml", "-type", "f")
-    assert all(line.startswith("/opt/ml/model/") for line in listing.splitlines())
-    assert not any(line.endswith((".parquet", ".csv")) for line in listing.splitlines())
+    """The model's folder and its server are all that came from this project; history and environment hold no
+    credential."""
+    files = docker("run", "--rm", "--entrypoint", "find", model_image, "/opt/ml", "-type", "f").splitlines()
+    assert [file for file in files if not file.startswith("/opt/ml/model/")] == ["/opt/ml/model_server.py"]
+    assert not any(file.endswith((".parquet", ".csv")) for file in files)
     told = docker("history", "--no-trunc", model_image) + docker("inspect", model_image)
     assert "MLFLOW_TRACKING_PASSWORD" not in told
