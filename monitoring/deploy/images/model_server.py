@@ -1,7 +1,7 @@
 """The server in the model's image: MLflow's own, with plain rows of numbers answered before they reach it.
 
 MLflow's server makes a frame of a request column by column, checks it against the signature and hands it to
-a thread, which takes twenty times as long as a glass box takes to answer (docs/benchmarks.md). Here a request
+a thread, which takes twenty times as long as a glass box takes to answer (docs/decisions.md). Here a request
 is answered directly if it is `POST /invocations` with `Content-Type: application/json`, has at most
 `MOST_BYTES`, and holds `dataframe_split` or `dataframe_records` with all the model's columns and nothing in
 them but numbers, booleans and null. The answer is the same, byte for byte. MLflow answers everything else,
