@@ -34,19 +34,34 @@ class OverBudgetError(Exception):
     """The budget has no room for these bytes now."""
 
 
+class NeverFitsError(OverBudgetError):
+    """The bytes of one request are more than the budget has."""
+
+
 class Budget:
-    """A shared number of bytes to reserve from. Thread-safe."""
+    """A shared number of bytes to reserve from. Thread-safe.
+
+    `was_full` is set when a request is refused that would fit by itself, and is left to others to reset.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
         self.reserved = 0
+        self.was_full = False
 
-    def reserve(self, count: int, *, large: bool = False) -> None:
-        """Take bytes; `large` requests leave a quarter to small requests. Raises OverBudgetError."""
-        limit = self._most * (1 - SPARE_SHARE) if large else self._most
+    def limit(self, *, large: bool) -> float:
+        """The bytes for all; `large` requests leave a quarter to small requests."""
+        return self._most * (1 - SPARE_SHARE) if large else self._most
+
+    def has_room(self, count: int, *, large: bool) -> bool:
+        """Whether there is room for these bytes."""
+        return self.reserved + count <= self.limit(large=large)
+
+    def reserve(self, count: int, *, large: bool) -> None:
+        """Take bytes. Raises OverBudgetError."""
         with self._lock:
-            if self.reserved + count > limit:
+            if not self.has_room(count, large=large):
                 raise OverBudgetError
             self.reserved += count
 
@@ -77,10 +92,16 @@ class Reservation:
         self._held = 0
 
     def grow(self, count: int) -> None:
-        """Reserve bytes of a body. Raises OverBudgetError."""
+        """Reserve bytes of a body. Raises OverBudgetError, or NeverFitsError, its subclass."""
         bytes_held = COPIES * count
         is_large = not self._is_small and max(count, self._held // COPIES) > SMALL_BODY
-        self._budget.reserve(bytes_held, large=is_large)
+        if self._held + bytes_held > self._budget.limit(large=is_large):
+            raise NeverFitsError
+        try:
+            self._budget.reserve(bytes_held, large=is_large)
+        except OverBudgetError:
+            self._budget.was_full = True
+            raise
         self._held += bytes_held
 
 

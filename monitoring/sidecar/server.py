@@ -4,7 +4,8 @@
 * Head and body must arrive within a time limit, and an answer must be read within one.
 * An address has at most half of the connections. If there are too many connections, the one that has waited
   longest for a complete request is closed.
-* Bytes are reserved (`budget`) before they are read.
+* Bytes are reserved (`budget`) before they are read. If there is no room, callers whose large body or answer
+  moves too slowly make some, the slowest first.
 * Every request whose head was read before a stop is answered, until the end of a grace period.
 """
 
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 from monitoring.sidecar import http1
 from monitoring.sidecar.answers import Answer, refusal
-from monitoring.sidecar.budget import SMALL_BODY, Budget, OverBudgetError, Reservation
+from monitoring.sidecar.budget import COPIES, SMALL_BODY, Budget, NeverFitsError, OverBudgetError, Reservation
 from monitoring.sidecar.wire import READ_BYTES, EndedError, TooLargeError, Wire, bound_buffers
 
 SWEEP_SECONDS = 0.25
@@ -31,6 +32,8 @@ HEARTBEAT_SECONDS = 10.0
 # Time for a head and a small body to arrive, or for an answer to be read; large bodies get more.
 MOVE_SECONDS = 10.0
 SLOWEST_BYTES_A_SECOND = 262_144
+# Until a large body or answer has moved for this long, its pace does not count.
+PACE_SECONDS = 3.0
 LINGER_SECONDS = 1.0
 ADDRESS_SHARE = 0.5
 BODILESS = (204, 304)
@@ -78,6 +81,7 @@ class Connection(Wire):
         self.quiet_since = time.monotonic()
         self.is_busy = False
         self.address = ""
+        self._move: tuple[float, int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection, if there is room for it."""
@@ -117,7 +121,7 @@ class Connection(Wire):
                 if answer is None and route is not None:
                     request = Request(head, await self._body(head, reservation), reservation)
                     is_complete = True
-                    self.late_at, self.is_busy = float("inf"), True
+                    self.late_at, self.is_busy, self._move = float("inf"), True, None
                     answer = await self._handle(route, request)
                     del request
                 is_complete = is_complete or head.length == 0
@@ -134,12 +138,15 @@ class Connection(Wire):
             assert answer is not None
             self._server.count(name, answer)
             keeps = bool(head and head.keeps_alive and is_complete and not self._server.closes_connections)
+            is_large = len(answer.body) > SMALL_BODY
+            if is_large:
+                self._begin_move()
             self._write(head, answer, keeps)
             self.is_busy, self.late_at = True, time.monotonic() + allowed_seconds(len(answer.body))
-            is_large = len(answer.body) > SMALL_BODY
             del answer
             if is_large:
                 await self.flushed()
+        self._move = None
         await self.flushed()  # a small unread answer is within the connection's own memory
         if not keeps and not is_complete and not self.has_ended:
             self.late_at = time.monotonic() + LINGER_SECONDS
@@ -166,6 +173,8 @@ class Connection(Wire):
             total += count
             if total > SMALL_BODY:
                 reservation.grow(total if is_first else count)
+                if self._move is None:
+                    self._begin_move()
                 self.late_at += count / SLOWEST_BYTES_A_SECOND
 
         if head.length == 0:
@@ -186,6 +195,8 @@ class Connection(Wire):
         """The route's answer; a failure of the sidecar becomes an answer too."""
         try:
             return await route.handle(request)
+        except NeverFitsError:
+            return refusal("too_large")
         except OverBudgetError:
             return refusal("overload")
         except Exception as error:
@@ -202,6 +213,17 @@ class Connection(Wire):
         has_body = answer.status not in BODILESS and not (head and head.method == "HEAD")
         self.write((wire_head + "\r\n").encode("latin-1"), answer.body if has_body else b"")
 
+    def _begin_move(self) -> None:
+        """Note that a large body or answer begins to move."""
+        self._move = (time.monotonic(), self.moved_bytes)
+
+    def pace(self, now: float) -> float:
+        """Bytes a second of the large body or answer that is under way; infinite if there is none, or if it
+        began less than PACE_SECONDS ago."""
+        if self._move is None or now < self._move[0] + PACE_SECONDS:
+            return float("inf")
+        return (self.moved_bytes - self._move[1]) / (now - self._move[0])
+
     def sweep(self, now: float) -> None:
         """Give up an exchange that has taken too long."""
         if now < self.late_at:
@@ -215,6 +237,13 @@ class Connection(Wire):
     def give_way(self) -> None:
         """Close at once, to make room for others."""
         self.transport.abort()
+
+    def make_room(self) -> None:
+        """End a large body or answer that is under way; the sender of a body is refused."""
+        if self.is_busy:
+            self.transport.abort()
+        else:
+            self.interrupt(OverBudgetError())
 
     @property
     def is_idle(self) -> bool:
@@ -361,6 +390,14 @@ class Server:
         ]
         return min(quiet, key=lambda connection: connection.quiet_since, default=None)
 
+    def _close_slowest(self, now: float) -> bool:
+        """End the slowest large body or answer, unless none is too slow; returns whether one was ended."""
+        slowest = min(self._connections, key=lambda connection: connection.pace(now), default=None)
+        if slowest is None or slowest.pace(now) >= SLOWEST_BYTES_A_SECOND:
+            return False
+        slowest.make_room()
+        return True
+
     def _close_quiet(self, seconds: float) -> None:
         """Close connections between requests that have been quiet for this long."""
         now = time.monotonic()
@@ -369,10 +406,14 @@ class Server:
                 connection.transport.close()
 
     async def _sweep(self) -> None:
+        largest, lacks = COPIES * self.limits.body_bytes, False
         while True:
             self._beat = now = time.monotonic()
             for connection in list(self._connections):
                 connection.sweep(now)
+            lacks = self.budget.was_full or (lacks and not self.budget.has_room(largest, large=True))
+            self.budget.was_full = False
+            lacks = lacks and not self.is_stopping and self._close_slowest(now)
             await asyncio.sleep(SWEEP_SECONDS)
 
 

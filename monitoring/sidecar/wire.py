@@ -48,6 +48,7 @@ class Wire(asyncio.BufferedProtocol):
         self.has_ended = False
         self.is_lost = False
         self.received_bytes = 0
+        self._written_bytes = 0
 
     # Called by the event loop
 
@@ -112,6 +113,11 @@ class Wire(asyncio.BufferedProtocol):
         """Whether there are bytes in the buffer."""
         return bool(self._buffer)
 
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that have been received and sent so far."""
+        return self.received_bytes + self._written_bytes - self.transport.get_write_buffer_size()
+
     async def more(self, count: int = 0) -> None:
         """Wait for more bytes, or until the buffer has `count` bytes. Raises EndedError."""
         if self.has_ended:
@@ -146,13 +152,11 @@ class Wire(asyncio.BufferedProtocol):
             grow(count)
             return await self.exactly(count)
         body = bytearray()
-        while size := min(PIECE_BYTES, count - len(body)):
-            grow(size)
-            body += await self.exactly(size)
+        await self._gather(body, count, grow)
         return bytes(body)
 
     async def chunks(self, limit: int, grow: Callable[[int], None]) -> bytes:
-        """A chunked body of at most `limit` bytes; `grow` is called with each chunk's size before it is read.
+        """A chunked body of at most `limit` bytes; `grow` is called as for `pieces`.
 
         Raises EndedError, TooLargeError, http1.MalformedError and what `grow` raises.
         """
@@ -160,14 +164,19 @@ class Wire(asyncio.BufferedProtocol):
         while size := http1.chunk_size(await self.until(b"\r\n", 1024)):
             if len(body) + size > limit:
                 raise TooLargeError
-            grow(size)
-            body += await self.exactly(size)
+            await self._gather(body, size, grow)
             if await self.exactly(2) != b"\r\n":
                 raise http1.MalformedError
         for _ in range(MOST_TRAILERS):  # they concern this connection only
             if not await self.until(b"\r\n"):
                 return bytes(body)
         raise TooLargeError
+
+    async def _gather(self, body: bytearray, count: int, grow: Callable[[int], None]) -> None:
+        while size := min(PIECE_BYTES, count):
+            grow(size)
+            body += await self.exactly(size)
+            count -= size
 
     async def rest(self, limit: int, grow: Callable[[int], None]) -> bytes:
         """Everything up to the end of the connection. Raises EndedError if it breaks, TooLargeError and what
@@ -188,6 +197,7 @@ class Wire(asyncio.BufferedProtocol):
     def write(self, head: bytes, body: bytes) -> None:
         """Send a message. A small body is sent with its head; of a large body only the part that the socket
         does not take at once is copied."""
+        self._written_bytes += len(head) + len(body)
         if len(body) <= SMALL_BODY:
             self.transport.write(head + body)
         else:

@@ -1,6 +1,7 @@
 """What reaches the container and what comes back, with scripted containers for every kind of fault."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from tests.made_up.sidecars import (
     JSON,
     KEYS,
     PATIENCE,
+    Running,
     Scripted,
     Start,
     answer_json,
@@ -367,19 +369,29 @@ def test_small_bodies_that_drip_take_no_room_of_others(start: Start, scripted: B
         client.close()
 
 
+def is_large_taken(sidecar: Running) -> bool:
+    """Whether there is room for a body of three megabytes."""
+    rows = json.loads(people(20))["dataframe_split"]["data"] * 200_000
+    body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": rows}})
+    with contextlib.suppress(OSError):  # a refusal may come while it is being sent
+        return sidecar.ask(body=body).status == 200
+    return False
+
+
+@pytest.mark.parametrize(
+    ("field", "begun"), [(b"Content-Length: 10000000", b""), (b"Transfer-Encoding: chunked", b"989680\r\n")]
+)
 def test_clients_that_promise_large_bodies_and_send_nothing_take_no_room_of_others(
-    start: Start, scripted: Begin
+    start: Start, scripted: Begin, field: bytes, begun: bytes
 ) -> None:
     """Of a large body a megabyte is reserved at a time, and gets its time when it is due."""
     sidecar = start(scripted().port)
     clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(9)]
     for client in clients:
-        client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 10000000\r\n\r\n")
+        client.sendall(POST + b"Expect: 100-continue\r\n" + field + b"\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 100 ")
-    rows = json.loads(people(20))["dataframe_split"]["data"] * 100_000
-    body = json.dumps({"dataframe_split": {"columns": ["BMI", "Age", "city"], "data": rows}})
-    assert len(body) > 1_500_000
-    assert sidecar.ask(body=body).status == 200
+        client.sendall(begun)
+    assert is_large_taken(sidecar)
     for client in clients:
         client.close()
     eventually(lambda: sidecar.sidecar.server.budget.reserved == 0, "all is given back")
@@ -432,6 +444,174 @@ def test_an_answer_that_nobody_reads_is_given_up(
     eventually(lambda: held.reserved == 0, "the others are given up")
     for client in clients:
         client.close()
+
+
+def slow_readers(sidecar: Running) -> list[socket.socket]:
+    """Clients that take all the room for large bodies with answers that they do not read."""
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(12)]
+    for client in clients:
+        client.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return clients
+
+
+def slow_senders(sidecar: Running) -> list[socket.socket]:
+    """Clients that take all the room for large bodies with the beginning of their own."""
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(40)]
+    for client in clients:
+        client.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 70_000)
+    return clients
+
+
+def slow_chunks(sidecar: Running) -> list[socket.socket]:
+    """The same with bodies in chunks."""
+    clients = [socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) for _ in range(40)]
+    for client in clients:
+        client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % 1_000_000 + b"x" * 70_000)
+    return clients
+
+
+LARGE_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000
+
+
+def version_is_large(connection: socket.socket, head: bytes, body: bytes) -> bool:
+    """A model whose /version takes 8 MB."""
+    if not head.startswith(b"GET /version"):
+        return predict(connection, head, body)
+    with contextlib.suppress(OSError):
+        connection.sendall(LARGE_ANSWER)
+    return True
+
+
+@pytest.mark.parametrize("begin_slowly", [slow_readers, slow_senders, slow_chunks])
+def test_the_slowest_callers_make_room_for_large_bodies(
+    start: Start,
+    scripted: Begin,
+    monkeypatch: pytest.MonkeyPatch,
+    begin_slowly: Callable[[Running], list[socket.socket]],
+) -> None:
+    """Without waiting for the time limit of their answers or bodies."""
+    monkeypatch.setattr(server, "MOVE_SECONDS", 10 * PATIENCE)
+    sidecar = start(scripted(version_is_large).port)
+    clients = begin_slowly(sidecar)
+    eventually(
+        lambda: sidecar.value("sidecar_requests_refused_total", reason="overload") > 0, "some find no room"
+    )
+    eventually(lambda: is_large_taken(sidecar), "there is room for those who try again")
+    for client in clients:
+        client.close()
+
+
+def test_callers_that_are_not_slow_are_not_disturbed(
+    start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often others find no room, an answer may be read to its end at the pace that is asked."""
+    monkeypatch.setattr(server, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SLOWEST_BYTES_A_SECOND", 1)
+    sidecar = start(scripted(version_is_large).port)
+    clients = slow_readers(sidecar)
+    eventually(
+        lambda: sidecar.value("sidecar_requests_refused_total", reason="overload") > 0, "some find no room"
+    )
+    for _ in range(10):
+        assert not is_large_taken(sidecar)
+        time.sleep(server.SWEEP_SECONDS)
+    read = 0
+    for client in clients:
+        answer = client.makefile("rb").read()
+        read += answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"x" * 8_000_000)
+        client.close()
+    assert read == 3
+
+
+def test_the_slowest_goes_first_and_no_more_than_has_to(
+    start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has read half of an answer stays, when one of those who read nothing makes room enough."""
+    monkeypatch.setattr(server, "MOVE_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(server, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SLOWEST_BYTES_A_SECOND", 10**12)
+    sidecar = start(scripted(version_is_large).port)
+    clients = []
+    for _ in range(3):
+        clients.append(socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE))
+        clients[-1].sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    reader = clients[0].makefile("rb")
+    half = reader.read(4_000_000)
+    held = sidecar.sidecar.server.budget
+    eventually(lambda: held.reserved == 48_000_000, "all wait to be read")
+    eventually(lambda: is_large_taken(sidecar), "there is room for those who try again")
+    assert len(half + reader.read()) > 8_000_000
+    for client in clients:
+        client.close()
+
+
+def test_once_somebody_was_refused_room_is_made_for_the_largest_body(
+    start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as little as one slow sender holds: whoever tries again needs room for a whole body."""
+    monkeypatch.setattr(server, "MOVE_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(server, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SLOWEST_BYTES_A_SECOND", 10**12)
+    sidecar = start(scripted().port)
+    settings, held = sidecar.sidecar.settings, sidecar.sidecar.server.budget
+    enough = 0.75 * settings.buffer_bytes - 2 * settings.body_bytes
+    clients = slow_senders(sidecar)
+    eventually(
+        lambda: sidecar.value("sidecar_requests_refused_total", reason="overload") > 0, "some find no room"
+    )
+    eventually(lambda: held.reserved <= enough, "there is room for the largest body")
+    assert held.reserved > 0
+    for client in clients:
+        client.close()
+
+
+def test_who_waits_for_the_model_or_between_requests_is_not_slow(
+    start: Start, scripted: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a body that arrives and an answer that is being read have a pace."""
+    monkeypatch.setattr(server, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SLOWEST_BYTES_A_SECOND", 10**12)
+    gate, body = Gate(), people(20) + 390_000 * " "
+
+    def script(connection: socket.socket, head: bytes, received: bytes) -> bool:
+        if head.startswith(b"GET /version"):
+            answer_json(connection, b"x" * 300_000)
+            return True
+        return gate(connection, head, received)
+
+    sidecar = start(scripted(script).port, body_bytes=400_000, buffer_bytes=2_400_000)
+    idle = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=PATIENCE)
+    idle.request("GET", "/version")
+    assert len(idle.getresponse().read()) == 300_000
+    results, threads = in_background(2, lambda _: sidecar.ask(body=body))
+    eventually(lambda: gate.waiting == 2, "both wait for the model")
+    assert sidecar.ask(body=body).status == 503
+    time.sleep(3 * server.SWEEP_SECONDS)
+    gate.opened.set()
+    for thread in threads:
+        thread.join()
+    assert [reply.status for reply in results] == [200, 200]
+    first = idle.sock
+    idle.request("GET", "/version")
+    assert len(idle.getresponse().read()) == 300_000
+    assert idle.sock is first
+    idle.close()
+
+
+def test_a_body_that_could_never_find_room_disturbs_nobody(
+    start: Start, scripted: Begin, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One small body of brackets, which would take fifty megabytes when parsed, would close slow callers."""
+    monkeypatch.setattr(server, "MOVE_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(server, "PACE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SLOWEST_BYTES_A_SECOND", 10**12)
+    sidecar = start(scripted(version_is_large).port, reference, feedback_keys=KEYS)
+    with socket.create_connection(("127.0.0.1", sidecar.port), timeout=PATIENCE) as client:
+        client.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        eventually(lambda: sidecar.sidecar.server.budget.reserved > 8_000_000, "its answer waits to be read")
+        assert sidecar.ask("POST", "/feedback", b"{" * 240_000).status == 413
+        time.sleep(3 * server.SWEEP_SECONDS)
+        assert client.makefile("rb").read().endswith(b"x" * 8_000_000)
 
 
 def test_bytes_that_nobody_asked_for_are_nobodys_answer(start: Start, scripted: Begin) -> None:
@@ -778,8 +958,6 @@ def test_a_stop_finishes_what_was_read_and_loses_no_answer(
     lost, answered, seen, begun = [], [], set(), threading.Event()
 
     def client(number: int) -> None:
-        import http.client
-
         connection = http.client.HTTPConnection("127.0.0.1", sidecar.port, timeout=PATIENCE)
         while True:
             try:
